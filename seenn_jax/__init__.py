@@ -1,0 +1,1 @@
+"""Spiking neural networks that stop computing for a sample as soon as they are sure of it."""

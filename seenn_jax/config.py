@@ -1,0 +1,97 @@
+"""Every setting of an experiment with its default; the files in configs/ say what differs."""
+
+from ml_collections import ConfigDict
+
+from seenn_jax.errors import UserError, check_choice
+from seenn_jax.losses import LOSSES
+from seenn_jax.models import DTYPES, MODELS
+from seenn_jax.neurons import SURROGATES
+
+SCHEDULES = ("cosine", "onecycle")
+
+
+def default_config() -> ConfigDict:
+    """The defaults. The result is locked: setting an unknown key raises AttributeError."""
+    config = ConfigDict()
+    config.seed = 0
+
+    config.data = ConfigDict()
+    config.data.name = "digits"  # or any TFDS image classification data set, such as "cifar10"
+    config.data.dir = ""  # where TFDS prepared it; "" is TFDS's own default
+    config.data.note = ""  # a remark on this copy of the data, printed beside every figure on it
+    config.data.validation = 200  # images held out of the training split, the same for every seed
+
+    # On the device, drawn anew for every image and epoch; 0 or False turns one off.
+    config.augment = ConfigDict()
+    config.augment.crop = 0  # pixels of padding before a random crop
+    config.augment.flip = False  # left to right
+    config.augment.cutout = 0  # side of an erased square
+    config.augment.mixup = 0.0  # alpha of its Beta distribution
+    config.augment.cutmix = 0.0  # likewise; not both
+
+    config.model = ConfigDict()
+    config.model.name = "resnet8"
+    config.model.width = 16  # channels of the first layer
+    config.model.tau = 0.5  # decay of the membrane a timestep
+    config.model.threshold = 1.0  # membrane at which a neuron fires
+    config.model.surrogate = "dspike"
+    config.model.dtype = "float32"  # of activations; parameters stay float32
+
+    config.timesteps = 4
+    config.epochs = 30
+    # Of these, the first so many run one timestep only (time inheritance training, Deng et al.,
+    # ICLR 2022, section 4.3): a good start for T timesteps at 1/T of the cost.
+    config.inherit_epochs = 0
+    config.batch_size = 64
+
+    config.loss = "tet"
+    config.tet_weight = 1e-3  # of TET's mean-squared error
+    config.label_smoothing = 0.0
+
+    config.optimizer = ConfigDict()  # SGD; weight decay on kernels only
+    config.optimizer.learning_rate = 0.1
+    config.optimizer.schedule = "cosine"
+    config.optimizer.momentum = 0.9
+    config.optimizer.nesterov = True
+    config.optimizer.weight_decay = 5e-4
+    config.ema = 0.0  # decay a step of an average of the weights, which is then what is evaluated
+
+    config.validate_every = 1  # epochs between validations; each one writes a checkpoint
+    config.lock()
+    return config
+
+
+def check_config(config: ConfigDict) -> None:
+    """Raise a UserError for the first setting that can't be, without looking at the data."""
+    check_choice("config.model.name", config.model.name, MODELS)
+    check_choice("config.model.dtype", config.model.dtype, DTYPES)
+    check_choice("config.model.surrogate", config.model.surrogate, SURROGATES)
+    check_choice("config.loss", config.loss, LOSSES)
+    check_choice("config.optimizer.schedule", config.optimizer.schedule, SCHEDULES)
+
+    def check(key, allowed, good):
+        value = config
+        for part in key.split("."):
+            value = value[part]
+        if not good(value):
+            raise UserError(f"config.{key} is {value}: it must be {allowed}; set --config.{key}")
+
+    for key in ("timesteps", "epochs", "batch_size", "validate_every", "data.validation"):
+        check(key, "at least 1", lambda v: v >= 1)
+    check("model.width", "at least 1", lambda v: v >= 1)
+    check("model.tau", "above 0 and at most 1", lambda v: 0 < v <= 1)
+    check("model.threshold", "above 0", lambda v: v > 0)
+    epochs = config.epochs
+    check("inherit_epochs", f"from 0 to config.epochs = {epochs}", lambda v: 0 <= v <= epochs)
+    check("tet_weight", "from 0 to 1", lambda v: 0 <= v <= 1)
+    check("label_smoothing", "at least 0 and below 1", lambda v: 0 <= v < 1)
+    check("optimizer.learning_rate", "above 0", lambda v: v > 0)
+    check("optimizer.momentum", "at least 0 and below 1", lambda v: 0 <= v < 1)
+    check("optimizer.weight_decay", "at least 0", lambda v: v >= 0)
+    check("ema", "at least 0 and below 1", lambda v: 0 <= v < 1)
+    for key in ("crop", "cutout", "mixup", "cutmix"):
+        check(f"augment.{key}", "at least 0", lambda v: v >= 0)
+    if config.augment.mixup:
+        check("augment.cutmix", "0 where config.augment.mixup is not", lambda v: v == 0)
+    if config.optimizer.nesterov:
+        check("optimizer.momentum", "above 0 for Nesterov's momentum", lambda v: v > 0)

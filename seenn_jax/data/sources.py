@@ -1,0 +1,335 @@
+"""Whole image data sets in host memory: scikit-learn's digits, or any prepared TFDS data set.
+
+A TFDS data set is read without TensorFlow and without a network from the folder it was prepared in.
+It is decoded once; the pixels are then kept as uint8 .npy files in the user's cache folder
+(`$XDG_CACHE_HOME` or `~/.cache`, under `seenn_jax/`), which may be deleted at any time. Where they
+are found, tensorflow_datasets is not even imported. NumPy only, no JAX.
+"""
+
+import difflib
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int32, Int64, UInt8
+
+from seenn_jax.errors import UserError
+
+_log = logging.getLogger(__name__)
+
+_NAME = re.compile(r"(?P<set>\w+)(/(?P<config>\w[\w.+-]*))?(:(?P<version>\d+\.\d+\.\d+))?")
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+# Part of the cache's key: raise it when the meaning of the kept files changes.
+_CACHE_FORMAT = 1
+_CHUNK = 1000  # Records read at once: far quicker than one by one.
+
+
+class Split(NamedTuple):
+    """Images and their classes, 0 <= label < num_classes."""
+
+    images: UInt8[np.ndarray, "N H W C"]
+    labels: Int32[np.ndarray, "N"]
+
+
+class Dataset(NamedTuple):
+    """Three disjoint splits: train to fit, validation to choose, test to report."""
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    num_classes: int
+
+
+def load_dataset(
+    name: str,
+    *,
+    data_dir: str | None = None,
+    validation: int,
+    test: int | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """Load an image classification data set and hold a validation split out of its training images.
+
+    Args:
+      name: `digits` (scikit-learn's 1,797 images of 8 x 8 x 1, no preparation needed) or the name
+        of a prepared TFDS data set with features image and label: `cifar10`, `cifar10:3.0.2`,
+        `imagenet_resized/32x32`. Without a version, the highest one prepared. Its split `train` is
+        divided into train and validation; `test` is the test split, or `validation` where there
+        is no `test` or its labels are withheld.
+      data_dir: where TFDS data sets are prepared; by default `$TFDS_DATA_DIR`, else
+        `~/tensorflow_datasets`.
+      validation: how many training images to hold out.
+      test: how many test images to keep, for short trials; by default all.
+      seed: of the permutation that picks the validation (and `test`) images. It belongs to the data
+        set, not to a run: leave it alone where results are to be compared. Digits' own division
+        into 1,437 training and 360 test images does not depend on it.
+
+    Returns:
+      The data set; every split is in memory, in the stored order.
+
+    Raises:
+      UserError: the name is unknown, the data set is not prepared, is not in array_record format,
+        has other features or images of several sizes, or `validation` or `test` is out of range.
+    """
+    if name == "digits":
+        pool, held_out, num_classes = _digits()
+    else:
+        pool, held_out, num_classes = _prepared(name, data_dir)
+    available, reported = len(pool.labels), len(held_out.labels)
+    if not 1 <= validation < available:
+        raise UserError(
+            f"validation = {validation} is not possible: {name!r} has {available} training images, "
+            f"so hold out 1 to {available - 1} of them"
+        )
+    if test is None:
+        test = reported
+    if not 1 <= test <= reported:
+        raise UserError(
+            f"test = {test} is not possible: {name!r} has {reported} test images, so keep 1 to "
+            f"{reported} of them, or give None for all"
+        )
+    order = _permutation(available, seed)
+    return Dataset(
+        name=name,
+        train=_take(pool, order[validation:]),
+        validation=_take(pool, order[:validation]),
+        test=_take(held_out, _permutation(reported, seed)[:test]),
+        num_classes=num_classes,
+    )
+
+
+def _take(split: Split, indices: Int64[np.ndarray, "n"]) -> Split:
+    indices = np.sort(indices)
+    return Split(split.images[indices], split.labels[indices])
+
+
+def _permutation(n: int, seed: int) -> Int64[np.ndarray, "{n}"]:
+    """A permutation that no NumPy version will change.
+
+    NumPy promises a stable stream for a bit generator's raw words, not for Generator.permutation
+    (NEP 19).
+    """
+    return np.argsort(np.random.PCG64(seed).random_raw(n), kind="stable")
+
+
+def _digits() -> tuple[Split, Split, int]:
+    """The (train and validation, test) images of digits, and its number of classes.
+
+    Stratified: with the images in order of class, and in a fixed random order within one, every
+    fifth is a test image.
+    """
+    from sklearn.datasets import load_digits  # Slow to import.
+
+    bunch = load_digits()
+    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
+    labels = bunch.target.astype(np.int32)
+    order = _permutation(len(labels), seed=0)
+    order = order[np.argsort(labels[order], kind="stable")]
+    is_test = np.zeros(len(labels), bool)
+    is_test[order[::5]] = True
+    pool = Split(images[~is_test], labels[~is_test])
+    return pool, Split(images[is_test], labels[is_test]), len(bunch.target_names)
+
+
+def _prepared(name: str, data_dir: str | None) -> tuple[Split, Split, int]:
+    """The (train, test) images of a prepared TFDS data set, and its number of classes."""
+    folder = _prepared_folder(name, data_dir)
+    cache = _cache_folder(folder)
+    loaded = _read_cache(cache)
+    if loaded is None:
+        _log.info("decoding %s from %s, once", name, folder)
+        loaded = _decode(name, folder, data_dir)
+        _write_cache(cache, *loaded)
+    return loaded
+
+
+def _prepared_folder(name: str, data_dir: str | None) -> Path:
+    """The version folder of `name`, found without tensorflow_datasets, which is slow to import."""
+    parts = _NAME.fullmatch(name)
+    if parts is None:
+        raise UserError(
+            f"{name!r} is not the name of a data set: give 'digits' or a TFDS name such as "
+            f"'cifar10', 'cifar10:3.0.2' or 'imagenet_resized/32x32'"
+        )
+    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    parent = root / parts["set"] / (parts["config"] or "")
+    prepared = {
+        info.parent.name: info.parent
+        for info in parent.glob("*/dataset_info.json")
+        if _VERSION.fullmatch(info.parent.name)
+    }
+    wanted = parts["version"]
+    if wanted is None and prepared:
+        wanted = max(prepared, key=lambda version: [int(number) for number in version.split(".")])
+    if wanted in prepared:
+        return prepared[wanted]
+    if not prepared and not parent.exists():
+        _check_known(parts["set"])
+    there = sorted(path.name for path in parent.glob("[!.]*") if path.is_dir())
+    raise UserError(
+        f"data set {name!r} is not prepared: there is no {wanted or '<version>'}/dataset_info.json "
+        f"in {parent} (it holds {', '.join(there) or 'nothing'}); prepare it once with "
+        f"`{_command(name, data_dir)}`, which needs the network and, for CIFAR and most others, "
+        f"TensorFlow installed, or run configs/digits.py, which needs neither"
+    )
+
+
+def _command(name: str, data_dir: str | None) -> str:
+    """The shell command that prepares `name` in the format that can be read without TensorFlow."""
+    where = "" if data_dir is None else f", data_dir={data_dir!r}"
+    return (
+        f'python -c "import tensorflow_datasets as tfds; '
+        f"tfds.builder({name!r}, file_format='array_record'{where}).download_and_prepare()\""
+    )
+
+
+def _check_known(dataset: str) -> None:
+    import tensorflow_datasets as tfds
+
+    known = ["digits", *tfds.list_builders(with_community_datasets=False)]
+    if dataset in known:
+        return
+    near = difflib.get_close_matches(dataset, known, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else "see tensorflow.org/datasets/catalog"
+    raise UserError(f"unknown data set {dataset!r}: neither 'digits' nor a TFDS data set; {hint}")
+
+
+def _cache_folder(folder: Path) -> Path:
+    """Where the decoded pixels of `folder` are kept: elsewhere once it is prepared anew."""
+    files = sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in folder.iterdir())
+    info = (folder / "dataset_info.json").read_bytes()
+    identity = repr((_CACHE_FORMAT, str(folder.resolve()), files, info))
+    key = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return root / "seenn_jax" / f"{folder.parent.name}-{folder.name}-{key}"
+
+
+def _read_cache(cache: Path) -> tuple[Split, Split, int] | None:
+    """What `_write_cache` kept, its pixels mapped rather than read; None where it is not there."""
+    if not cache.exists():
+        return None
+    try:
+        num_classes = json.loads((cache / "info.json").read_text())["num_classes"]
+        arrays = [np.load(cache / f"{name}.npy", mmap_mode="r") for name in _ARRAYS]
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        _log.warning("%s is damaged (%s)", cache, error)
+        return None
+    return Split(*arrays[:2]), Split(*arrays[2:]), num_classes
+
+
+def _write_cache(cache: Path, train: Split, test: Split, num_classes: int) -> None:
+    """Keep the decoded pixels; the folder appears under its name only when it is whole."""
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache.parent, prefix="unfinished-") as unfinished:
+            staged = Path(unfinished) / "data"
+            staged.mkdir()
+            for name, array in zip(_ARRAYS, (*train, *test), strict=True):
+                np.save(staged / f"{name}.npy", array)
+            (staged / "info.json").write_text(json.dumps({"num_classes": num_classes}))
+            shutil.rmtree(cache, ignore_errors=True)  # A damaged one.
+            os.replace(staged, cache)
+    except OSError as error:
+        _log.warning("could not keep the decoded images (%s): the next start decodes again", error)
+    else:
+        _log.info("kept the decoded images in %s", cache)
+
+
+def _decode(name: str, folder: Path, data_dir: str | None) -> tuple[Split, Split, int]:
+    """Read and decode the train and test split of a prepared TFDS data set."""
+    info = json.loads((folder / "dataset_info.json").read_text())
+    formats = [info.get("fileFormat", "tfrecord"), *info.get("alternativeFileFormats", [])]
+    if "array_record" not in formats:
+        raise UserError(
+            f"data set {name!r} is prepared in {folder} as {formats[0]}, which can't be read "
+            f"without TensorFlow: delete that folder (or choose another data_dir) and prepare it "
+            f"as array_record with `{_command(name, data_dir)}`"
+        )
+    try:
+        import array_record.python.array_record_data_source  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"data set {name!r} can't be read because the package array_record is missing: "
+            f"requirements.txt installs it on Linux only (this is {sys.platform}); install it with "
+            f"pip if it has a build for this system, or run configs/digits.py, which needs none"
+        ) from error
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(folder)
+    features = dict(builder.info.features)
+    image, label = features.get("image"), features.get("label")
+    if not (
+        isinstance(image, tfds.features.Image)
+        and image.np_dtype == np.uint8
+        and isinstance(label, tfds.features.ClassLabel)
+        and label.num_classes
+    ):
+        kinds = ", ".join(
+            f"{key} ({type(value).__name__})" for key, value in sorted(features.items())
+        )
+        raise UserError(
+            f"data set {name!r} has the features {kinds}: choose an image classification data set, "
+            f"one with an image (Image, 8 bits a channel) and a label (ClassLabel)"
+        )
+
+    absl_log = logging.getLogger("absl")
+    absl_log.addFilter(_is_not_advice)
+    try:
+        splits = {split: builder.as_data_source(split) for split in builder.info.splits}
+        # Some data sets (imagenet2012 5.1.0) have a `test` split without labels: all are -1.
+        reported = next(
+            (s for s in ("test", "validation") if s in splits and splits[s][0]["label"] >= 0), None
+        )
+        if "train" not in splits or reported is None:
+            raise UserError(
+                f"data set {name!r} has the splits {', '.join(splits)}: choose one with a train "
+                f"split and a test or validation split that has labels"
+            )
+        train, test = (_decode_split(name, splits[split]) for split in ("train", reported))
+    finally:
+        absl_log.removeFilter(_is_not_advice)
+    if train.images.shape[1:] != test.images.shape[1:]:
+        raise _unequal(name, train.images.shape[1:], test.images.shape[1:])
+    return train, test, label.num_classes
+
+
+def _decode_split(name: str, source: Sequence[dict]) -> Split:
+    """All records of a TFDS data source, one thread: decoding small images holds the GIL."""
+    labels = np.empty(len(source), np.int32)
+    images = np.empty((len(source), *source[0]["image"].shape), np.uint8)
+    for start in range(0, len(source), _CHUNK):
+        chunk = range(start, min(start + _CHUNK, len(source)))
+        for i, record in zip(chunk, source.__getitems__(chunk), strict=True):
+            if record["image"].shape != images.shape[1:]:
+                raise _unequal(name, images.shape[1:], record["image"].shape)
+            images[i] = record["image"]
+            labels[i] = record["label"]
+    if labels.min() < 0:
+        raise UserError(
+            f"data set {name!r} has images without a label (-1): choose one that is fully labelled"
+        )
+    return Split(images, labels)
+
+
+def _unequal(name: str, one: tuple[int, ...], other: tuple[int, ...]) -> UserError:
+    sizes = " and ".join(" x ".join(map(str, shape)) for shape in (one, other))
+    return UserError(
+        f"data set {name!r} has images of several sizes, {sizes} among them: choose one whose "
+        f"images are all of one size, such as 'cifar10' or 'imagenet_resized/32x32'"
+    )
+
+
+def _is_not_advice(record: logging.LogRecord) -> bool:
+    """False for TFDS's advice, at the first image, to install OpenCV; Pillow does as well here."""
+    return "OpenCV is not installed" not in record.getMessage()

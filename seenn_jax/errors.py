@@ -1,0 +1,21 @@
+"""The error that a user can cause and mend."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """One sentence: what is wrong (the value), what is allowed, what to do.
+
+    The command line prints it without a traceback and exits with a non-zero status.
+    """
+
+
+def check_choice(what: str, value: object, allowed: Iterable[str]) -> None:
+    """Raise a UserError that names `value` and what is `allowed`, unless it is one of them."""
+    allowed = sorted(allowed)
+    if value in allowed:
+        return
+    near = difflib.get_close_matches(str(value), allowed, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else "choose one of these"
+    raise UserError(f"unknown {what} {value!r}: the known ones are {', '.join(allowed)}; {hint}")

@@ -1,0 +1,491 @@
+"""What an evaluation found, shown: on the console, as JSON, as two pictures and as one HTML page.
+
+Everything here reads the same plain dict, `result`, which is what result.json holds:
+
+- exit ('confidence', 'entropy', 'margin' or 'full'), threshold (a float; None for 'full') and
+  threshold_rule (how it was chosen, a phrase);
+- accuracy, average_timesteps, and by timestep t = 1..T the lists exit_shares, static_accuracy;
+- sweep: a list of {threshold, accuracy, average_timesteps}, empty for 'full';
+- aet, oracle_aet, num_samples, timesteps (T), images_per_second (or None);
+- dataset, dataset_note (or None), split, seed, revision, versions (a dict), device, workdir,
+  checkpoint_step.
+
+Accuracies and shares are fractions of 1 in the dict, and percent in everything made from it.
+"""
+
+import io
+import json
+import os
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from rich import box
+from rich.console import Console
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+# Okabe and Ito's hues, told apart under every common colour blindness, made darker or lighter where
+# the background asks for it. The pictures are drawn in the light colours; inside the page each
+# becomes a CSS variable, so that they follow the reader's theme.
+LIGHT = {
+    "paper": "#fdfdfc",
+    "ink": "#1d2630",
+    "muted": "#5d6874",
+    "rule": "#dfe3e7",
+    "exits": "#0072b2",
+    "static": "#7a5200",
+    "chosen": "#d55e00",
+    "oracle": "#00795a",
+}
+DARK = {
+    "paper": "#15191e",
+    "ink": "#e6eaee",
+    "muted": "#9aa5b1",
+    "rule": "#313a44",
+    "exits": "#56b4e9",
+    "static": "#f0c75e",
+    "chosen": "#ff8a3d",
+    "oracle": "#2fc79b",
+}
+
+AET_DEFINITION = (
+    "AET is T minus the sum over t < T of the accuracy at t: the timesteps an image needs until "
+    "it is classified right, averaged as if an image once right stayed right, and T for an image "
+    "that never is."
+)
+ORACLE_DEFINITION = (
+    "Oracle AET is the average over images of the first timestep whose answer is right, and T "
+    "where none is: what an exit that knew the labels would need, at the highest accuracy any "
+    "exit can reach."
+)
+SOURCE = "Li et al., SEENN: Towards Temporal Spiking Early-Exit Neural Networks, NeurIPS 2023"
+
+
+def print_result(result: dict[str, Any], console: Console) -> None:
+    """Print `result` (see the module's docstring) concisely; 80 columns are enough."""
+    console.print()
+    console.print(Text(_subject(result), style="bold"))
+    console.print(Text(_origin(result), style="dim"))
+    if result["dataset_note"]:
+        console.print(Text(result["dataset_note"], style="dim"))
+
+    by_timestep = _table("timestep", "static accuracy", "share of exits", "")
+    for t, accuracy, share in _timestep_rows(result):
+        bar = ProgressBar(total=1.0, completed=share, width=24)
+        by_timestep.add_row(str(t), _percent(accuracy), _percent(share), bar)
+    console.print(by_timestep)
+
+    console.print(Text.assemble((_headline(result), "bold"), f" (T = {result['timesteps']})"))
+    console.print(_choice(result), markup=False, highlight=False)
+    if result["sweep"]:
+        sweep = _table("threshold", "accuracy", "average timesteps", "")
+        for row in _with_chosen(result, _thin(result["sweep"])):
+            is_chosen = row["threshold"] == result["threshold"]
+            sweep.add_row(
+                f"{row['threshold']:.6f}",
+                _percent(row["accuracy"]),
+                f"{row['average_timesteps']:.3f}",
+                "used" if is_chosen else "",
+                style="bold" if is_chosen else "",
+            )
+        console.print(sweep)
+    console.print(
+        f"AET {result['aet']:.3f}, oracle AET {result['oracle_aet']:.3f} timesteps",
+        highlight=False,
+    )
+    if result["images_per_second"] is not None:
+        console.print(f"{result['images_per_second']:,.0f} images/s", highlight=False)
+
+
+def _table(*columns: str) -> Table:
+    """An empty table of right-aligned figures; an unnamed last column holds what is no figure."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(column, justify="right" if column else "left")
+    return table
+
+
+def write_report(result: dict[str, Any], folder: str | os.PathLike[str]) -> Path:
+    """Write result.json, curve.png, exits.png and report.html into `folder`, made if need be.
+
+    Each file is put in place whole or not at all, result.json last. report.html needs nothing
+    beside it.
+
+    Returns: the path of report.html.
+    Raises: ValueError if a figure of `result` is NaN or infinite, before anything is written.
+    """
+    as_json = json.dumps(result, indent=2, allow_nan=False) + "\n"
+    curve, exits = _draw_curve(result), _draw_exits(result)
+    page = _page(result, curve=_svg(curve, "curve"), exits=_svg(exits, "exits"))
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _put(folder / "curve.png", _rendered(curve, format="png", dpi=160))
+    _put(folder / "exits.png", _rendered(exits, format="png", dpi=160))
+    _put(folder / "report.html", page.encode())
+    _put(folder / "result.json", as_json.encode())
+    return folder / "report.html"
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Write `content` to `path` so that no reader ever sees a part of it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+# --- What is said in more than one place ------------------------------------------------------
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f} %"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def _subject(result: dict[str, Any]) -> str:
+    samples = _plural(result["num_samples"], "sample")
+    how = "no early exit" if result["exit"] == "full" else f"{result['exit']} exit"
+    return f"{result['dataset']}, {result['split']} split, {samples}, {how}"
+
+
+def _origin(result: dict[str, Any]) -> str:
+    return f"{result['workdir']}, checkpoint of step {result['checkpoint_step']:,}"
+
+
+def _headline(result: dict[str, Any]) -> str:
+    average = f"{result['average_timesteps']:.3f}"
+    return f"accuracy {_percent(result['accuracy'])} at {average} timesteps on average"
+
+
+def _choice(result: dict[str, Any]) -> str:
+    if result["threshold"] is None:
+        return "no threshold: every sample runs all timesteps"
+    return f"{result['exit']} threshold {result['threshold']:.6g}, {result['threshold_rule']}"
+
+
+def _timestep_rows(result: dict[str, Any]) -> list[tuple[int, float, float]]:
+    """The table by timestep: (t, static accuracy, share of exits) for t = 1..T."""
+    return [
+        (t, accuracy, share)
+        for t, (accuracy, share) in enumerate(
+            zip(result["static_accuracy"], result["exit_shares"], strict=True), start=1
+        )
+    ]
+
+
+def _by_timesteps(sweep: list[dict[str, float]]) -> list[dict[str, float]]:
+    return sorted(sweep, key=lambda row: (row["average_timesteps"], row["threshold"]))
+
+
+def _thin(sweep: list[dict[str, float]], rows: int = 9) -> list[dict[str, float]]:
+    """At most `rows` rows of `sweep`, spread evenly over the average timesteps, ends included."""
+    ordered = _by_timesteps(sweep)
+    first, last = ordered[0]["average_timesteps"], ordered[-1]["average_timesteps"]
+    kept = []
+    for i in range(rows):
+        target = first + (last - first) * i / (rows - 1)
+        nearest = min(ordered, key=lambda row: abs(row["average_timesteps"] - target))
+        if nearest not in kept:
+            kept.append(nearest)
+    return kept
+
+
+def _with_chosen(result: dict[str, Any], sweep: list[dict[str, float]]) -> list[dict[str, float]]:
+    """`sweep` by average timesteps, with the threshold that was used among its rows."""
+    chosen = {key: result[key] for key in ("threshold", "accuracy", "average_timesteps")}
+    others = [row for row in sweep if row["threshold"] != chosen["threshold"]]
+    return _by_timesteps([*others, chosen])
+
+
+# --- Pictures ---------------------------------------------------------------------------------
+
+
+def _draw_curve(result: dict[str, Any]) -> Figure:
+    """Accuracy against average timesteps: the sweep, each t for everyone, what was chosen."""
+    timesteps = result["timesteps"]
+    figure, axes = _canvas(6.4, "average timesteps per sample", "accuracy (%)")
+    if result["sweep"]:
+        sweep = _by_timesteps(result["sweep"])
+        axes.plot(
+            [row["average_timesteps"] for row in sweep],
+            [100 * row["accuracy"] for row in sweep],
+            color=LIGHT["exits"],
+            linewidth=2.2,
+            solid_joinstyle="round",
+            label=f"{result['exit']} exit, all thresholds",
+        )
+    axes.plot(
+        range(1, timesteps + 1),
+        [100 * accuracy for accuracy in result["static_accuracy"]],
+        linestyle="none",
+        marker="o",
+        markersize=7,
+        color=LIGHT["static"],
+        markeredgecolor=LIGHT["paper"],
+        label="all samples run t timesteps",
+        zorder=3,
+    )
+    if result["threshold"] is not None:
+        axes.plot(
+            [result["average_timesteps"]],
+            [100 * result["accuracy"]],
+            linestyle="none",
+            marker="*",
+            markersize=17,
+            color=LIGHT["chosen"],
+            markeredgecolor=LIGHT["paper"],
+            label=f"threshold used, {result['threshold']:.4g}",
+            zorder=4,
+        )
+    axes.axvline(
+        result["oracle_aet"],
+        color=LIGHT["oracle"],
+        linestyle=(0, (4, 3)),
+        linewidth=1.4,
+        zorder=1,
+        label=f"oracle AET, {result['oracle_aet']:.2f}",
+    )
+    margin = 0.06 * max(timesteps - 1, 1)
+    axes.set_xlim(1 - margin, timesteps + margin)
+    axes.margins(y=0.1)
+    bottom, top = axes.get_ylim()
+    axes.set_yticks([tick for tick in axes.get_yticks() if max(bottom, 0) <= tick <= min(top, 100)])
+    axes.set_ylim(bottom, top)
+    axes.legend(loc="best", frameon=False, labelcolor=LIGHT["ink"], fontsize=9.5)
+    return figure
+
+
+def _draw_exits(result: dict[str, Any]) -> Figure:
+    """The share of samples that exit at each timestep, as bars."""
+    timesteps = result["timesteps"]
+    figure, axes = _canvas(4.4, "timestep of the exit", "share of samples (%)")
+    bars = axes.bar(
+        range(1, timesteps + 1),
+        [100 * share for share in result["exit_shares"]],
+        width=0.62,
+        color=LIGHT["exits"],
+    )
+    if timesteps <= 8:  # more labels than that would run into each other
+        axes.bar_label(bars, fmt="%.1f", padding=3, color=LIGHT["ink"], fontsize=9.5)
+    axes.set_xlim(0.4, timesteps + 0.6)
+    axes.set_ylim(0, 108)
+    axes.set_yticks(range(0, 101, 20))
+    return figure
+
+
+def _canvas(width: float, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+    """An empty picture in the common style, `width` inches wide, with timesteps along x."""
+    figure = Figure(figsize=(width, 4.0), layout="constrained", facecolor=LIGHT["paper"])
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
+    axes = figure.add_subplot(facecolor="none")
+    axes.ticklabel_format(useOffset=False)
+    axes.set_xlabel(xlabel, color=LIGHT["ink"], fontsize=10.5)
+    axes.set_ylabel(ylabel, color=LIGHT["ink"], fontsize=10.5)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True, min_n_ticks=1))
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(LIGHT["muted"])
+    axes.tick_params(colors=LIGHT["muted"], labelsize=9.5)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", color=LIGHT["rule"], linewidth=0.9)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _rendered(figure: Figure, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, **options)
+    return buffer.getvalue()
+
+
+def _svg(figure: Figure, name: str) -> str:
+    """`figure` as an <svg> to stand in a page: its colours CSS variables, its ids its own."""
+    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    svg = _rendered(figure, format="svg", transparent=True, metadata=no_metadata).decode()
+    svg = svg[svg.index("<svg") :]
+    for key, colour in LIGHT.items():
+        svg = svg.replace(colour, f"var(--{key})")
+    for reference in ('id="', 'href="#', "url(#"):
+        svg = svg.replace(reference, f"{reference}{name}-")
+    return svg
+
+
+# --- The page ---------------------------------------------------------------------------------
+
+_STYLE = """
+body { margin: 0; background: var(--paper); color: var(--ink);
+  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+main { max-width: 62rem; margin: 0 auto; padding: 2.2rem 1.25rem 3rem; }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: 0; letter-spacing: -0.01em; }
+h2 { font-size: 1.05rem; margin: 2.2rem 0 0.6rem; }
+p { margin: 0.4rem 0; }
+.muted { color: var(--muted); }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr));
+  gap: 0.8rem; margin: 1.5rem 0 0.9rem; }
+.cards div { border: 1px solid var(--rule); border-radius: 10px; padding: 0.8rem 1rem; }
+.cards strong, .cards b, .cards span { display: block; }
+.cards strong { font-size: 1.55rem; line-height: 1.25; font-variant-numeric: tabular-nums; }
+.cards b { font-size: 0.9rem; font-weight: 500; }
+.cards span { font-size: 0.85rem; color: var(--muted); }
+.row { display: flex; flex-wrap: wrap; gap: 0 2.5rem; }
+figure { margin: 1.4rem 0 0; flex: 1 1 18rem; }
+figure.wide { flex: 1.4545 1 26rem; }
+figure svg { display: block; width: 100%; height: auto; }
+section.text { flex: 1 1 22rem; font-size: 0.92rem; }
+table { border-collapse: collapse; }
+th, td { padding: 0.32rem 1.6rem 0.32rem 0; text-align: left; vertical-align: top;
+  border-bottom: 1px solid var(--rule); }
+thead th { font-size: 0.85rem; color: var(--muted); }
+.figures { font-variant-numeric: tabular-nums; }
+.figures th, .figures td { text-align: right; padding: 0.32rem 0.4rem 0.32rem 1.2rem; }
+.figures td { white-space: nowrap; }
+.used { font-weight: 650; color: var(--chosen); }
+.facts { width: 100%; }
+.facts th { font-weight: 400; color: var(--muted); white-space: nowrap; width: 1%; }
+.facts td { overflow-wrap: anywhere; }
+summary { cursor: pointer; color: var(--exits); }
+details table { margin-top: 0.8rem; }
+"""
+
+
+def _page(result: dict[str, Any], curve: str, exits: str) -> str:
+    """The whole HTML page around the two pictures, given as <svg>."""
+    title = f"{result['dataset']}: {_headline(result)}"
+    note = (
+        f'<p class="muted">{escape(result["dataset_note"])}</p>' if result["dataset_note"] else ""
+    )
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{escape(title)}</title>
+<style>
+:root {{ color-scheme: light dark; {_variables(LIGHT)} }}
+@media (prefers-color-scheme: dark) {{ :root {{ {_variables(DARK)} }} }}
+{_STYLE.strip()}
+</style>
+</head>
+<body>
+<main>
+<h1>{escape(_subject(result))}</h1>
+<p class="muted">{escape(_origin(result))}</p>
+{note}
+{_cards(result)}
+<p>{escape(_choice(result))}</p>
+<div class="row">
+<figure class="wide" role="img" aria-label="Accuracy against average timesteps">{curve}</figure>
+<figure role="img" aria-label="Share of samples that exit at each timestep">{exits}</figure>
+</div>
+<div class="row">
+<section><h2>By timestep</h2>
+{_timestep_table(result)}</section>
+<section class="text"><h2>Definitions</h2>
+<p>Static accuracy at t is the accuracy when every sample runs t timesteps.</p>
+<p>{escape(AET_DEFINITION)}</p>
+<p>{escape(ORACLE_DEFINITION)}</p>
+<p class="muted">Both after {escape(SOURCE)}.</p></section>
+</div>
+{_sweep_table(result)}
+<h2>Where these figures come from</h2>
+{_facts_table(result)}
+</main>
+</body>
+</html>
+"""
+
+
+def _variables(colours: dict[str, str]) -> str:
+    return " ".join(f"--{key}: {colour};" for key, colour in colours.items())
+
+
+def _cards(result: dict[str, Any]) -> str:
+    timesteps = result["timesteps"]
+    difference = 100 * (result["accuracy"] - result["static_accuracy"][-1])
+    cards = [
+        (
+            _percent(result["accuracy"]),
+            "accuracy",
+            f"{difference:+.2f} points against T = {timesteps}",
+        ),
+        (f"{result['average_timesteps']:.3f}", "timesteps on average", f"of T = {timesteps}"),
+        (f"{result['aet']:.3f}", "AET, in timesteps", f"oracle {result['oracle_aet']:.3f}"),
+    ]
+    if result["images_per_second"] is not None:
+        cards.append((f"{result['images_per_second']:,.0f}", "images per second", result["device"]))
+    divs = "\n".join(
+        f"<div><strong>{figure}</strong><b>{name}</b><span>{escape(detail)}</span></div>"
+        for figure, name, detail in cards
+    )
+    return f'<div class="cards">\n{divs}\n</div>'
+
+
+def _timestep_table(result: dict[str, Any]) -> str:
+    rows = "\n".join(
+        f'<tr><th scope="row">{t}</th><td>{_percent(accuracy)}</td><td>{_percent(share)}</td></tr>'
+        for t, accuracy, share in _timestep_rows(result)
+    )
+    return f"""<table class="figures">
+<thead><tr><th scope="col">timestep</th><th scope="col">static accuracy</th>
+<th scope="col">share of exits</th></tr></thead>
+<tbody>
+{rows}
+</tbody>
+</table>"""
+
+
+def _sweep_table(result: dict[str, Any]) -> str:
+    """All thresholds, folded away; nothing where no threshold decides."""
+    if not result["sweep"]:
+        return ""
+    rows = []
+    for row in _with_chosen(result, result["sweep"]):
+        is_chosen = row["threshold"] == result["threshold"]
+        attribute = ' class="used"' if is_chosen else ""
+        rows.append(
+            f"<tr{attribute}><td>{row['threshold']:.6f}</td>"
+            f"<td>{_percent(row['accuracy'])}</td><td>{row['average_timesteps']:.3f}</td>"
+            f"<td>{'used' if is_chosen else ''}</td></tr>"
+        )
+    body = "\n".join(rows)
+    return f"""<h2>By threshold</h2>
+<details><summary>{_plural(len(rows), "threshold")} of the {escape(result["exit"])} exit</summary>
+<table class="figures">
+<thead><tr><th scope="col">threshold</th><th scope="col">accuracy</th>
+<th scope="col">average timesteps</th><th></th></tr></thead>
+<tbody>
+{body}
+</tbody>
+</table></details>"""
+
+
+def _facts_table(result: dict[str, Any]) -> str:
+    threshold = "none" if result["threshold"] is None else repr(result["threshold"])
+    facts = {
+        "exit": result["exit"],
+        "threshold": threshold,
+        "threshold rule": result["threshold_rule"],
+        "data": f"{result['dataset']}, {result['split']} split, "
+        + _plural(result["num_samples"], "sample"),
+        "workdir": result["workdir"],
+        "checkpoint": f"step {result['checkpoint_step']:,}",
+        "seed": result["seed"],
+        "revision": result["revision"],
+        "device": result["device"],
+        "versions": ", ".join(f"{name} {version}" for name, version in result["versions"].items()),
+    }
+    rows = "\n".join(
+        f'<tr><th scope="row">{escape(name)}</th><td>{escape(str(fact))}</td></tr>'
+        for name, fact in facts.items()
+    )
+    return f'<table class="facts">\n<tbody>\n{rows}\n</tbody>\n</table>'

@@ -1,0 +1,1 @@
+"""Networks of other software, in and out."""

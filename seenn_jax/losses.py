@@ -1,0 +1,30 @@
+"""Losses over the logits of every timestep; targets are distributions, so that mixup works."""
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+
+def mean_cross_entropy(
+    logits: Float[Array, "B T K"], targets: Float[Array, "B K"]
+) -> Float[Array, ""]:
+    """CE(mean_t o_t, y), mean over the batch: the usual loss of a rate-coded read-out."""
+    return optax.softmax_cross_entropy(logits.mean(1), targets).mean()
+
+
+def tet(
+    logits: Float[Array, "B T K"],
+    targets: Float[Array, "B K"],
+    weight: float = 1e-3,
+    target_logit: float = 1.0,
+) -> Float[Array, ""]:
+    """(1 - weight) mean_t CE(o_t, y) + weight MSE(o_t, target_logit).
+
+    Temporal efficient training (Deng et al., ICLR 2022, eq. 11): every tick is taught on its own,
+    which is what makes an early exit accurate.
+    """
+    cross_entropy = optax.softmax_cross_entropy(logits, targets[:, None]).mean()
+    return (1 - weight) * cross_entropy + weight * jnp.mean(jnp.square(logits - target_logit))
+
+
+LOSSES = {"mean_ce": mean_cross_entropy, "tet": tet}

@@ -1,0 +1,114 @@
+"""The networks by name, and the two ways to run any of them."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from seenn_jax.errors import UserError, check_choice
+from seenn_jax.models import resnet, vgg
+from seenn_jax.neurons import LIF
+
+MODELS = {
+    **{
+        name: functools.partial(resnet.SpikingResNet, blocks)
+        for name, blocks in resnet.STAGES.items()
+    },
+    "vgg16": functools.partial(vgg.SpikingVGG, vgg.VGG16),
+    "vggsnn": functools.partial(vgg.SpikingVGG, vgg.VGGSNN),
+}
+DTYPES = ("bfloat16", "float32", "float64")
+
+
+def build_model(
+    name: str,
+    width: int,
+    *,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    neuron: Callable | None = None,
+    dtype: str = "float32",
+    seed: int = 0,
+) -> nnx.Module:
+    """A network with fresh parameters.
+
+    Args:
+      name: a key of `MODELS`.
+      width: channels of its first layer.
+      image_shape: (height, width, channels) of one input.
+      num_classes: number of logits, at least 2.
+      neuron: its spiking layers; LIF with METHOD's constants by default.
+      dtype: of activations and membranes, one of `DTYPES` (float64 is for parity tests and needs
+        `jax.enable_x64`); parameters are float32 except there.
+      seed: of the initial parameters.
+
+    Raises:
+      UserError: an unknown name or dtype, a width below 1, an image too small for the network.
+    """
+    check_choice("model", name, MODELS)
+    check_choice("dtype", dtype, DTYPES)
+    if dtype == "float64" and not jax.config.jax_enable_x64:
+        raise UserError("dtype 'float64' needs JAX_ENABLE_X64=1: set it, or choose 'float32'")
+    if width < 1:
+        raise UserError(f"the model's width is {width}: it must be at least 1; set config.model.width")
+    side, channels = min(image_shape[:2]), image_shape[2]
+    smallest = 16 if name.startswith("vgg") else 4
+    if side < smallest:
+        raise UserError(
+            f"images of {image_shape[0]}x{image_shape[1]} are too small for {name}: it needs at "
+            f"least {smallest}x{smallest}; choose another config.model.name"
+        )
+    extra = {}
+    if name == "vggsnn":
+        if image_shape[0] != image_shape[1]:
+            raise UserError(
+                f"vggsnn reads out a square map, and images are {image_shape[0]}x{image_shape[1]}: "
+                "crop them to a square"
+            )
+        extra["flatten"] = -(-side // 16)
+    model = MODELS[name](
+        width,
+        in_channels=channels,
+        num_classes=num_classes,
+        neuron=neuron or LIF(),
+        dtype=jnp.dtype(dtype),
+        rngs=nnx.Rngs(seed),
+        **extra,
+    )
+    if dtype == "float64":
+        nnx.update(model, jax.tree.map(lambda a: a.astype(dtype), nnx.state(model)))
+    return model
+
+
+def run_all(
+    model: nnx.Module, inputs: Float[Array, "..."], timesteps: int
+) -> Float[Array, "B T K"]:
+    """Logits of every tick, all ticks at once.
+
+    Args:
+      model: a network of this package.
+      inputs: [B, H, W, C], shown at every tick (direct encoding; its stem is computed once), or
+        [B, T, H, W, C] with an input of its own for each tick.
+      timesteps: T.
+    """
+    logits, _ = model.integrate(currents(model, inputs, timesteps))
+    return logits
+
+
+def currents(
+    model: nnx.Module, inputs: Float[Array, "..."], timesteps: int
+) -> Float[Array, "B T H W D"]:
+    """What the first spiking layer receives at each of `timesteps` ticks."""
+    still = inputs.ndim == 4
+    first = model.encode(inputs[:, None] if still else inputs)
+    shape = (first.shape[0], timesteps, *first.shape[2:])
+    return jnp.broadcast_to(first, shape) if still else first
+
+
+def rest(model: nnx.Module, currents: Float[Array, "B T H W D"]):
+    """Membranes at rest (zeros) for a batch like `currents`, as `model.integrate` carries them."""
+    _, membranes = jax.eval_shape(model.integrate, currents)
+    return jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), membranes)

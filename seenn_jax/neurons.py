@@ -1,0 +1,122 @@
+"""Spiking neurons: a pure step `(membrane, current) -> (membrane, spikes)` and its fold over time.
+
+Time is axis 1 everywhere ([B, T, ...]), so that merging batch and time keeps the batch outermost
+and a batch that is sharded over devices stays sharded.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from seenn_jax.errors import check_choice
+
+# Up to this many ticks the scan is unrolled: the compiler then fuses the ticks with what is around
+# them. Longer runs keep the loop, and with it the size of the program.
+MAX_UNROLL = 16
+
+
+def surrogate(derivative: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """The Heaviside step H(x) = [x >= 0] whose derivative is replaced by `derivative(x)`."""
+
+    @jax.custom_jvp
+    def spike(x):
+        return (x >= 0).astype(x.dtype)
+
+    @spike.defjvp
+    def _(primals, tangents):
+        (x,), (dx,) = primals, tangents
+        return spike(x), derivative(x).astype(x.dtype) * dx
+
+    return spike
+
+
+def dspike_derivative(x: Array, temperature: float = 3.0, region: float = 3.0) -> Array:
+    """b sech^2(b x) / (2 tanh(b r)) on |x| <= r, else 0; b = `temperature`, r = `region`.
+
+    Source: Dspike (Li et al., NeurIPS 2021) with the constants of SEENN's CIFAR runs.
+    """
+    sech2 = 1 - jnp.square(jnp.tanh(temperature * x))
+    scale = temperature / (2 * jnp.tanh(temperature * region))
+    return jnp.where(jnp.abs(x) <= region, scale * sech2, 0)
+
+
+def triangle_derivative(x: Array, gamma: float = 1.0) -> Array:
+    """max(0, gamma - |x|) / gamma^2, SEENN's surrogate for event data."""
+    return jnp.maximum(0, gamma - jnp.abs(x)) / gamma**2
+
+
+SURROGATES = {
+    "dspike": surrogate(dspike_derivative),
+    "triangle": surrogate(triangle_derivative),
+}
+
+
+def lif_step(
+    v: Float[Array, "..."],
+    current: Float[Array, "..."],
+    *,
+    tau: float,
+    threshold: float,
+    spike: Callable[[Array], Array],
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """One tick of a leaky integrate-and-fire neuron with hard reset (SEENN, eq. 1-2).
+
+    v = tau v + current; s = H(v - threshold); v = v (1 - s). Gradient flows through the reset.
+
+    Returns:
+      (membrane after the reset, spikes), both of the shape and dtype of `current`.
+    """
+    v = tau * v + current
+    s = spike(v - threshold)
+    return v * (1 - s), s
+
+
+def fold(
+    step: Callable[[Array, Array], tuple[Array, Array]],
+    currents: Float[Array, "B T *features"],
+    v0: Float[Array, "B *features"] | None = None,
+) -> tuple[Float[Array, "B T *features"], Float[Array, "B *features"]]:
+    """Fold `step` over the time axis, from membranes `v0` (None: at rest, zero).
+
+    Returns:
+      (spikes of every tick, membranes after the last one).
+    """
+    if v0 is None:
+        v0 = jnp.zeros_like(currents[:, 0])
+    timesteps = currents.shape[1]
+    unroll = timesteps if timesteps <= MAX_UNROLL else 1
+    v, spikes = jax.lax.scan(step, v0, jnp.moveaxis(currents, 1, 0), unroll=unroll)
+    return jnp.moveaxis(spikes, 0, 1), v
+
+
+@dataclass(frozen=True)
+class LIF:
+    """A layer of LIF neurons: `lif(currents, v0=None) -> (spikes, v)`; see `lif_step` and `fold`.
+
+    Attributes:
+      tau: decay of the membrane per tick, in (0, 1].
+      threshold: membrane at which a neuron fires.
+      surrogate: name of the surrogate derivative, a key of `SURROGATES`.
+    """
+
+    tau: float = 0.5
+    threshold: float = 1.0
+    surrogate: str = "dspike"
+
+    def __post_init__(self):
+        check_choice("surrogate", self.surrogate, SURROGATES)
+
+    def __call__(self, currents, v0=None):
+        def step(v, current):
+            return lif_step(
+                v,
+                current,
+                tau=self.tau,
+                threshold=self.threshold,
+                spike=SURROGATES[self.surrogate],
+            )
+
+        return fold(step, currents, v0)

@@ -1,0 +1,1 @@
+"""Training: the pure step (state.py), its loop, checkpoints and logs."""

@@ -1,0 +1,94 @@
+"""Checkpoints through orbax: the latest and the best on validation, written asynchronously.
+
+A checkpoint is a flat dict of arrays by name ("params.stem.conv.kernel"), readable without this
+package's classes.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from seenn_jax.errors import UserError
+
+FOLDER = "checkpoints"
+
+
+def open_checkpoints(workdir: Path, *, read_only: bool = False) -> ocp.CheckpointManager:
+    """The checkpoints of a run; close it (or use `with`) to wait for what is being written."""
+
+    def accuracy(metrics):
+        return metrics["accuracy"]
+
+    policy = checkpoint_managers.AnyPreservationPolicy(
+        [
+            checkpoint_managers.LatestN(1),
+            checkpoint_managers.BestN(get_metric_fn=accuracy, n=1),
+        ]
+    )
+    options = ocp.CheckpointManagerOptions(
+        best_fn=accuracy, preservation_policy=policy, read_only=read_only
+    )
+    return ocp.CheckpointManager(
+        Path(workdir, FOLDER).resolve(),
+        item_handlers=ocp.StandardCheckpointHandler(),
+        options=options,
+    )
+
+
+def save(manager: ocp.CheckpointManager, step: int, state: Any, accuracy: float) -> None:
+    """Begin to write `state`; `accuracy` on validation decides which checkpoint is the best."""
+    manager.save(
+        step,
+        args=ocp.args.StandardSave(_named(state)),
+        metrics={"accuracy": accuracy},
+    )
+
+
+def best_step(manager: ocp.CheckpointManager) -> int:
+    """Step of the checkpoint with the best validation accuracy; of several, the latest."""
+    return max(manager.all_steps(), key=lambda s: (manager.metrics(s)["accuracy"], s))
+
+
+def restore(manager: ocp.CheckpointManager, step: int, template: Any) -> Any:
+    """The state of `step`, in the structure of `template` (of arrays or `jax.eval_shape`'s).
+
+    Names that `template` lacks are ignored, so that an evaluation reads what it needs.
+
+    Raises:
+      UserError: the checkpoint is of another architecture.
+    """
+    wanted = _named(template)
+    saved = dict(manager.item_metadata(step).items())
+    for name, leaf in wanted.items():
+        if name not in saved or tuple(saved[name].shape) != leaf.shape:
+            found = f"has it as {tuple(saved[name].shape)}" if name in saved else "lacks it"
+            raise UserError(
+                f"checkpoint {manager.directory}/{step} is of another architecture: {name} is "
+                f"{leaf.shape} in this network and the checkpoint {found}; use the config that it "
+                "was trained with"
+            )
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = {
+        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
+        for name, leaf in saved.items()
+    }
+    arrays = manager.restore(step, args=ocp.args.StandardRestore(abstract))
+    return jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in wanted])
+
+
+def _named(tree: Any) -> dict[str, Any]:
+    """The leaves of `tree` by the dotted path to them, in the tree's order."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+
+    def part(key):
+        for attribute in ("name", "key", "idx"):
+            if hasattr(key, attribute):
+                return str(getattr(key, attribute))
+        raise TypeError(f"a path with {key!r} has no name")
+
+    return {
+        ".".join(p for p in map(part, path) if p != "value"): leaf for path, leaf in leaves
+    }

@@ -1,0 +1,59 @@
+"""What training says: a progress bar, scalars in JSON lines and in TensorBoard's event files."""
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from tensorboardX import SummaryWriter
+
+FILE = "metrics.jsonl"
+
+
+def progress_bar(console: Console) -> Progress:
+    """A bar whose unit is one image at one timestep; tasks have the field `status`."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.fields[status]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        # Without a terminal the bar would be a single line at the end; validations print lines.
+        disable=not console.is_terminal,
+    )
+
+
+class ScalarLog:
+    """Scalars by step, appended to `metrics.jsonl` and to event files in `tensorboard/`.
+
+    Args:
+      workdir: the run.
+      step: where the run continues: what an interrupted one had logged after it is dropped, since
+        it is computed again.
+    """
+
+    def __init__(self, workdir: Path, step: int):
+        path = workdir / FILE
+        kept = []
+        if path.is_file():
+            lines = path.read_text().splitlines()
+            kept = [line for line in lines if json.loads(line)["step"] <= step]
+        path.write_text("".join(f"{line}\n" for line in kept))
+        self.lines = path.open("a")
+        self.events = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+
+    def write(self, step: int, scalars: dict[str, float]) -> None:
+        """Append `scalars`, whose names may be grouped as "validation/accuracy"."""
+        self.lines.write(json.dumps({"step": step, **scalars}) + "\n")
+        self.lines.flush()
+        for name, value in scalars.items():
+            self.events.add_scalar(name, value, step)
+
+    def __enter__(self) -> "ScalarLog":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.lines.close()
+        self.events.close()

@@ -1,0 +1,250 @@
+"""The training loop: data on the device, many steps in one call, validation, checkpoints, logs."""
+
+import functools
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from seenn_jax import run
+from seenn_jax.config import check_config
+from seenn_jax.data import Split, load_dataset
+from seenn_jax.engine import all_logits, make_predict
+from seenn_jax.errors import UserError
+from seenn_jax.exits import accumulate, static_accuracy
+from seenn_jax.training import checkpoints
+from seenn_jax.training.logs import ScalarLog, progress_bar
+from seenn_jax.training.state import (
+    TrainState,
+    evaluated,
+    initial_state,
+    learning_rate,
+    make_optimizer,
+    train_step,
+    train_steps,
+)
+
+# Steps in one call at most. XLA's CPU backend runs a convolution inside a loop on fewer threads.
+STEPS_PER_CALL = {"cpu": 1}
+DEFAULT_STEPS_PER_CALL = 50
+
+
+def train(config: ConfigDict, workdir: Path, console: Console) -> None:
+    """Train the network of `config` in `workdir`, from its latest checkpoint if it has one.
+
+    Raises:
+      UserError: a config that can't be, data that are not there, a workdir of another config, a
+        loss that is not finite.
+    """
+    check_config(config)
+    dataset = load_dataset(
+        config.data.name, data_dir=config.data.dir or None, validation=config.data.validation
+    )
+    if config.batch_size > len(dataset.train.labels):
+        raise UserError(
+            f"config.batch_size is {config.batch_size} and {config.data.name} has only "
+            f"{len(dataset.train.labels)} training images: set --config.batch_size to at most that"
+        )
+    facts = run.DataFacts.of(dataset)
+    model = run.build(config, facts)
+    run.claim(workdir, config, facts)
+
+    steps_per_epoch = len(dataset.train.labels) // config.batch_size
+    total_steps = steps_per_epoch * config.epochs
+    optimizer = make_optimizer(config, total_steps)
+    graph, state = initial_state(model, optimizer, config.ema)
+    with checkpoints.open_checkpoints(workdir) as manager:
+        latest = manager.latest_step()
+        if latest is not None:
+            state = checkpoints.restore(manager, latest, state)
+            console.print(f"Continuing {workdir} after epoch {latest // steps_per_epoch}.")
+        step = int(state.step)
+        if step >= total_steps:
+            console.print(f"{workdir} is trained: all {config.epochs} epochs are done.")
+            return
+        console.print(
+            f"Training {config.model.name} (width {config.model.width}) on {config.data.name}: "
+            f"{len(dataset.train.labels):,} images, {len(dataset.validation.labels):,} held out "
+            f"for validation, {config.epochs} epochs, T = {config.timesteps}, in {workdir}."
+        )
+        validate = _make_validate(graph, facts, config, dataset.validation)
+        train_call = _make_train_call(graph, optimizer, facts, config, dataset.train, console)
+        with ScalarLog(workdir, step) as log, progress_bar(console) as bar:
+            _loop(
+                state,
+                config,
+                steps_per_epoch=steps_per_epoch,
+                train_call=train_call,
+                validate=validate,
+                manager=manager,
+                log=log,
+                bar=bar,
+            )
+
+
+def timesteps_of_epoch(config: ConfigDict, epoch: int) -> int:
+    """T, or 1 in the first `config.inherit_epochs` epochs."""
+    return 1 if epoch < config.inherit_epochs else config.timesteps
+
+
+def steps_per_call(steps_per_epoch: int, most: int) -> int:
+    """The largest divisor of an epoch that is at most `most`: one compiled call serves all."""
+    return max(n for n in range(1, most + 1) if steps_per_epoch % n == 0)
+
+
+def _make_train_call(
+    graph: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    facts: run.DataFacts,
+    config: ConfigDict,
+    split: Split,
+    console: Console,
+) -> Callable[[TrainState, int], tuple[TrainState, dict, int]]:
+    """`(state, timesteps) -> (state, metrics, number of steps taken)`; compiles as is needed."""
+    images, labels = jax.device_put((split.images, split.labels))
+    most = STEPS_PER_CALL.get(jax.default_backend(), DEFAULT_STEPS_PER_CALL)
+    steps = steps_per_call(len(labels) // config.batch_size, most)
+
+    @functools.cache
+    def compiled(timesteps: int):
+        step_function = functools.partial(
+            train_step,
+            graph=graph,
+            optimizer=optimizer,
+            config=config,
+            normalization=facts.normalization,
+            num_classes=facts.num_classes,
+            timesteps=timesteps,
+        )
+        call = functools.partial(
+            train_steps,
+            steps=steps,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            step_function=step_function,
+        )
+        return jax.jit(call, donate_argnums=0)
+
+    seen = set()
+
+    def train_call(state, timesteps):
+        if timesteps not in seen:
+            seen.add(timesteps)
+            console.print(
+                f"Compiling the training step for {timesteps} timestep(s); this takes up to two "
+                "minutes the first time and seconds from the cache afterwards."
+            )
+            started = time.perf_counter()
+            compiled(timesteps).lower(state, images, labels).compile()
+            console.print(f"Compiled in {time.perf_counter() - started:.0f} s.")
+        state, metrics = compiled(timesteps)(state, images, labels)
+        return state, metrics, steps
+
+    return train_call
+
+
+def _make_validate(
+    graph: nnx.GraphDef, facts: run.DataFacts, config: ConfigDict, split: Split
+) -> Callable[[Any, Any], np.ndarray]:
+    """`(params, stats) -> accuracy on the validation split at each t` of the summed logits."""
+    predict = jax.jit(
+        make_predict(
+            graph, *facts.normalization, timesteps=config.timesteps, dtype=config.model.dtype
+        )
+    )
+    images = jax.device_put(split.images)
+    batch_size = min(512, len(split.labels))
+
+    def validate(params, stats):
+        logits = all_logits(functools.partial(predict, params, stats), images, batch_size)
+        predictions = np.asarray(accumulate(logits).argmax(-1))
+        return np.asarray(static_accuracy(predictions == split.labels[:, None]))
+
+    return validate
+
+
+def _loop(
+    state: TrainState,
+    config: ConfigDict,
+    *,
+    steps_per_epoch: int,
+    train_call,
+    validate,
+    manager,
+    log: ScalarLog,
+    bar,
+) -> None:
+    schedule = learning_rate(config, steps_per_epoch * config.epochs)
+    images_per_epoch = steps_per_epoch * config.batch_size
+    work = [images_per_epoch * timesteps_of_epoch(config, e) for e in range(config.epochs)]
+    step = int(state.step)
+    start = step // steps_per_epoch
+    task = bar.add_task("", total=sum(work), completed=sum(work[:start]), status="")
+
+    for epoch in range(start, config.epochs):
+        timesteps = timesteps_of_epoch(config, epoch)
+        started, timed, metrics, pending = time.perf_counter(), 0, [], None
+        end = (epoch + 1) * steps_per_epoch
+        while step < end:
+            state, measured, taken = train_call(state, timesteps)
+            step += taken
+            # Read the metrics of one call behind, so that the device never waits for the host.
+            if pending is not None:
+                metrics.append(_read_metrics(pending, config, step))
+                done = len(metrics) * taken * config.batch_size
+                rate = (done - timed) / (time.perf_counter() - started)
+                if len(metrics) == 1:
+                    # The first call of an epoch may have waited for the compiler.
+                    started, timed = time.perf_counter(), done
+                last = metrics[-1]
+                bar.update(
+                    task,
+                    description=f"epoch {epoch + 1}/{config.epochs}",
+                    completed=sum(work[:epoch]) + done * timesteps,
+                    status=f"loss {last['loss']:.3f}  accuracy {last['accuracy']:.1%}  "
+                    f"{rate:,.0f} images/s",
+                )
+            pending = measured
+        metrics.append(_read_metrics(pending, config, step))
+        rate = (images_per_epoch - timed) / (time.perf_counter() - started)
+        mean = {name: float(np.mean([m[name] for m in metrics])) for name in metrics[0]}
+        scalars = {f"train/{name}": value for name, value in mean.items()}
+        scalars |= {
+            "epoch": epoch + 1,
+            "train/timesteps": timesteps,
+            "train/learning_rate": float(schedule(step - 1)),
+            "train/images_per_second": rate,
+        }
+        if (epoch + 1) % config.validate_every == 0 or epoch + 1 == config.epochs:
+            accuracy = validate(*evaluated(state))
+            scalars |= {
+                f"validation/accuracy_{t}": float(a) for t, a in enumerate(accuracy, start=1)
+            }
+            checkpoints.save(manager, step, state, float(accuracy[-1]))
+            bar.console.print(
+                f"epoch {epoch + 1:3}/{config.epochs}  loss {mean['loss']:.4f}  "
+                f"train {mean['accuracy']:.2%}  validation {accuracy[0]:.2%} at t = 1, "
+                f"{accuracy[-1]:.2%} at t = {len(accuracy)}  {rate:,.0f} images/s",
+                highlight=False,
+            )
+        log.write(step, scalars)
+        bar.update(task, completed=sum(work[: epoch + 1]))
+
+
+def _read_metrics(metrics: dict, config: ConfigDict, step: int) -> dict[str, float]:
+    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    if not math.isfinite(values["loss"]):
+        raise UserError(
+            f"the loss became {values['loss']} by step {step}: lower "
+            f"--config.optimizer.learning_rate (now {config.optimizer.learning_rate}) or use "
+            "--config.model.dtype=float32; checkpoints are as they were"
+        )
+    return values

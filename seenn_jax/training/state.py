@@ -1,0 +1,176 @@
+"""What training carries from step to step, and the step itself: pure functions of pytrees."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Int, UInt8
+from ml_collections import ConfigDict
+
+from seenn_jax.data.augment import augment, cutmix, mixup, normalize
+from seenn_jax.losses import LOSSES
+from seenn_jax.models import run_all
+
+
+class TrainState(NamedTuple):
+    """Everything a resumed run needs; randomness is a function of the seed and `step`."""
+
+    step: Int[Array, ""]
+    params: Any
+    stats: Any  # BatchNorm's running means and variances
+    opt_state: Any
+    average: Any  # (params, stats), exponential moving average; None without
+
+
+class Normalization(NamedTuple):
+    """Mean and standard deviation of each channel, of pixels scaled to 0..1."""
+
+    mean: Float[Array, "C"]
+    std: Float[Array, "C"]
+
+
+def learning_rate(config: ConfigDict, steps: int) -> optax.Schedule:
+    """Learning rate by step over a run of `steps` steps."""
+    peak = config.optimizer.learning_rate
+    if config.optimizer.schedule == "onecycle":
+        return optax.cosine_onecycle_schedule(steps, peak)
+    return optax.cosine_decay_schedule(peak, steps)
+
+
+def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformation:
+    """SGD with momentum; weight decay, in the gradient as in PyTorch, on kernels only."""
+
+    def kernels(params):
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: any(getattr(key, "key", None) == "kernel" for key in path), params
+        )
+
+    return optax.chain(
+        optax.add_decayed_weights(config.optimizer.weight_decay, kernels),
+        optax.sgd(
+            learning_rate(config, steps), config.optimizer.momentum, config.optimizer.nesterov
+        ),
+    )
+
+
+def initial_state(
+    model: nnx.Module, optimizer: optax.GradientTransformation, ema: float
+) -> tuple[nnx.GraphDef, TrainState]:
+    """(structure of the model, state at step 0)."""
+    graph, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    # A copy: a state is donated to the step, and no buffer may be in it twice.
+    average = jax.tree.map(jnp.copy, (params, stats)) if ema else None
+    zero = jnp.zeros((), jnp.int32)
+    return graph, TrainState(zero, params, stats, optimizer.init(params), average)
+
+
+def evaluated(state: TrainState) -> tuple[Any, Any]:
+    """(params, stats) that are evaluated: the average where there is one."""
+    return (state.params, state.stats) if state.average is None else state.average
+
+
+def train_step(
+    state: TrainState,
+    images: UInt8[Array, "B H W C"],
+    labels: Int[Array, "B"],
+    *,
+    graph: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    config: ConfigDict,
+    normalization: Normalization,
+    num_classes: int,
+    timesteps: int,
+) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
+    """One step on one batch.
+
+    Returns:
+      (next state, {loss, accuracy, gradient_norm}); accuracy is that of the mean logits on the
+      batch as augmented, of its own labels where two images are mixed.
+    """
+    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+    inputs, targets = augmented(key, images, labels, config, normalization, num_classes)
+    loss_function = LOSSES[config.loss]
+    if config.loss == "tet":
+        loss_function = functools.partial(loss_function, weight=config.tet_weight)
+
+    def loss(params):
+        model = nnx.merge(graph, params, state.stats, copy=True)
+        logits = run_all(model, inputs, timesteps)
+        return loss_function(logits, targets), (logits, nnx.state(model, nnx.BatchStat))
+
+    gradient = jax.value_and_grad(loss, has_aux=True)
+    (value, (logits, stats)), grads = gradient(state.params)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    average = state.average
+    if average is not None:
+        # The usual warm-up: young averages forget faster.
+        decay = jnp.minimum(config.ema, (1 + state.step) / (10 + state.step))
+        average = optax.incremental_update((params, stats), average, 1 - decay)
+    metrics = {
+        "loss": value,
+        "accuracy": jnp.mean(logits.mean(1).argmax(-1) == labels),
+        "gradient_norm": optax.tree.norm(grads),
+    }
+    return TrainState(state.step + 1, params, stats, opt_state, average), metrics
+
+
+def augmented(
+    key: Array,
+    images: UInt8[Array, "B H W C"],
+    labels: Int[Array, "B"],
+    config: ConfigDict,
+    normalization: Normalization,
+    num_classes: int,
+) -> tuple[Float[Array, "B H W C"], Float[Array, "B K"]]:
+    """(inputs, target distributions) of a batch, as `config.augment` says."""
+    shapes_key, mix_key = jax.random.split(key)
+    inputs = normalize(images, *normalization, dtype=config.model.dtype)
+    inputs = augment(
+        shapes_key,
+        inputs,
+        crop=config.augment.crop,
+        flip=config.augment.flip,
+        cutout=config.augment.cutout,
+    )
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, num_classes), config.label_smoothing)
+    if config.augment.mixup:
+        return mixup(mix_key, inputs, targets, config.augment.mixup)
+    if config.augment.cutmix:
+        return cutmix(mix_key, inputs, targets, config.augment.cutmix)
+    return inputs, targets
+
+
+def train_steps(
+    state: TrainState,
+    images: UInt8[Array, "N H W C"],
+    labels: Int[Array, "N"],
+    *,
+    steps: int,
+    batch_size: int,
+    seed: int,
+    step_function,
+) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
+    """`steps` steps in one scan over data on the device; they must lie within one epoch.
+
+    Every epoch is a permutation of its own of the N samples; what does not fill a batch is left
+    out of that epoch.
+
+    Returns:
+      (next state, mean of each metric)
+    """
+    steps_per_epoch = len(labels) // batch_size
+    epoch, position = state.step // steps_per_epoch, state.step % steps_per_epoch
+    # Split off once more, so that no order shares its key with an augmentation.
+    key = jax.random.fold_in(jax.random.split(jax.random.key(seed))[0], epoch)
+    order = jax.random.permutation(key, len(labels))
+    chosen = jax.lax.dynamic_slice_in_dim(order, position * batch_size, steps * batch_size)
+
+    def body(state, batch):
+        return step_function(state, images[batch], labels[batch])
+
+    state, metrics = jax.lax.scan(body, state, chosen.reshape(steps, batch_size))
+    return state, jax.tree.map(jnp.mean, metrics)

@@ -1,0 +1,230 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seenn_jax.data.augment import augment, channel_statistics, cutmix, mixup, normalize
+from seenn_jax.errors import UserError
+
+seeds = st.integers(0, 2**31 - 1)
+
+
+def distinct(batch, height=8, width=10, channels=3, dtype=jnp.float32):
+    """Images in which no two values are alike and none is 0, exact in `dtype`."""
+    count = batch * height * width * channels
+    return jnp.arange(1, count + 1, dtype=dtype).reshape(batch, height, width, channels)
+
+
+class TestStatistics:
+    def test_by_hand(self):
+        # First channel 0, 0, 255, 255: mean 1/2, std 1/2. Second always 51 = 255/5.
+        images = np.array([[[[0, 51], [0, 51]]], [[[255, 51], [255, 51]]]], np.uint8)
+        mean, std = channel_statistics(images)
+        np.testing.assert_allclose(mean, [0.5, 0.2], rtol=1e-6)
+        np.testing.assert_allclose(std, [0.5, 1.0], rtol=1e-6)
+        assert mean.dtype == std.dtype == np.float32
+
+    @given(seed=seeds, n=st.sampled_from([1, 2, 249, 250, 251, 500, 501]))  # Summed by 250.
+    def test_equals_numpy(self, seed, n):
+        images = np.random.default_rng(seed).integers(0, 256, (n, 3, 4, 2), dtype=np.uint8)
+        mean, std = channel_statistics(images)
+        scaled = images.astype(np.float64) / 255
+        np.testing.assert_allclose(mean, scaled.mean((0, 1, 2)), rtol=1e-6)
+        np.testing.assert_allclose(std, scaled.std((0, 1, 2)), rtol=1e-6)
+
+    def test_the_largest_sums_do_not_overflow(self):
+        images = np.full((600, 2, 2, 1), 255, np.uint8)
+        images[:300] = 254
+        mean, std = channel_statistics(images)
+        np.testing.assert_allclose(mean, 254.5 / 255, rtol=1e-6)
+        np.testing.assert_allclose(std, 0.5 / 255, rtol=1e-6)
+
+
+class TestNormalize:
+    def test_by_hand(self):
+        images = jnp.array([0, 51, 255], jnp.uint8).reshape(1, 1, 3, 1)
+        out = normalize(images, jnp.array([0.2]), jnp.array([0.4]), jnp.float32)
+        np.testing.assert_allclose(out.ravel(), [-0.5, 0.0, 2.0], atol=1e-6)
+
+    @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+    def test_gives_mean_0_and_std_1_in_the_dtype_asked_for(self, dtype):
+        images = np.random.default_rng(0).integers(0, 200, (50, 8, 8, 3), dtype=np.uint8)
+        out = jax.jit(normalize, static_argnums=3)(images, *channel_statistics(images), dtype)
+        assert out.dtype == dtype
+        np.testing.assert_allclose(out.astype(np.float32).mean((0, 1, 2)), 0, atol=1e-3)
+        np.testing.assert_allclose(out.astype(np.float32).std((0, 1, 2)), 1, atol=1e-3)
+
+    def test_bfloat16_is_the_rounded_float32(self):
+        images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+        mean, std = np.array([0.4914], np.float32), np.array([0.247], np.float32)
+        wide = normalize(jnp.asarray(images), mean, std, jnp.float32)
+        narrow = normalize(jnp.asarray(images), mean, std, jnp.bfloat16)
+        assert jnp.array_equal(wide.astype(jnp.bfloat16), narrow)
+
+
+class TestAugment:
+    def test_nothing_asked_nothing_done(self):
+        images = distinct(2)
+        assert jnp.array_equal(augment(jax.random.key(0), images), images)
+
+    @settings(deadline=None, max_examples=20)
+    @given(seed=seeds, crop=st.integers(1, 4))
+    def test_crop_is_a_window_of_the_padded_image(self, seed, crop):
+        images = np.asarray(distinct(4))
+        out = np.asarray(augment(jax.random.key(seed), jnp.asarray(images), crop=crop))
+        padded = np.pad(images, ((0, 0), (crop, crop), (crop, crop), (0, 0)))
+        _, height, width, _ = images.shape
+        for i in range(4):
+            windows = [
+                padded[i, y : y + height, x : x + width]
+                for y in range(2 * crop + 1)
+                for x in range(2 * crop + 1)
+            ]
+            assert sum(np.array_equal(out[i], window) for window in windows) == 1
+
+    def test_every_place_of_the_crop_is_as_likely(self):
+        # One lit pixel in the middle of 9,000 images: where it ends up is the window's place.
+        images = jnp.zeros((9000, 5, 5, 1)).at[:, 2, 2, 0].set(1)
+        hits = augment(jax.random.key(1), images, crop=1).sum(axis=(0, 3))
+        assert hits.sum() == 9000
+        # 1,000 expected at each of nine places; standard deviation sqrt(9000/9 * 8/9) = 29.8.
+        np.testing.assert_allclose(hits[1:4, 1:4], 1000, atol=5 * 29.8)
+
+    def test_half_of_the_images_are_flipped(self):
+        images = distinct(2000, 2, 3, 1)
+        out = augment(jax.random.key(2), images, flip=True)
+        mirrored = jnp.all(out == images[:, :, ::-1], axis=(1, 2, 3))
+        unchanged = jnp.all(out == images, axis=(1, 2, 3))
+        assert jnp.all(mirrored ^ unchanged)
+        # Standard deviation sqrt(2000)/2 = 22.4.
+        assert abs(int(mirrored.sum()) - 1000) < 5 * 22.4
+
+    @pytest.mark.parametrize("side", [2, 3])
+    def test_cutout_hides_a_clipped_square_around_a_uniform_centre(self, side):
+        height, width, batch = 6, 5, 6000
+        images = distinct(batch, height, width, 2)
+        out = augment(jax.random.key(3), images, cutout=side)
+        hidden = np.asarray(out == 0)
+        assert np.array_equal(hidden[..., 0], hidden[..., 1])
+        assert jnp.array_equal(jnp.where(hidden, 0, images), out)
+        squares = {}
+        for y in range(height):
+            for x in range(width):
+                mask = np.zeros((height, width), bool)
+                top, left = y - side // 2, x - side // 2
+                mask[max(top, 0) : top + side, max(left, 0) : left + side] = True
+                squares.setdefault(mask.tobytes(), []).append((y, x))
+        found = [squares[mask.tobytes()] for mask in hidden[..., 0]]
+        for centres in squares.values():
+            share = len(centres) / (height * width)
+            deviation = np.sqrt(batch * share * (1 - share))
+            assert abs(found.count(centres) - batch * share) < 5 * deviation
+
+    def test_leaving_one_out_leaves_the_others_as_they_were(self):
+        key, images = jax.random.key(4), distinct(8)
+        crop = augment(key, images, crop=2)
+        flipped = augment(key, images, flip=True)
+        both = augment(key, images, crop=2, flip=True)
+        mirrored = jnp.any(flipped != images, axis=(1, 2, 3), keepdims=True)
+        assert jnp.array_equal(both, jnp.where(mirrored, crop[:, :, ::-1], crop))
+
+    @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+    def test_jit_and_dtype(self, dtype):
+        images = jax.random.normal(jax.random.key(5), (16, 8, 8, 3), dtype)
+        jitted = jax.jit(augment, static_argnames=("crop", "flip", "cutout"))
+        options = {"crop": 2, "flip": True, "cutout": 3}
+        out = jitted(jax.random.key(6), images, **options)
+        assert out.dtype == dtype
+        assert jnp.array_equal(out, augment(jax.random.key(6), images, **options))
+        assert not jnp.array_equal(out, jitted(jax.random.key(7), images, **options))
+
+    @pytest.mark.parametrize("options", [{"crop": -1}, {"crop": 8}, {"cutout": -1}, {"cutout": 8}])
+    def test_out_of_range(self, options):
+        ((what, value),) = options.items()
+        with pytest.raises(UserError, match=f"{what} = {value} .* 8 x 10 pixels: .* 0 to 7"):
+            augment(jax.random.key(0), distinct(1), **options)
+
+
+class TestMixup:
+    @settings(deadline=None, max_examples=20)
+    @given(seed=seeds, alpha=st.floats(0.1, 5))
+    def test_images_and_targets_share_one_lambda_and_one_partner(self, seed, alpha):
+        images, targets = distinct(4, 2, 2, 1), jnp.eye(4)
+        mixed, soft = mixup(jax.random.key(seed), images, targets, alpha)
+        # One-hot targets show the matrix that mixes them: the images must be mixed by the same.
+        expected = jnp.einsum("ij,jhwc->ihwc", soft, images, precision="highest")
+        np.testing.assert_allclose(mixed, expected, rtol=1e-5)
+        np.testing.assert_allclose(soft.sum(axis=1), 1, rtol=1e-6)
+        weight = float(soft[0, 0])
+        assert 0 <= weight <= 1
+        np.testing.assert_allclose(soft, weight * jnp.eye(4) + (1 - weight) * soft_partner(4))
+
+    def test_lambda_has_the_moments_of_a_beta(self):
+        def weight(key):
+            return mixup(key, jnp.zeros((2, 1, 1, 1)), jnp.eye(2), 0.5)[1][0, 0]
+
+        weights = jax.jit(jax.vmap(weight))(jax.random.split(jax.random.key(0), 4000))
+        # Beta(a, a): mean 1/2, variance 1 / (4 (2a + 1)) = 1/8; sqrt(1/8 / 4,000) = 0.0056.
+        assert abs(weights.mean() - 1 / 2) < 5 * 0.0056
+        assert abs(weights.var() - 1 / 8) < 0.01
+
+
+class TestCutmix:
+    @settings(deadline=None, max_examples=40)
+    @given(seed=seeds, alpha=st.floats(0.1, 5))
+    def test_targets_are_the_shares_of_pixels(self, seed, alpha):
+        batch, height, width = 3, 8, 10
+        images = jnp.broadcast_to(
+            jnp.arange(batch, dtype=jnp.float32)[:, None, None, None], (batch, height, width, 2)
+        )
+        mixed, soft = cutmix(jax.random.key(seed), images, jnp.eye(batch), alpha)
+        shares = [[jnp.mean(mixed[i] == j) for j in range(batch)] for i in range(batch)]
+        np.testing.assert_allclose(soft, shares, atol=1e-6)
+
+    @settings(deadline=None, max_examples=40)
+    @given(seed=seeds)
+    def test_one_box_is_taken_from_the_same_place_of_the_partner(self, seed):
+        images = distinct(3)
+        mixed, _ = cutmix(jax.random.key(seed), images, jnp.eye(3), 1.0)
+        partners = jnp.einsum("ij,jhwc->ihwc", soft_partner(3), images, precision="highest")
+        box = np.asarray(mixed == partners)
+        assert jnp.array_equal(mixed, jnp.where(box, partners, images))
+        assert np.all(box == box[:1, ..., :1])
+        rows, columns = box[0, ..., 0].any(axis=1), box[0, ..., 0].any(axis=0)
+        assert np.array_equal(box[0, ..., 0], np.outer(rows, columns))
+        for line in (rows, columns):  # One run, without a gap.
+            assert np.abs(np.diff(np.pad(line, 1).astype(int))).sum() in (0, 2)
+
+    def test_share_kept_by_hand(self):
+        # With lambda uniform, the side s = sqrt(1 - lambda) of a box in a unit square has
+        # E[s^2] = 1/2, E[s^3] = 2/5, E[s^4] = 1/3. A uniform centre leaves s - s^2/4 of it on
+        # average after the clip, along each axis, so that E[(s - s^2/4)^2] = 1/2 - 1/5 + 1/48
+        # = 0.3208 of an image is cut.
+        images, targets = jnp.zeros((2, 100, 100, 1)), jnp.eye(2)
+
+        def kept(key):
+            return cutmix(key, images, targets, 1.0)[1][0, 0]
+
+        shares = jax.vmap(kept)(jax.random.split(jax.random.key(0), 1000))
+        assert abs((1 - shares).mean() - 0.3208) < 5 * shares.std() / np.sqrt(1000)
+
+
+@pytest.mark.parametrize("mix", [mixup, cutmix])
+class TestBoth:
+    @pytest.mark.parametrize("alpha", [0.0, -1.0])
+    def test_alpha_out_of_range(self, mix, alpha):
+        with pytest.raises(UserError, match=f"{mix.__name__} alpha = {alpha} is not above 0"):
+            mix(jax.random.key(0), distinct(2), jnp.eye(2), alpha)
+
+    def test_jit_keeps_the_dtypes(self, mix):
+        images = distinct(4, 2, 2, 1, jnp.bfloat16)
+        jitted = jax.jit(mix, static_argnums=3)
+        mixed, soft = jitted(jax.random.key(0), images, jnp.eye(4), 0.2)
+        assert (mixed.dtype, soft.dtype) == (jnp.bfloat16, jnp.float32)
+
+
+def soft_partner(batch):
+    """The matrix that puts in an image's place the one before it."""
+    return jnp.roll(jnp.eye(batch), 1, axis=0)

@@ -1,0 +1,26 @@
+"""Train a spiking network: python train.py --config=configs/digits.py [--config.key=value ...]."""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+from rich.console import Console
+
+from seenn_jax import cli
+from seenn_jax.errors import UserError
+from seenn_jax.training.loop import train
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file of configs/.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run. Default: runs/NAME_OF_CONFIG.")
+
+
+def main() -> None:
+    """Train, or continue, the run that the flags name."""
+    if CONFIG.value is None:
+        raise UserError("--config is missing: for example --config=configs/digits.py")
+    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    train(CONFIG.value, Path(WORKDIR.value or f"runs/{name}"), Console())
+
+
+if __name__ == "__main__":
+    cli.main(main)
