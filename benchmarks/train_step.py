@@ -1,0 +1,116 @@
+"""Speed of the training step, augmentation included, on data that live on the device.
+
+    python benchmarks/train_step.py --batch_size=512 --timesteps=4
+
+Prints images/s (median of several calls of many steps), TFLOP/s (counted by XLA from the compiled
+program, forward and backward), memory, compile time, and what it ran with.
+"""
+
+import functools
+import json
+import statistics
+import time
+
+import jax
+import numpy as np
+from absl import app, flags
+
+from seenn_jax import provenance, run
+from seenn_jax.config import default_config
+from seenn_jax.data import Dataset, Split
+from seenn_jax.training.state import initial_state, make_optimizer, train_step, train_steps
+
+MODEL = flags.DEFINE_string("model", "resnet19", "Network.")
+WIDTH = flags.DEFINE_integer("width", 128, "Channels of its first layer.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Images in a step.")
+TIMESTEPS = flags.DEFINE_integer("timesteps", 4, "T.")
+DTYPE = flags.DEFINE_string("dtype", "bfloat16", "Of activations.")
+IMAGE_SIZE = flags.DEFINE_integer("image_size", 32, "Side of the random images.")
+STEPS = flags.DEFINE_integer("steps", 20, "Steps in a call.")
+CALLS = flags.DEFINE_integer("calls", 5, "Timed calls.")
+JSON = flags.DEFINE_string("json", None, "Append the result to this file, as a line of JSON.")
+
+
+def random_dataset(images: int, size: int) -> Dataset:
+    """Random pixels and labels: real sizes, no download."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (images, size, size, 3), dtype=np.uint8)
+    split = Split(pixels, rng.integers(0, 10, images, dtype=np.int32))
+    return Dataset("random", split, split, split, 10)
+
+
+def measure() -> dict:
+    """Compile and time the step."""
+    config = default_config()
+    config.model.update(name=MODEL.value, width=WIDTH.value, dtype=DTYPE.value)
+    config.augment.update(crop=4, flip=True, cutout=8)
+    config.ema = 0.999
+    dataset = random_dataset(BATCH_SIZE.value * STEPS.value, IMAGE_SIZE.value)
+    facts = run.DataFacts.of(dataset)
+    optimizer = make_optimizer(config, steps=1000)
+    graph, state = initial_state(run.build(config, facts), optimizer, config.ema)
+    step_function = functools.partial(
+        train_step,
+        graph=graph,
+        optimizer=optimizer,
+        config=config,
+        normalization=facts.normalization,
+        num_classes=facts.num_classes,
+        timesteps=TIMESTEPS.value,
+    )
+    call = functools.partial(
+        train_steps,
+        steps=STEPS.value,
+        batch_size=BATCH_SIZE.value,
+        seed=0,
+        step_function=step_function,
+    )
+    images, labels = jax.device_put((dataset.train.images, dataset.train.labels))
+    started = time.perf_counter()
+    compiled = jax.jit(call, donate_argnums=0).lower(state, images, labels).compile()
+    compile_seconds = time.perf_counter() - started
+    # XLA counts a loop's body once.
+    batch = (images[: BATCH_SIZE.value], labels[: BATCH_SIZE.value])
+    flops = jax.jit(step_function).lower(state, *batch).cost_analysis()["flops"]
+
+    seconds = []
+    for _ in range(1 + CALLS.value):
+        started = time.perf_counter()
+        state, metrics = compiled(state, images, labels)
+        jax.block_until_ready((state, metrics))
+        seconds.append((time.perf_counter() - started) / STEPS.value)
+    step_seconds = statistics.median(seconds[1:])
+    memory = compiled.memory_analysis()
+    return {
+        "model": MODEL.value,
+        "width": WIDTH.value,
+        "timesteps": TIMESTEPS.value,
+        "batch_size": BATCH_SIZE.value,
+        "image_size": IMAGE_SIZE.value,
+        "dtype": DTYPE.value,
+        "images_per_second": BATCH_SIZE.value / step_seconds,
+        "fastest_call": BATCH_SIZE.value / min(seconds[1:]),
+        "slowest_call": BATCH_SIZE.value / max(seconds[1:]),
+        "tflops": flops / step_seconds / 1e12,
+        "gflop_per_image": flops / BATCH_SIZE.value / 1e9,
+        "memory_gib": (memory.temp_size_in_bytes + memory.argument_size_in_bytes) / 2**30,
+        "compile_seconds": compile_seconds,
+        "loss": float(metrics["loss"]),
+        "revision": provenance.revision(),
+        "versions": provenance.versions(),
+        "device": provenance.device(),
+    }
+
+
+def main(_) -> None:
+    """Print the result, and append it where the flags say."""
+    result = measure()
+    for name, value in result.items():
+        print(f"{name:18} {value:.4g}" if isinstance(value, float) else f"{name:18} {value}")
+    if JSON.value:
+        with open(JSON.value, "a") as file:
+            file.write(json.dumps(result) + "\n")
+
+
+if __name__ == "__main__":
+    app.run(main)
