@@ -23,10 +23,9 @@ def get_config():
     config.model.dtype = "bfloat16"
     config.timesteps = 4
 
-    config.epochs = 110
-    config.inherit_epochs = 80
+    config.epochs = 162
+    config.inherit_epochs = 130
     config.batch_size = 256
-    config.label_smoothing = 0.0
     config.optimizer.learning_rate = 0.1
     config.optimizer.weight_decay = 5e-4
     config.ema = 0.999

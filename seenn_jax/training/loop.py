@@ -45,6 +45,7 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> None:
         loss that is not finite.
     """
     check_config(config)
+    started = time.perf_counter()
     dataset = load_dataset(
         config.data.name, data_dir=config.data.dir or None, validation=config.data.validation
     )
@@ -76,7 +77,9 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> None:
             f"for validation, {config.epochs} epochs, T = {config.timesteps}, in {workdir}."
         )
         validate = _make_validate(graph, facts, config, dataset.validation)
-        train_call = _make_train_call(graph, optimizer, facts, config, dataset.train, console)
+        train_call = _make_train_call(
+            graph, state, optimizer, facts, config, dataset.train, console
+        )
         with ScalarLog(workdir, step) as log, progress_bar(console) as bar:
             _loop(
                 state,
@@ -88,6 +91,8 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> None:
                 log=log,
                 bar=bar,
             )
+    minutes, seconds = divmod(round(time.perf_counter() - started), 60)
+    console.print(f"Trained in {minutes} min {seconds} s; the run is in {workdir}.")
 
 
 def timesteps_of_epoch(config: ConfigDict, epoch: int) -> int:
@@ -102,6 +107,7 @@ def steps_per_call(steps_per_epoch: int, most: int) -> int:
 
 def _make_train_call(
     graph: nnx.GraphDef,
+    state: TrainState,
     optimizer: optax.GradientTransformation,
     facts: run.DataFacts,
     config: ConfigDict,
@@ -110,6 +116,7 @@ def _make_train_call(
 ) -> Callable[[TrainState, int], tuple[TrainState, dict, int]]:
     """`(state, timesteps) -> (state, metrics, number of steps taken)`; compiles as is needed."""
     images, labels = jax.device_put((split.images, split.labels))
+    state = jax.eval_shape(lambda: state)  # its buffers will be donated
     most = STEPS_PER_CALL.get(jax.default_backend(), DEFAULT_STEPS_PER_CALL)
     steps = steps_per_call(len(labels) // config.batch_size, most)
 
@@ -131,20 +138,16 @@ def _make_train_call(
             seed=config.seed,
             step_function=step_function,
         )
-        return jax.jit(call, donate_argnums=0)
-
-    seen = set()
+        console.print(
+            f"Compiling the training step for {timesteps} timestep(s); this takes up to two "
+            "minutes the first time and seconds from the cache afterwards."
+        )
+        started = time.perf_counter()
+        program = jax.jit(call, donate_argnums=0).lower(state, images, labels).compile()
+        console.print(f"Compiled in {time.perf_counter() - started:.0f} s.")
+        return program
 
     def train_call(state, timesteps):
-        if timesteps not in seen:
-            seen.add(timesteps)
-            console.print(
-                f"Compiling the training step for {timesteps} timestep(s); this takes up to two "
-                "minutes the first time and seconds from the cache afterwards."
-            )
-            started = time.perf_counter()
-            compiled(timesteps).lower(state, images, labels).compile()
-            console.print(f"Compiled in {time.perf_counter() - started:.0f} s.")
         state, metrics = compiled(timesteps)(state, images, labels)
         return state, metrics, steps
 
