@@ -19,8 +19,10 @@ def main() -> None:
     if CONFIG.value is None:
         raise UserError("--config is missing: for example --config=configs/digits.py")
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    train(CONFIG.value, Path(WORKDIR.value or f"runs/{name}"), Console())
+    # Paths may hold what rich takes for markup, and lines of a log are not to be broken.
+    console = Console(markup=False, soft_wrap=True)
+    train(CONFIG.value, Path(WORKDIR.value or f"runs/{name}"), console)
 
 
 if __name__ == "__main__":
-    cli.main(main)
+    cli.main(main, "interrupted: the same command continues from the latest checkpoint")

@@ -3,37 +3,70 @@
 import difflib
 import logging
 import os
+import re
 import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 from absl import app, flags
 from ml_collections import ConfigDict
 
-from seenn_jax.errors import UserError
+from seenn_jax.errors import UserError, check_choice
 
 
-def main(function: Callable[[], None]) -> None:
-    """Parse the flags, run `function`, and exit: 0, 2 after a mistake, 130 when interrupted."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+def main(function: Callable[[], None], interrupted: str = "interrupted") -> None:
+    """Parse the flags, run `function`, and exit: 0, 2 after a mistake, 130 when interrupted.
+
+    Args:
+      function: what the program does; it reads the flags.
+      interrupted: what to say after Ctrl-C.
+    """
+    # By force: some package that is imported has made a handler of its own by now.
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     logging.getLogger("seenn_jax").setLevel(logging.INFO)
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells of every file it writes
     app.define_help_flags()
     try:
         _check_overrides(sys.argv[1:])
-        stray = flags.FLAGS(sys.argv)[1:]
+        stray = _parse(sys.argv)
         if stray:
             raise UserError(f"unexpected argument {stray[0]!r}: flags look like --name=value")
         _enable_compilation_cache()
         function()
     except (UserError, flags.Error) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        _fail(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}; mend that, or choose another path")
     except KeyboardInterrupt:
-        print("interrupted: the same command continues from the latest checkpoint", file=sys.stderr)
+        print(interrupted, file=sys.stderr)
         sys.exit(130)
+
+
+def _fail(sentence: str) -> NoReturn:
+    print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _parse(arguments: list[str]) -> list[str]:
+    """Parse the flags and return what is no flag; absl's errors as a UserError."""
+    try:
+        return flags.FLAGS(arguments)[1:]
+    except flags.UnrecognizedFlagError as error:
+        known = [flag.name for flag in flags.FLAGS.get_key_flags_for_module(arguments[0])]
+        check_choice("flag", error.flagname, known)
+        raise
+    except flags.IllegalFlagValueError as error:
+        what = re.match(r"flag --(?P<name>[^=]+)=(?P<value>.*?): ", str(error), re.DOTALL)
+        if what is None:
+            raise
+        name, value = what["name"], what["value"]
+        allowed = flags.FLAGS[name].parser.syntactic_help or "true or false"
+        raise UserError(f"--{name} is {value!r}: it must be {allowed}; set it to one") from error
 
 
 def _enable_compilation_cache() -> None:
@@ -49,13 +82,21 @@ def _check_overrides(arguments: list[str]) -> None:
     ml_collections parses the values; its answer to an unknown key is a traceback.
     """
     path, keys = None, []
-    for argument in arguments:
-        name, _, value = argument.lstrip("-").partition("=")
+    following = iter(arguments)
+    for argument in following:
+        name, equals, value = argument.lstrip("-").partition("=")
+        if not argument.startswith("-"):
+            continue
         if name == "config":
-            path = value
+            path = value if equals else next(following, "")
         elif name.startswith("config."):
             keys.append(name.removeprefix("config."))
     if path is None:
+        if keys and "config" in flags.FLAGS:
+            raise UserError(
+                f"--config.{keys[0]} changes a config and --config is missing: give one too, for "
+                "example --config=configs/digits.py"
+            )
         return
     config = _load_config(path)
     for key in keys:
@@ -69,6 +110,11 @@ def _check_overrides(arguments: list[str]) -> None:
                     f"unknown config key {key!r}: the known ones are {', '.join(known)}; {hint}"
                 )
             node = node[part]
+        if isinstance(node, ConfigDict):
+            raise UserError(
+                f"config.{key} is a group of settings: set one of them, "
+                f"{', '.join(_leaves(node, f'config.{key}.'))}"
+            )
 
 
 def _load_config(path: str) -> ConfigDict:
@@ -79,8 +125,13 @@ def _load_config(path: str) -> ConfigDict:
         )
     try:
         return runpy.run_path(path)["get_config"]()
-    except (AttributeError, KeyError) as error:
-        raise UserError(f"the config file {path} sets or lacks a key: {error}") from error
+    except Exception as error:
+        # ml_collections prints the whole config into its answer to an unknown key.
+        text = re.sub(r"Other fields present:.*?(?=Did you mean|$)", "", str(error), flags=re.S)
+        raise UserError(
+            f"the config file {path} fails with {type(error).__name__}: {text}; "
+            "mend it, as in configs/digits.py and seenn_jax/config.py"
+        ) from error
 
 
 def _leaves(config: ConfigDict, prefix: str = "") -> list[str]:

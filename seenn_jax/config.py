@@ -1,5 +1,7 @@
 """Every setting of an experiment with its default; the files in configs/ say what differs."""
 
+import math
+
 from ml_collections import ConfigDict
 
 from seenn_jax.errors import UserError, check_choice
@@ -73,9 +75,10 @@ def check_config(config: ConfigDict) -> None:
         value = config
         for part in key.split("."):
             value = value[part]
-        if not good(value):
+        if not (math.isfinite(value) and good(value)):
             raise UserError(f"config.{key} is {value}: it must be {allowed}; set --config.{key}")
 
+    check("seed", "from 0 to 2^32 - 1", lambda v: 0 <= v < 2**32)
     for key in ("timesteps", "epochs", "batch_size", "validate_every", "data.validation"):
         check(key, "at least 1", lambda v: v >= 1)
     check("model.width", "at least 1", lambda v: v >= 1)

@@ -49,9 +49,9 @@ def _convolve_backward(strides, padding, precision, residuals, g):
     x, kernel = residuals
 
     def transposed(x, kernel, g):
-        return jax.linear_transpose(
-            lambda k: convolve(x, k, strides, padding, precision), kernel
-        )(g)[0]
+        return jax.linear_transpose(lambda k: convolve(x, k, strides, padding, precision), kernel)(
+            g
+        )[0]
 
     def shifted(x, kernel, g):
         return _kernel_gradient(x, kernel, strides, padding, precision, g)
@@ -93,21 +93,39 @@ class ConvBN(nnx.Module):
             rngs=rngs,
         )
         # No dtype here: statistics and normalisation in float32 whatever the activations are.
-        self.bn = nnx.BatchNorm(out_features, momentum=0.9, epsilon=1e-5, rngs=rngs)
+        self.bn = nnx.data(nnx.BatchNorm(out_features, momentum=0.9, epsilon=1e-5, rngs=rngs))
 
     def __call__(self, x):
+        """Run all ticks of `x`."""
         y = self.conv(x)
-        return self.bn(y).astype(y.dtype)
+        return y if self.bn is None else self.bn(y).astype(y.dtype)
+
+    def fold(self) -> None:
+        """Put BatchNorm's running statistics into the convolution: same function, less work."""
+        scale = self.bn.scale[...] * jax.lax.rsqrt(self.bn.var[...] + self.bn.epsilon)
+        bias = 0 if self.conv.bias is None else self.conv.bias[...]
+        self.conv.bias = nnx.Param(self.bn.bias[...] + (bias - self.bn.mean[...]) * scale)
+        self.conv.kernel[...] = self.conv.kernel[...] * scale
+        self.conv.use_bias = True
+        self.bn = nnx.data(None)
 
 
 class Shortcut(nnx.Module):
-    """Average pool (stride), 1x1 convolution, BatchNorm: where a block changes the shape."""
+    """Average pool (stride), 1x1 convolution, BatchNorm: where a block changes the shape.
+
+    An incomplete window at the border of an odd map is filled up with its edge, so that the sizes
+    are those of a strided convolution.
+    """
 
     def __init__(self, in_features, out_features, stride, *, dtype, rngs):
         self.stride = stride
         self.projection = ConvBN(in_features, out_features, 1, dtype=dtype, rngs=rngs)
 
     def __call__(self, x):
+        """Run all ticks of `x`."""
+        rows, columns = (-size % self.stride for size in x.shape[2:4])
+        if rows or columns:
+            x = jnp.pad(x, ((0, 0), (0, 0), (0, rows), (0, columns), (0, 0)), mode="edge")
         return self.projection(average_pool(x, self.stride))
 
 
@@ -125,6 +143,7 @@ class SpikingBlock(nnx.Module):
         )
 
     def __call__(self, x, membranes=(None, None)):
+        """Return (spikes, membranes) of all ticks of `x`, from `membranes` (None: at rest)."""
         residual = x if self.shortcut is None else self.shortcut(x)
         spikes, v1 = self.neuron(self.conv1(x), membranes[0])
         spikes, v2 = self.neuron(self.conv2(spikes) + residual, membranes[1])

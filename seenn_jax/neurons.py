@@ -110,6 +110,8 @@ class LIF:
         check_choice("surrogate", self.surrogate, SURROGATES)
 
     def __call__(self, currents, v0=None):
+        """Return (spikes, membranes) of all ticks of `currents`."""
+
         def step(v, current):
             return lif_step(
                 v,

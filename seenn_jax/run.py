@@ -16,6 +16,7 @@ from seenn_jax.models import build_model
 from seenn_jax.neurons import LIF
 
 FILE = "run.json"
+CHECKPOINTS = "checkpoints"  # the folder of a run that holds them
 
 
 class DataFacts(NamedTuple):
@@ -54,14 +55,18 @@ def build(config: ConfigDict, facts: DataFacts) -> nnx.Module:
 
 
 def claim(workdir: Path, config: ConfigDict, facts: DataFacts) -> None:
-    """Write `run.json`, or check that the one in a used workdir has the same config.
+    """Write `run.json`, or check that the one in a used workdir has the same config and data.
+
+    A workdir without a checkpoint is not used: there is nothing in it to continue, and a run that
+    failed before its first checkpoint can be mended in its place.
 
     Raises:
-      UserError: the workdir was used with another config.
+      UserError: the workdir was used with another config or data; it can't be written to.
     """
     path = workdir / FILE
-    if path.is_file():
-        old, new = _flat(_read(path)["config"]), _flat(config.to_dict())
+    if path.is_file() and any(p.name.isdigit() for p in (workdir / CHECKPOINTS).glob("*")):
+        content = _read(path)
+        old, new = _flat(content["config"]), _flat(config.to_dict())
         differing = sorted(k for k in old | new if old.get(k) != new.get(k))
         if differing:
             changes = ", ".join(
@@ -71,8 +76,19 @@ def claim(workdir: Path, config: ConfigDict, facts: DataFacts) -> None:
                 f"{workdir} holds a run with another config ({changes}): "
                 "give the same one to continue it, or another --workdir"
             )
+        if _facts(content) != facts:
+            raise UserError(
+                f"{workdir} holds a run on other images of {config.data.name!r} (their shape, "
+                "classes, mean or standard deviation differ): restore the data that it was "
+                "trained on, or give another --workdir"
+            )
         return
-    workdir.mkdir(parents=True, exist_ok=True)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{workdir} can't be made ({error.strerror}): give a --workdir that can"
+        ) from error
     content = {
         "config": config.to_dict(),
         "data": facts._asdict(),
@@ -98,9 +114,7 @@ def load(workdir: Path) -> tuple[ConfigDict, DataFacts]:
             "train one with python train.py --config=configs/digits.py"
         )
     content = _read(path)
-    data = content["data"]
-    facts = DataFacts(tuple(data.pop("image_shape")), **data)
-    return ConfigDict(content["config"]), facts
+    return ConfigDict(content["config"]), _facts(content)
 
 
 def newest(folder: Path) -> Path:
@@ -119,21 +133,32 @@ def newest(folder: Path) -> Path:
 
 
 def _last_written(run: Path) -> float:
-    checkpoints = run / "checkpoints"
+    checkpoints = run / CHECKPOINTS
     return (checkpoints if checkpoints.is_dir() else run / FILE).stat().st_mtime
 
 
 def _read(path: Path) -> dict:
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        content = json.loads(path.read_text())
+    except ValueError as error:
         raise UserError(
             f"{path} is no JSON file ({error}): restore it, or give another --workdir"
         ) from error
+    if not (isinstance(content, dict) and {"config", "data"} <= content.keys()):
+        raise UserError(
+            f"{path} lacks the config or data of a run: restore it, or give another --workdir"
+        )
+    return content
+
+
+def _facts(content: dict) -> DataFacts:
+    data = dict(content["data"])
+    return DataFacts(tuple(data.pop("image_shape")), **data)
 
 
 def _flat(tree: dict, prefix: str = "") -> dict:
     flat = {}
     for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        name = prefix + key
+        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
     return flat

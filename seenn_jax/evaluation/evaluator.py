@@ -1,44 +1,73 @@
-"""Evaluate a run with early exit: threshold from the validation split, figures from the asked one."""
+"""Evaluate a run with early exit: the validation split chooses, the asked split is reported."""
 
 import functools
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from seenn_jax import exits, provenance, run
-from seenn_jax.calibration import threshold_for_accuracy
-from seenn_jax.data import Split, load_dataset
-from seenn_jax.engine import all_logits, make_predict
+from seenn_jax import calibration, engine, exits, provenance, run
+from seenn_jax.data import Split, load_dataset, normalize
 from seenn_jax.errors import UserError, check_choice
+from seenn_jax.models import Network, inference_network
 from seenn_jax.training import checkpoints
 
-EXITS = (*exits.SCORES, "full")
+EXITS = (*exits.SCORES, "patience", "full")
 SPLITS = ("test", "validation", "train")
-TOLERANCE = 0.001  # of accuracy on the validation split, where the threshold is chosen
-SWEEP = 200
+BATCH = 256
+TOLERANCE = 0.001  # of accuracy on the validation split, where nothing else is asked for
+SWEEP = 200  # thresholds
+CHUNK_BYTES = 2**30  # of images on the device at a time
+
+
+class Choice(NamedTuple):
+    """How the threshold is chosen; at most one of the first three, TOLERANCE where none is.
+
+    Attributes:
+      threshold: as given, in [0, 1]; for patience, the number of equal answers in a row.
+      target_timesteps: the average number of timesteps on the validation split.
+      risk: eps of `calibration.threshold_with_guarantee`, with `delta` and `loss`.
+      tolerance: largest loss of accuracy on the validation split against all T.
+    """
+
+    threshold: float | None = None
+    target_timesteps: float | None = None
+    risk: float | None = None
+    delta: float = 0.1
+    loss: str = "disagreement"
+    tolerance: float = TOLERANCE
+
+
+DEFAULT = Choice()
 
 
 def evaluate(
     workdir: Path,
     *,
     exit: str = "confidence",
-    threshold: float | None = None,
+    choice: Choice = DEFAULT,
+    temperature: bool = False,
+    method: str = "slots",
     split: str = "test",
-    batch_size: int = 512,
+    batch_size: int | None = None,
 ) -> dict:
     """Evaluate the best checkpoint of a run.
 
     Args:
       workdir: the run.
       exit: one of `EXITS`; "full" runs all T timesteps for every sample.
-      threshold: of the exit score, in [0, 1]; None chooses it on the validation split: the fewest
-        timesteps on average whose accuracy there is within 0.1 point of that of all T.
+      choice: of the threshold.
+      temperature: divide the cumulative logits at each t by a temperature fitted on the validation
+        split (Guo et al. 2017).
+      method: one of `engine.METHODS`, by which the exits are run.
       split: one of `SPLITS`, whose figures are returned.
-      batch_size: images in one forward pass.
+      batch_size: number of slots, or images in one forward pass. None: 256, or the size of the
+        smallest split in use.
 
     Returns:
       the result, as `report.write_report` takes it.
@@ -49,63 +78,71 @@ def evaluate(
     """
     check_choice("exit", exit, EXITS)
     check_choice("split", split, SPLITS)
-    if threshold is not None:
-        if exit == "full":
-            raise UserError(
-                f"--threshold={threshold} has no meaning for exit 'full', which runs all "
-                f"timesteps: leave it out, or choose one of {', '.join(exits.SCORES)}"
-            )
-        exits.check_threshold(threshold)
+    check_choice("method", method, engine.METHODS)
     config, facts = run.load(workdir)
+    timesteps = config.timesteps
+    _check(choice, exit, timesteps)
     dataset = load_dataset(
         config.data.name, data_dir=config.data.dir or None, validation=config.data.validation
     )
     samples: Split = getattr(dataset, split)
-    if not 1 <= batch_size <= len(samples.labels):
+    if batch_size is None:
+        batch_size = min(BATCH, len(samples.labels))
+    elif not 1 <= batch_size <= len(samples.labels):
         raise UserError(
             f"--batch_size is {batch_size} and the {split} split has {len(samples.labels)} "
             "images: give a number from 1 to that"
         )
-    step, predict = _predictor(workdir, config, facts, batch_size)
+    model, step = load_model(workdir, config, facts)
+    network = inference_network(model, facts.image_shape, timesteps)
+    mean, std = facts.normalization
+    transform = functools.partial(normalize, mean=mean, std=std, dtype=config.model.dtype)
+    logits_of = _make_logits(network, transform, batch_size)
 
-    rule = "every sample runs all timesteps"
-    if threshold is not None:
-        rule = "as given"
-    elif exit != "full":
-        logits = all_logits(predict, dataset.validation.images, batch_size)
-        _, scores, correct = _scores(logits, dataset.validation.labels, exit)
-        threshold = threshold_for_accuracy(scores, correct, TOLERANCE)
-        rule = (
-            f"chosen on the validation split ({len(correct):,} images): the fewest timesteps on "
-            f"average within {TOLERANCE:.1%} of its accuracy at T = {config.timesteps}"
-        )
+    validation, temperatures = None, None
+    if temperature or (exit != "full" and choice.threshold is None):
+        logits = logits_of(dataset.validation.images)
+        if temperature:
+            temperatures = calibration.fit_temperatures(
+                exits.accumulate(logits), dataset.validation.labels
+            )
+        validation = _replay(logits, dataset.validation.labels, exit, temperatures)
+    threshold, rule, guarantee = _choose(choice, exit, validation, timesteps)
 
-    started = time.perf_counter()
-    logits = all_logits(predict, samples.images, batch_size)
-    seconds = time.perf_counter() - started
-    cumulative, scores, correct = _scores(logits, samples.labels, exit)
-    timesteps = config.timesteps
-    times = np.full(len(correct), timesteps)
+    replayed = _replay(logits_of(samples.images), samples.labels, exit, temperatures)
+    scale = exits.logit_scale(timesteps, temperature=temperatures)
+    exited, seconds = _run_exits(
+        network,
+        transform,
+        samples.images,
+        _criterion(exit, threshold),
+        scale,
+        timesteps,
+        batch_size,
+        method,
+    )
+    exits.check_finite(exited.logits)
+    predictions = exited.logits.argmax(-1)
+    times = np.full(len(predictions), timesteps)
     sweep = []
     if exit != "full":
-        times = exits.exit_times(scores, threshold)
-        grid = _sweep_thresholds(scores)
-        rows = zip(grid, *exits.sweep(scores, correct, grid), strict=True)
-        names = ("threshold", "accuracy", "average_timesteps")
-        sweep = [dict(zip(names, map(float, row), strict=True)) for row in rows]
-    static = exits.static_accuracy(correct)
+        times = np.asarray(exits.exit_times(replayed.scores, _exit_above(exit, threshold)))
+        sweep = _sweep(replayed, exit)
+    static = exits.static_accuracy(replayed.correct)
     return {
         "exit": exit,
         "threshold": threshold,
         "threshold_rule": rule,
-        "accuracy": float(np.mean(exits.at_exit(correct, times))),
-        "average_timesteps": float(exits.average_timesteps(times)),
-        "exit_shares": exits.exit_shares(times, timesteps).tolist(),
+        "guarantee": guarantee,
+        "temperatures": None if temperatures is None else np.asarray(temperatures).tolist(),
+        "accuracy": float(np.mean(predictions == samples.labels)),
+        "average_timesteps": float(np.mean(exited.timesteps)),
+        "exit_shares": exits.exit_shares(exited.timesteps, timesteps).tolist(),
         "static_accuracy": static.tolist(),
         "sweep": sweep,
         "aet": float(exits.aet(static)),
-        "oracle_aet": float(exits.oracle_aet(correct)),
-        "num_samples": len(correct),
+        "oracle_aet": float(exits.oracle_aet(replayed.correct)),
+        "num_samples": len(predictions),
         "timesteps": timesteps,
         "dataset": config.data.name,
         "dataset_note": config.data.note or None,
@@ -116,18 +153,33 @@ def evaluate(
         "device": provenance.device(),
         "workdir": str(workdir),
         "checkpoint_step": step,
-        "images_per_second": len(correct) / seconds,
+        "method": method,
+        "batch_size": batch_size,
+        "images_per_second": len(predictions) / seconds,
+        # Against all T ticks at once: 0 in float32, a rounding matter in bfloat16.
+        "share_of_exit_times_that_differ": float(np.mean(exited.timesteps != times)),
+        "share_of_answers_that_differ": float(
+            np.mean(predictions != exits.at_exit(replayed.predictions, times))
+        ),
     }
 
 
-def _predictor(workdir: Path, config: ConfigDict, facts: run.DataFacts, batch_size: int):
-    """(step of the best checkpoint, compiled `images -> logits` of it)."""
-    if not (workdir / checkpoints.FOLDER).is_dir():
-        raise _no_checkpoint(workdir)
+def load_model(workdir: Path, config: ConfigDict, facts: run.DataFacts) -> tuple[nnx.Module, int]:
+    """(network of the checkpoint that was best on validation, its step).
+
+    Raises:
+      UserError: there is no checkpoint, or one of another architecture.
+    """
+    missing = UserError(
+        f"{workdir} has no checkpoint yet: train it with python train.py --workdir={workdir} and "
+        "its config, or give another --workdir"
+    )
+    if not (workdir / run.CHECKPOINTS).is_dir():
+        raise missing
     graph, params, stats = nnx.split(run.build(config, facts), nnx.Param, nnx.BatchStat)
     with checkpoints.open_checkpoints(workdir, read_only=True) as manager:
         if not manager.all_steps():
-            raise _no_checkpoint(workdir)
+            raise missing
         step = checkpoints.best_step(manager)
         if config.ema:
             template = {"average": (params, stats)}
@@ -135,31 +187,187 @@ def _predictor(workdir: Path, config: ConfigDict, facts: run.DataFacts, batch_si
             template = {"params": params, "stats": stats}
         state = checkpoints.restore(manager, step, template)
     params, stats = state["average"] if config.ema else (state["params"], state["stats"])
-    predict = make_predict(
-        graph, *facts.normalization, timesteps=config.timesteps, dtype=config.model.dtype
-    )
-    images = jax.ShapeDtypeStruct((batch_size, *facts.image_shape), np.uint8)
-    compiled = jax.jit(predict).lower(params, stats, images).compile()
-    return step, functools.partial(compiled, params, stats)
+    return nnx.merge(graph, params, stats), step
 
 
-def _no_checkpoint(workdir: Path) -> UserError:
-    return UserError(
-        f"{workdir} has no checkpoint yet: train it with python train.py --workdir={workdir} and "
-        "its config, or give another --workdir"
-    )
+class _Replay(NamedTuple):
+    """Cached logits at every t, as the exit criterion sees them."""
+
+    scores: np.ndarray | None  # [N, T]
+    predictions: np.ndarray  # [N, T]
+    labels: np.ndarray  # [N]
+    correct: np.ndarray  # [N, T]
 
 
-def _scores(logits: np.ndarray, labels: np.ndarray, exit: str):
-    """(cumulative logits [N, T, K], scores [N, T] or None, correct [N, T])."""
+def _replay(logits: np.ndarray, labels: np.ndarray, exit: str, temperatures) -> _Replay:
     exits.check_finite(logits)
-    cumulative = exits.accumulate(logits)
-    correct = np.asarray(cumulative.argmax(-1)) == labels[:, None]
-    scores = None if exit == "full" else np.asarray(exits.SCORES[exit](cumulative))
-    return cumulative, scores, correct
+    cumulative = exits.accumulate(logits, temperature=temperatures)
+    predictions = np.asarray(cumulative.argmax(-1))
+    scores = None
+    if exit in exits.SCORES:
+        scores = np.asarray(exits.SCORES[exit](cumulative))
+    elif exit == "patience":
+        scores = np.asarray(exits.streaks(predictions))
+    return _Replay(scores, predictions, labels, predictions == labels[:, None])
 
 
-def _sweep_thresholds(scores: np.ndarray) -> np.ndarray:
-    """Thresholds spread evenly over the scores that decide, and 0 and 1."""
-    inner = np.quantile(scores[:, :-1], np.linspace(0, 1, SWEEP - 2)) if scores.size else []
-    return np.unique(np.concatenate([[0.0], inner, [1.0]]).astype(scores.dtype))
+def _check(choice: Choice, exit: str, timesteps: int) -> None:
+    given = {
+        name: value
+        for name in ("threshold", "target_timesteps", "risk")
+        if (value := getattr(choice, name)) is not None
+    }
+    if given and exit == "full":
+        name, value = next(iter(given.items()))
+        raise UserError(
+            f"--{name}={value} has no meaning for exit 'full', which runs all timesteps: leave it "
+            f"out, or choose one of {', '.join(EXITS[:-1])}"
+        )
+    if len(given) > 1:
+        flags = " and ".join(f"--{name}={value}" for name, value in given.items())
+        raise UserError(f"{flags} choose one threshold in different ways: give one of them")
+    if not 0 <= choice.tolerance < 1:
+        raise UserError(
+            f"--tolerance is {choice.tolerance}: give a fraction of 1, from 0 to below 1"
+        )
+    if choice.threshold is not None:
+        if exit != "patience":
+            exits.check_threshold(choice.threshold)
+        elif choice.threshold not in range(1, timesteps + 1):
+            raise UserError(
+                f"--threshold={choice.threshold} is no patience: give the number of equal answers "
+                f"in a row, from 1 to T = {timesteps}"
+            )
+    if choice.risk is not None and exit == "patience":
+        raise UserError(
+            "--exit=patience has no grid of thresholds for --risk: choose one of "
+            f"{', '.join(exits.SCORES)}"
+        )
+
+
+def _choose(
+    choice: Choice, exit: str, validation: _Replay | None, timesteps: int
+) -> tuple[float | None, str, dict | None]:
+    """(threshold, how it was chosen in words, guarantee)."""
+    if exit == "full":
+        return None, "every sample runs all timesteps", None
+    if choice.threshold is not None:
+        return choice.threshold, "as given", None
+    where = f"chosen on the validation split ({len(validation.correct):,} images)"
+    if choice.risk is not None:
+        found = calibration.threshold_with_guarantee(
+            validation.scores,
+            validation.predictions,
+            choice.risk,
+            choice.delta,
+            choice.loss,
+            labels=validation.labels,
+        )
+        what = "certified" if found.certified else "none below 1 could be certified, so all T run"
+        rule = (
+            f"{where}: {found.loss} risk at most eps = {found.eps:g} with probability "
+            f"{1 - found.delta:g} (Learn-then-Test): {what}"
+        )
+        return found.threshold, rule, found._asdict()
+    if choice.target_timesteps is not None:
+        threshold = calibration.threshold_for_timesteps(validation.scores, choice.target_timesteps)
+        rule = f"{where}: at most {choice.target_timesteps:g} timesteps on average there"
+    else:
+        threshold = calibration.threshold_for_accuracy(
+            validation.scores, validation.correct, choice.tolerance
+        )
+        rule = (
+            f"{where}: the fewest timesteps on average within {100 * choice.tolerance:g} point of "
+            f"its accuracy at T = {timesteps}"
+        )
+    # A patience of k exits where the streak exceeds k - 1.
+    return (threshold + 1 if exit == "patience" else threshold), rule, None
+
+
+def _exit_above(exit: str, threshold: float) -> float:
+    return threshold - 1 if exit == "patience" else threshold
+
+
+def _criterion(exit: str, threshold: float | None) -> engine.Criterion:
+    if exit == "full":
+        return engine.never()
+    if exit == "patience":
+        return engine.patience(int(threshold))
+    return engine.above(exits.SCORES[exit], np.float32(threshold))
+
+
+def _make_logits(
+    network: Network, transform: Callable, batch_size: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """`images [N, H, W, C] -> logits of every tick [N, T, K]`, on all local devices."""
+
+    def share(params, images, count):
+        return engine.full_logits(
+            lambda x: network.logits(params, transform(x)), images, batch_size
+        )
+
+    compiled = jax.jit(engine.over_devices(share))
+
+    def logits_of(images):
+        parts = engine.in_chunks(functools.partial(compiled, network.params), _chunks(images))
+        return np.concatenate(list(parts))
+
+    return logits_of
+
+
+def _run_exits(
+    network: Network,
+    transform: Callable,
+    images: np.ndarray,
+    criterion: engine.Criterion,
+    scale: Any,
+    timesteps: int,
+    batch_size: int,
+    method: str,
+) -> tuple[engine.Exited, float]:
+    """(what exits leave, seconds it took once compiled), on all local devices."""
+
+    def share(params, images, count):
+        return engine.run_network(
+            method,
+            network,
+            params,
+            images,
+            criterion,
+            timesteps,
+            batch_size,
+            transform=transform,
+            count=count,
+            scale=scale,
+        )
+
+    chunks = list(_chunks(images))
+    compiled = functools.partial(jax.jit(engine.over_devices(share)), network.params)
+    jax.block_until_ready(compiled(chunks[0], np.int32(len(chunks[0]))))
+    started = time.perf_counter()
+    parts = list(engine.in_chunks(compiled, chunks))
+    seconds = time.perf_counter() - started
+    return jax.tree.map(lambda *x: np.concatenate(x), *parts), seconds
+
+
+def _chunks(images: np.ndarray) -> list[np.ndarray]:
+    size = max(1, CHUNK_BYTES // images[0].nbytes)
+    return [images[start : start + size] for start in range(0, len(images), size)]
+
+
+def _sweep(replayed: _Replay, exit: str) -> list[dict[str, float]]:
+    """Accuracy and average timesteps over thresholds spread evenly over the scores that decide."""
+    scores = replayed.scores
+    if exit == "patience":
+        grid = np.arange(scores.shape[1])
+    else:
+        inner = (
+            np.quantile(scores[:, :-1], np.linspace(0, 1, SWEEP - 2)) if scores.shape[1] > 1 else []
+        )
+        grid = np.unique(np.concatenate([[0.0], inner, [1.0]]).astype(scores.dtype))
+    accuracy, average = exits.sweep(scores, replayed.correct, grid)
+    shown = grid + 1 if exit == "patience" else grid
+    return [
+        {"threshold": float(t), "accuracy": float(a), "average_timesteps": float(m)}
+        for t, a, m in zip(shown, accuracy, average, strict=True)
+    ]

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from seenn_jax.errors import UserError, check_choice
+from seenn_jax.layers import ConvBN
 from seenn_jax.models import resnet, vgg
 from seenn_jax.neurons import LIF
 
@@ -53,7 +55,9 @@ def build_model(
     if dtype == "float64" and not jax.config.jax_enable_x64:
         raise UserError("dtype 'float64' needs JAX_ENABLE_X64=1: set it, or choose 'float32'")
     if width < 1:
-        raise UserError(f"the model's width is {width}: it must be at least 1; set config.model.width")
+        raise UserError(
+            f"the model's width is {width}: it must be at least 1; set config.model.width"
+        )
     side, channels = min(image_shape[:2]), image_shape[2]
     smallest = 16 if name.startswith("vgg") else 4
     if side < smallest:
@@ -108,7 +112,64 @@ def currents(
     return jnp.broadcast_to(first, shape) if still else first
 
 
-def rest(model: nnx.Module, currents: Float[Array, "B T H W D"]):
-    """Membranes at rest (zeros) for a batch like `currents`, as `model.integrate` carries them."""
+def rest(model: nnx.Module, currents: Float[Array, "B T H W D"] | jax.ShapeDtypeStruct):
+    """Membranes at rest (zeros) for a batch like `currents`, as `model.integrate` carries them.
+
+    `model` is one for inference: training would update BatchNorm's statistics.
+    """
     _, membranes = jax.eval_shape(model.integrate, currents)
     return jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), membranes)
+
+
+class Network(NamedTuple):
+    """A trained network as pure functions of its parameters, for the engines.
+
+    Attributes:
+      params: arrays, BatchNorm folded into the convolutions.
+      encode: `(params, inputs [S, H, W, C]) -> currents` of the first layer, without state.
+      step: `(params, membranes, currents) -> (membranes, logits [S, K])`, one tick.
+      logits: `(params, inputs [S, H, W, C]) -> logits of all ticks [S, T, K]`, all ticks at once.
+      at_rest: membranes of one fresh sample.
+    """
+
+    params: Any
+    encode: Callable[[Any, Array], Array]
+    step: Callable[[Any, Any, Array], tuple[Any, Array]]
+    logits: Callable[[Any, Array], Array]
+    at_rest: Any
+
+
+def inference_network(
+    model: nnx.Module, image_shape: tuple[int, int, int], timesteps: int
+) -> Network:
+    """The network of a trained model; `model` itself is left as it is.
+
+    Args:
+      model: a network of this package with its BatchNorm statistics.
+      image_shape: (height, width, channels) of one input, as it is after normalisation.
+      timesteps: T of `Network.logits`.
+    """
+    graph, params = nnx.split(_folded(model))
+
+    def encode(params, inputs):
+        return nnx.merge(graph, params).encode(inputs[:, None])
+
+    def step(params, membranes, currents):
+        logits, membranes = nnx.merge(graph, params).integrate(currents, membranes)
+        return membranes, logits[:, 0]
+
+    def logits(params, inputs):
+        return run_all(nnx.merge(graph, params), inputs, timesteps)
+
+    image = jnp.zeros((1, *image_shape))
+    currents = jax.eval_shape(encode, params, image)
+    at_rest = jax.tree.map(lambda v: v[0], rest(nnx.merge(graph, params), currents))
+    return Network(params, encode, step, logits, at_rest)
+
+
+def _folded(model: nnx.Module) -> nnx.Module:
+    model = nnx.clone(model)
+    for _, module in nnx.iter_graph(model):
+        if isinstance(module, ConvBN):
+            module.fold()
+    return model

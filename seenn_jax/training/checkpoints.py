@@ -4,6 +4,9 @@ A checkpoint is a flat dict of arrays by name ("params.stem.conv.kernel"), reada
 package's classes.
 """
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from seenn_jax.errors import UserError
-
-FOLDER = "checkpoints"
+from seenn_jax.run import CHECKPOINTS
 
 
 def open_checkpoints(workdir: Path, *, read_only: bool = False) -> ocp.CheckpointManager:
@@ -28,14 +30,15 @@ def open_checkpoints(workdir: Path, *, read_only: bool = False) -> ocp.Checkpoin
             checkpoint_managers.BestN(get_metric_fn=accuracy, n=1),
         ]
     )
-    options = ocp.CheckpointManagerOptions(
-        best_fn=accuracy, preservation_policy=policy, read_only=read_only
-    )
-    return ocp.CheckpointManager(
-        Path(workdir, FOLDER).resolve(),
-        item_handlers=ocp.StandardCheckpointHandler(),
-        options=options,
-    )
+    with _no_warnings():
+        options = ocp.CheckpointManagerOptions(
+            best_fn=accuracy, preservation_policy=policy, read_only=read_only
+        )
+        return ocp.CheckpointManager(
+            Path(workdir, CHECKPOINTS).resolve(),
+            item_handlers=ocp.StandardCheckpointHandler(),
+            options=options,
+        )
 
 
 def save(manager: ocp.CheckpointManager, step: int, state: Any, accuracy: float) -> None:
@@ -79,6 +82,18 @@ def restore(manager: ocp.CheckpointManager, step: int, template: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in wanted])
 
 
+@contextlib.contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Silence absl's logger: orbax warns of what opening a folder read-only means."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _named(tree: Any) -> dict[str, Any]:
     """The leaves of `tree` by the dotted path to them, in the tree's order."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
@@ -89,6 +104,4 @@ def _named(tree: Any) -> dict[str, Any]:
                 return str(getattr(key, attribute))
         raise TypeError(f"a path with {key!r} has no name")
 
-    return {
-        ".".join(p for p in map(part, path) if p != "value"): leaf for path, leaf in leaves
-    }
+    return {".".join(p for p in map(part, path) if p != "value"): leaf for path, leaf in leaves}

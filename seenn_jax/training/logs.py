@@ -1,6 +1,7 @@
 """What training says: a progress bar, scalars in JSON lines and in TensorBoard's event files."""
 
 import json
+import os
 from pathlib import Path
 
 from rich.console import Console
@@ -36,13 +37,18 @@ class ScalarLog:
 
     def __init__(self, workdir: Path, step: int):
         path = workdir / FILE
-        kept = []
         if path.is_file():
             lines = path.read_text().splitlines()
-            kept = [line for line in lines if json.loads(line)["step"] <= step]
-        path.write_text("".join(f"{line}\n" for line in kept))
+            temporary = path.with_suffix(".tmp")
+            temporary.write_text("".join(f"{x}\n" for x in lines if _step_of(x) <= step))
+            os.replace(temporary, path)
         self.lines = path.open("a")
-        self.events = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        self.events = SummaryWriter(
+            str(workdir / "tensorboard"),
+            purge_step=step + 1,
+            # Names end with the second in which they are made: a quick restart must not overwrite.
+            filename_suffix=f".from-{step}",
+        )
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         """Append `scalars`, whose names may be grouped as "validation/accuracy"."""
@@ -50,6 +56,7 @@ class ScalarLog:
         self.lines.flush()
         for name, value in scalars.items():
             self.events.add_scalar(name, value, step)
+        self.events.flush()
 
     def __enter__(self) -> "ScalarLog":
         return self
@@ -57,3 +64,11 @@ class ScalarLog:
     def __exit__(self, *_) -> None:
         self.lines.close()
         self.events.close()
+
+
+def _step_of(line: str) -> float:
+    """The step of a line of `metrics.jsonl`; infinity if a killed process left it unfinished."""
+    try:
+        return json.loads(line)["step"]
+    except ValueError:
+        return float("inf")

@@ -16,10 +16,11 @@ from rich.console import Console
 
 from seenn_jax import run
 from seenn_jax.config import check_config
-from seenn_jax.data import Split, load_dataset
-from seenn_jax.engine import all_logits, make_predict
+from seenn_jax.data import Split, load_dataset, normalize
+from seenn_jax.engine import full_logits
 from seenn_jax.errors import UserError
 from seenn_jax.exits import accumulate, static_accuracy
+from seenn_jax.models import inference_network
 from seenn_jax.training import checkpoints
 from seenn_jax.training.logs import ScalarLog, progress_bar
 from seenn_jax.training.state import (
@@ -42,7 +43,7 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> None:
 
     Raises:
       UserError: a config that can't be, data that are not there, a workdir of another config, a
-        loss that is not finite.
+        checkpoint of another architecture, a loss that is not finite.
     """
     check_config(config)
     started = time.perf_counter()
@@ -64,13 +65,13 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> None:
     graph, state = initial_state(model, optimizer, config.ema)
     with checkpoints.open_checkpoints(workdir) as manager:
         latest = manager.latest_step()
+        if latest is not None and latest >= total_steps:
+            console.print(f"{workdir} is trained: all {config.epochs} epochs are done.")
+            return
         if latest is not None:
             state = checkpoints.restore(manager, latest, state)
             console.print(f"Continuing {workdir} after epoch {latest // steps_per_epoch}.")
         step = int(state.step)
-        if step >= total_steps:
-            console.print(f"{workdir} is trained: all {config.epochs} epochs are done.")
-            return
         console.print(
             f"Training {config.model.name} (width {config.model.width}) on {config.data.name}: "
             f"{len(dataset.train.labels):,} images, {len(dataset.validation.labels):,} held out "
@@ -157,17 +158,29 @@ def _make_train_call(
 def _make_validate(
     graph: nnx.GraphDef, facts: run.DataFacts, config: ConfigDict, split: Split
 ) -> Callable[[Any, Any], np.ndarray]:
-    """`(params, stats) -> accuracy on the validation split at each t` of the summed logits."""
-    predict = jax.jit(
-        make_predict(
-            graph, *facts.normalization, timesteps=config.timesteps, dtype=config.model.dtype
-        )
-    )
-    images = jax.device_put(split.images)
+    """`(params, stats) -> accuracy on the validation split at each t` of the summed logits.
+
+    It is NaN where a logit is.
+    """
+    mean, std = facts.normalization
     batch_size = min(512, len(split.labels))
 
+    @jax.jit
+    def predict(params, stats, images):
+        model = nnx.merge(graph, params, stats)
+        network = inference_network(model, facts.image_shape, config.timesteps)
+
+        def logits(images):
+            return network.logits(network.params, normalize(images, mean, std, config.model.dtype))
+
+        return full_logits(logits, images, batch_size)
+
+    images = jax.device_put(split.images)
+
     def validate(params, stats):
-        logits = all_logits(functools.partial(predict, params, stats), images, batch_size)
+        logits = np.asarray(predict(params, stats, images))
+        if not np.isfinite(logits).all():
+            return np.full(config.timesteps, np.nan)
         predictions = np.asarray(accumulate(logits).argmax(-1))
         return np.asarray(static_accuracy(predictions == split.labels[:, None]))
 
@@ -226,11 +239,17 @@ def _loop(
             "train/learning_rate": float(schedule(step - 1)),
             "train/images_per_second": rate,
         }
+        accuracy = None
         if (epoch + 1) % config.validate_every == 0 or epoch + 1 == config.epochs:
             accuracy = validate(*evaluated(state))
+            _check_finite("a logit on the validation split", float(accuracy[-1]), config, step)
             scalars |= {
                 f"validation/accuracy_{t}": float(a) for t, a in enumerate(accuracy, start=1)
             }
+        # Before the checkpoint: a resumed run drops what was logged after its checkpoint, and what
+        # a killed one has not logged before it never comes again.
+        log.write(step, scalars)
+        if accuracy is not None:
             checkpoints.save(manager, step, state, float(accuracy[-1]))
             bar.console.print(
                 f"epoch {epoch + 1:3}/{config.epochs}  loss {mean['loss']:.4f}  "
@@ -238,16 +257,22 @@ def _loop(
                 f"{accuracy[-1]:.2%} at t = {len(accuracy)}  {rate:,.0f} images/s",
                 highlight=False,
             )
-        log.write(step, scalars)
         bar.update(task, completed=sum(work[: epoch + 1]))
 
 
 def _read_metrics(metrics: dict, config: ConfigDict, step: int) -> dict[str, float]:
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    if not math.isfinite(values["loss"]):
-        raise UserError(
-            f"the loss became {values['loss']} by step {step}: lower "
-            f"--config.optimizer.learning_rate (now {config.optimizer.learning_rate}) or use "
-            "--config.model.dtype=float32; checkpoints are as they were"
-        )
+    _check_finite("the loss", values["loss"], config, step)
+    # Spikes can hide a NaN from the loss: NaN >= threshold is False.
+    _check_finite("the norm of the gradient", values["gradient_norm"], config, step)
     return values
+
+
+def _check_finite(what: str, value: float, config: ConfigDict, step: int) -> None:
+    if not math.isfinite(value):
+        raise UserError(
+            f"{what} became {value} by step {step} and must be finite: lower "
+            f"--config.optimizer.learning_rate (now {config.optimizer.learning_rate}) or use "
+            f"--config.model.dtype=float32 (now {config.model.dtype}), in another --workdir if "
+            "this one has checkpoints; they are as they were"
+        )

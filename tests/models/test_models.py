@@ -1,0 +1,349 @@
+import functools
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from seenn_jax.errors import UserError
+from seenn_jax.models import MODELS, build_model, currents, rest, run_all
+from seenn_jax.neurons import LIF
+
+ROOT = Path(__file__).parents[2]
+SHAPES = {"resnet19": (8, 8, 3), "resnet8": (8, 8, 3), "vgg16": (16, 16, 3), "vggsnn": (16, 16, 2)}
+BATCH, TIMESTEPS, CLASSES = 2, 4, 5
+
+
+def small(name, **kwargs):
+    return build_model(name, 4, **({"image_shape": SHAPES[name], "num_classes": CLASSES} | kwargs))
+
+
+def spread(rng, shape, unit, low=-4, high=4):
+    """Random multiples of `unit`."""
+    return jnp.asarray(unit * rng.integers(low, high + 1, shape), jnp.float32)
+
+
+def exact(name, **kwargs):
+    """A network with random parameters and statistics whose inference is exact in float32.
+
+    All of them are multiples of powers of two, and variances are 1/16, 1/4 and 1 less epsilon. So
+    the compiler may sum and fuse as it likes: neurons that just reach the threshold still agree.
+    """
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        kind = path[-2].key
+        if kind == "kernel":
+            fan_in = math.prod(leaf.shape[:-1])
+            return spread(rng, leaf.shape, 2.0 ** -round(math.log2(math.sqrt(fan_in)) + 1))
+        if kind == "var":
+            return jnp.asarray(rng.choice([1 / 16, 1 / 4, 1], leaf.shape) - 1e-5, jnp.float32)
+        if kind == "scale":
+            return spread(rng, leaf.shape, 0.25, low=2)
+        if kind == "mean":
+            return spread(rng, leaf.shape, 0.125)
+        return spread(rng, leaf.shape, 0.25, low=-2)
+
+    graph, state = nnx.split(nnx.eval_shape(lambda: small(name, **kwargs)))
+    return nnx.merge(graph, jax.tree.map_with_path(draw, state))
+
+
+@functools.cache
+def prepared(name):
+    """An exact network, and its `integrate` compiled, which also returns the spikes.
+
+    Returns:
+      (model, `(currents, membranes) -> (logits, membranes, spikes of each layer)`)
+    """
+    seen = []
+
+    def neuron(currents, v0=None):
+        spikes, v = LIF()(currents, v0)
+        seen.append(spikes)
+        return spikes, v
+
+    model = nnx.view(exact(name, neuron=neuron), use_running_average=True)
+    graph, state = nnx.split(model)
+
+    @jax.jit
+    def integrate(state, currents, membranes):
+        seen.clear()
+        logits, after = nnx.merge(graph, state).integrate(currents, membranes)
+        return logits, after, tuple(seen)
+
+    return model, functools.partial(integrate, state)
+
+
+def images(name, *leading):
+    return spread(np.random.default_rng(1), (*leading, *SHAPES[name]), 0.25, low=-6, high=6)
+
+
+# --- Time ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_all_ticks_at_once_equal_ticks_with_carried_membranes(name):
+    model, integrate = prepared(name)
+    shown = currents(model, images(name, BATCH, TIMESTEPS), TIMESTEPS)
+    together = integrate(shown, rest(model, shown))
+
+    membranes, ticks = rest(model, shown[:, :1]), []
+    for t in range(TIMESTEPS):
+        logits, membranes, spikes = integrate(shown[:, t : t + 1], membranes)
+        ticks.append((logits, spikes))
+    logits, spikes = jax.tree.map(lambda *parts: jnp.concatenate(parts, 1), *ticks)
+    jax.tree.map(np.testing.assert_array_equal, (logits, membranes, spikes), together)
+
+    # None of this is for want of spikes: every layer fires and falls silent, ticks differ.
+    for layer in spikes:
+        assert set(np.unique(layer)) == {0, 1}
+        assert 0.02 < layer.mean() < 0.9
+    assert all(np.any(logits[:, t] != logits[:, 0]) for t in range(1, TIMESTEPS))
+    assert np.any(logits[0] != logits[1])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_still_images_are_the_same_at_each_tick(name):
+    model, integrate = prepared(name)
+    still = images(name, BATCH)
+    repeated = jnp.repeat(still[:, None], TIMESTEPS, 1)
+    shown = currents(model, still, TIMESTEPS)
+    np.testing.assert_array_equal(shown, currents(model, repeated, TIMESTEPS))
+    assert shown.shape[:2] == (BATCH, TIMESTEPS)
+    assert np.any(shown[0] != shown[1])
+    if name == "resnet8":
+        logits, _, _ = integrate(shown, rest(model, shown))
+        for inputs in (still, repeated):
+            run = jax.jit(lambda inputs: run_all(model, inputs, TIMESTEPS))
+            np.testing.assert_array_equal(run(inputs), logits)
+
+
+def test_statistics_of_still_images_are_those_of_the_same_at_each_tick():
+    once, repeated = exact("resnet8"), exact("resnet8")
+    still = jnp.asarray(np.random.default_rng(0).normal(size=(3, 8, 8, 3)), jnp.float32)
+    a = currents(once, still, TIMESTEPS)
+    b = currents(repeated, jnp.repeat(still[:, None], TIMESTEPS, 1), TIMESTEPS)
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(once.stem.bn.var[...], repeated.stem.bn.var[...], rtol=1e-5)
+    assert np.all(once.stem.bn.var[...] != exact("resnet8").stem.bn.var[...])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_rest_is_zero_and_shaped_like_the_membranes(name):
+    model = nnx.view(exact(name, dtype="bfloat16"), use_running_average=True)
+    shape = (BATCH, TIMESTEPS, *SHAPES[name][:2], 4)
+    resting = rest(model, jnp.ones(shape, jnp.bfloat16))
+    assert not any(v.any() for v in jax.tree.leaves(resting))
+    # One tick or many, from rest or from nowhere: the carry keeps its structure.
+    for ticks, before in ((1, resting), (TIMESTEPS, None)):
+        x = jax.ShapeDtypeStruct((BATCH, ticks, *shape[2:]), jnp.bfloat16)
+        _, after = jax.eval_shape(model.integrate, x, before)
+        assert jax.tree.structure(after) == jax.tree.structure(resting)
+        described = [(v.shape, v.dtype) for v in jax.tree.leaves(after)]
+        assert described == [(v.shape, v.dtype) for v in jax.tree.leaves(resting)]
+        assert {dtype for _, dtype in described} == {jnp.dtype("bfloat16")}
+
+
+def test_no_membranes_are_membranes_at_rest():
+    for name in ("resnet8", "vggsnn"):
+        model, integrate = prepared(name)
+        shown = currents(model, images(name, BATCH, 1), 1)
+        at_rest, absent = integrate(shown, rest(model, shown)), integrate(shown, None)
+        jax.tree.map(np.testing.assert_array_equal, at_rest, absent)
+        # And others make a difference.
+        charged = jax.tree.map(lambda v: v + 0.5, rest(model, shown))
+        assert np.any(integrate(shown, charged)[0] != absent[0])
+
+
+# --- Sizes --------------------------------------------------------------------------------------
+
+
+def parameters(model):
+    return {
+        path: math.prod(leaf.shape) for path, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param))
+    }
+
+
+def test_resnet19_has_the_papers_size():
+    shape = (32, 32, 3)
+    model = nnx.eval_shape(lambda: build_model("resnet19", 128, image_shape=shape, num_classes=10))
+    sizes = parameters(model)
+    # Stem, stages with 6 convolutions, 6 and a projection, 4 and a projection; the linear layer.
+    stem = 9 * 3 * 128
+    first = 6 * 9 * 128**2
+    second = 9 * 128 * 256 + 5 * 9 * 256**2 + 128 * 256
+    third = 9 * 256 * 512 + 3 * 9 * 512**2 + 256 * 512
+    weights = stem + first + second + third + 512 * 10 + 10
+    assert round(weights / 1e6, 2) == 12.56
+    assert sum(n for path, n in sizes.items() if "bn" not in path) == weights
+    norms = 2 * (7 * 128 + 7 * 256 + 5 * 512)
+    assert sum(n for path, n in sizes.items() if "bn" in path) == norms
+
+
+MACS = """
+import importlib.util, sys
+import jax
+from flax import nnx
+from seenn_jax.models import build_model, run_all
+
+spec = importlib.util.spec_from_file_location("train_step", "benchmarks/train_step.py")
+benchmark = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(benchmark)
+shape = (32, 32, 3)
+model = nnx.eval_shape(lambda: build_model("resnet19", 128, image_shape=shape, num_classes=10))
+graph, state = nnx.split(nnx.view(model, use_running_average=True))
+inputs = jax.ShapeDtypeStruct((1, *shape), "float32")
+forward = lambda state, inputs: run_all(nnx.merge(graph, state), inputs, 1)
+print(benchmark.matmul_flops(jax.make_jaxpr(forward)(state, inputs)) // 2)
+"""
+
+
+def run_python(source, **environment):
+    """What a fresh interpreter prints: the last line, parsed."""
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"} | environment
+    done = subprocess.run(
+        [sys.executable, "-c", source], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_resnet19_has_the_papers_work():
+    # In an interpreter of its own, for the benchmark's flags' sake.
+    assert round(run_python(MACS) / 1e9, 3) == 2.285
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "image_shape", "classes"),
+    [
+        ("resnet19", 1, (4, 4, 1), 2),
+        ("resnet19", 3, (30, 17, 2), 7),
+        ("resnet8", 5, (5, 9, 4), 3),
+        ("resnet8", 16, (28, 28, 1), 10),
+        ("vgg16", 1, (16, 16, 1), 2),
+        ("vgg16", 3, (31, 50, 2), 7),
+        ("vggsnn", 1, (16, 16, 1), 2),
+        ("vggsnn", 3, (17, 17, 5), 11),
+        ("vggsnn", 2, (48, 48, 2), 10),
+    ],
+)
+def test_any_width_size_channels_and_classes(name, width, image_shape, classes):
+    model = nnx.eval_shape(
+        lambda: build_model(name, width, image_shape=image_shape, num_classes=classes)
+    )
+    graph, state = nnx.split(nnx.view(model, use_running_average=True))
+    inputs = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    logits = jax.eval_shape(lambda state, x: run_all(nnx.merge(graph, state), x, 3), state, inputs)
+    assert logits.shape == (2, 3, classes)
+    assert logits.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_width_is_that_of_the_first_layer(name):
+    model = nnx.eval_shape(lambda: build_model(name, 6, image_shape=(16, 16, 3), num_classes=2))
+    first = model.stem if name.startswith("resnet") else model.convs[0]
+    assert first.conv.kernel.shape == (3, 3, 3, 6)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "vgg16"])
+def test_bfloat16_is_for_activations_alone(name):
+    state = nnx.state(nnx.eval_shape(lambda: small(name, dtype="bfloat16")))
+    assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {jnp.dtype("float32")}
+    model = nnx.view(exact(name, dtype="bfloat16"), use_running_average=True)
+    x = jax.ShapeDtypeStruct((2, *SHAPES[name]), jnp.bfloat16)
+    shown = jax.eval_shape(lambda x: currents(model, x, 3), x)
+    logits, _ = jax.eval_shape(model.integrate, shown)
+    assert shown.dtype == jnp.bfloat16
+    assert logits.dtype == jnp.float32
+
+
+def test_parameters_follow_the_seed():
+    a, again, other = (jax.tree.leaves(nnx.state(small("resnet8", seed=s))) for s in (1, 1, 2))
+    assert all(np.array_equal(x, y) for x, y in zip(a, again, strict=True))
+    assert any(not np.array_equal(x, y) for x, y in zip(a, other, strict=True))
+
+
+# --- Mistakes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "changes", "message"),
+    [
+        ("resnet18", 4, {}, r"model 'resnet18': .*resnet19, resnet8, vgg16, vggsnn.*did you mean"),
+        ("resnet8", 4, {"dtype": "float16"}, r"dtype 'float16': .*bfloat16, float32, float64"),
+        ("resnet8", 4, {"dtype": "float64"}, r"'float64' needs JAX_ENABLE_X64=1.*'float32'"),
+        ("resnet8", 0, {}, r"width is 0: it must be at least 1; set config.model.width"),
+        ("resnet8", 4, {"image_shape": (3, 8, 3)}, r"3x8 are too small for resnet8.*4x4"),
+        ("vgg16", 4, {"image_shape": (32, 15, 3)}, r"32x15 are too small for vgg16.*16x16"),
+        ("vggsnn", 4, {"image_shape": (15, 15, 2)}, r"15x15 are too small for vggsnn.*16x16"),
+        ("vggsnn", 4, {"image_shape": (48, 32, 2)}, r"square map, and images are 48x32: crop"),
+    ],
+)
+def test_mistakes(name, width, changes, message):
+    arguments = {"image_shape": (32, 32, 3), "num_classes": 10} | changes
+    with pytest.raises(UserError, match=message):
+        build_model(name, width, **arguments)
+
+
+# --- Many devices -------------------------------------------------------------------------------
+
+SHARDED = """
+import json
+import jax, numpy as np
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from seenn_jax.layers import SpikingBlock
+from seenn_jax.models import build_model, run_all
+from seenn_jax.neurons import LIF
+
+def network(state, images):
+    model = nnx.view(nnx.merge(network.graph, state, copy=True), use_running_average=True)
+    return run_all(model, images, 2)
+
+def block(state, images):
+    repeated = jnp.repeat(images[:, None], 2, 1)
+    loss = lambda state: jnp.sum(nnx.merge(block.graph, state, copy=True)(repeated)[0] ** 2)
+    return jax.grad(loss)(state)
+
+built = {
+    network: build_model("resnet8", 4, image_shape=(8, 8, 3), num_classes=5),
+    block: SpikingBlock(3, 6, 2, neuron=LIF(), dtype=jnp.float32, rngs=nnx.Rngs(0)),
+}
+images = jnp.asarray(np.random.default_rng(0).normal(size=(8, 8, 8, 3), scale=3), jnp.float32)
+flops = {}
+for function, model in built.items():
+    function.graph, state = nnx.split(model)
+    results, flops[function.__name__] = [], []
+    for devices in (1, 2, 4):
+        mesh = jax.make_mesh(
+            (devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]
+        )
+        batch = NamedSharding(mesh, PartitionSpec("data"))
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        arguments = jax.device_put((state, images), (everywhere, batch))
+        compiled = jax.jit(function).lower(*arguments).compile()
+        flops[function.__name__].append(compiled.cost_analysis()["flops"])
+        results.append(jax.device_get(compiled(*arguments)))
+    # The same numbers, and not for want of spikes.
+    for other in results[1:]:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-3, 1e-3), results[0], other)
+    assert all(np.ptp(leaf) > 0 for leaf in jax.tree.leaves(results[0]) if leaf.ndim > 1)
+print(json.dumps(flops))
+"""
+
+
+def test_work_of_each_device_falls_with_their_number():
+    """Inference of a network, and a block's gradient with BatchNorm over the whole batch."""
+    flops = run_python(SHARDED, XLA_FLAGS="--xla_force_host_platform_device_count=4")
+    for one, two, four in flops.values():
+        # All but what does not depend on the batch, such as BatchNorm's scales.
+        assert two / one == pytest.approx(1 / 2, rel=0.05)
+        assert four / one == pytest.approx(1 / 4, rel=0.05)

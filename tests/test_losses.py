@@ -1,0 +1,71 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seenn_jax.losses import LOSSES, mean_cross_entropy, tet
+
+LN3 = np.log(3)
+# [B=1, T=2, K=2]: softmax (1/2, 1/2) and (9/10, 1/10); of the mean logits (3/4, 1/4).
+LOGITS = jnp.array([[[0, 0], [2 * LN3, 0]]], jnp.float32)
+FIRST = jnp.array([[1.0, 0.0]])
+SOFT = jnp.array([[0.25, 0.75]])
+
+
+def test_mean_cross_entropy_by_hand():
+    assert mean_cross_entropy(LOGITS, FIRST) == pytest.approx(np.log(4 / 3), rel=1e-6)
+
+
+def test_mean_cross_entropy_of_soft_targets():
+    expected = -0.25 * np.log(0.75) - 0.75 * np.log(0.25)
+    assert mean_cross_entropy(LOGITS, SOFT) == pytest.approx(expected, rel=1e-6)
+
+
+def test_tet_by_hand():
+    # Cross-entropies ln 2 and ln(10/9); squared distances to 1: 1, 1, (2 ln 3 - 1)^2, 1.
+    cross_entropy = (np.log(2) + np.log(10 / 9)) / 2
+    square = (3 + (2 * LN3 - 1) ** 2) / 4
+    assert tet(LOGITS, FIRST, weight=0.0) == pytest.approx(cross_entropy, rel=1e-6)
+    assert tet(LOGITS, FIRST, weight=1.0) == pytest.approx(square, rel=1e-6)
+    expected = 0.75 * cross_entropy + 0.25 * square
+    assert tet(LOGITS, FIRST, weight=0.25) == pytest.approx(expected, rel=1e-6)
+    # The paper's weight is the default.
+    expected = 0.999 * cross_entropy + 0.001 * square
+    assert tet(LOGITS, FIRST) == pytest.approx(expected, rel=1e-6)
+
+
+def test_tet_of_another_target_logit():
+    # Distances to 0: only one logit is not 0.
+    got = tet(LOGITS, FIRST, weight=1.0, target_logit=0.0)
+    assert got == pytest.approx(LN3**2, rel=1e-6)
+
+
+def test_tet_of_soft_targets():
+    cross_entropies = np.log(2), -0.25 * np.log(0.9) - 0.75 * np.log(0.1)
+    assert tet(LOGITS, SOFT, weight=0.0) == pytest.approx(np.mean(cross_entropies), rel=1e-6)
+
+
+def test_tet_of_one_tick_without_weight_is_cross_entropy():
+    rng = np.random.default_rng(0)
+    logits = jnp.asarray(rng.normal(size=(5, 1, 4)), jnp.float32)
+    targets = jax.nn.softmax(jnp.asarray(rng.normal(size=(5, 4)), jnp.float32))
+    got = tet(logits, targets, weight=0.0)
+    assert got == pytest.approx(float(mean_cross_entropy(logits, targets)), rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_a_loss_is_the_mean_over_samples(loss):
+    rng = np.random.default_rng(0)
+    logits = jnp.asarray(rng.normal(size=(3, 4, 5)), jnp.float32)
+    targets = jax.nn.one_hot(jnp.array([0, 4, 2]), 5)
+    each = [loss(logits[i : i + 1], targets[i : i + 1]) for i in range(3)]
+    assert loss(logits, targets) == pytest.approx(np.mean(each), rel=1e-6)
+
+
+def test_tet_teaches_every_tick_on_its_own():
+    # d/do_t of the mean over ticks: (softmax(o_t) - y) / T.
+    gradient = jax.grad(tet)(LOGITS, FIRST, weight=0.0)
+    np.testing.assert_allclose(gradient, [[[-0.25, 0.25], [-0.05, 0.05]]], rtol=1e-5)
+    # Of the mean logits: the same at each tick.
+    gradient = jax.grad(mean_cross_entropy)(LOGITS, FIRST)
+    np.testing.assert_allclose(gradient, [[[-0.125, 0.125], [-0.125, 0.125]]], rtol=1e-5)
