@@ -9,7 +9,7 @@ from rich.console import Console
 from seenn_jax import cli, run
 from seenn_jax.engine import METHODS
 from seenn_jax.errors import UserError
-from seenn_jax.evaluation.evaluator import BATCH, EXITS, SPLITS, TOLERANCE, Choice, evaluate
+from seenn_jax.evaluation.evaluator import BATCH, DTYPES, EXITS, SPLITS, TOLERANCE, Choice, evaluate
 from seenn_jax.evaluation.report import print_result, write_report
 
 EXIT = flags.DEFINE_string("exit", "confidence", f"When a sample exits: {', '.join(EXITS)}.")
@@ -40,6 +40,9 @@ TEMPERATURE = flags.DEFINE_bool(
 )
 METHOD = flags.DEFINE_string("method", "slots", f"How exits are run: {', '.join(METHODS)}.")
 SPLIT = flags.DEFINE_string("split", "test", f"What is reported: {', '.join(SPLITS)}.")
+DTYPE = flags.DEFINE_string(
+    "dtype", None, f"Of inference: {', '.join(DTYPES)}. Default: the run's. int8 rounds weights."
+)
 BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",
     None,
@@ -71,6 +74,7 @@ def main() -> None:
         ),
         temperature=TEMPERATURE.value,
         method=METHOD.value,
+        dtype=DTYPE.value,
         split=SPLIT.value,
         batch_size=BATCH_SIZE.value,
     )

@@ -19,7 +19,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
 from seenn_jax import engine, exits, provenance, run
 from seenn_jax.config import default_config
@@ -31,7 +31,9 @@ WORKDIR = flags.DEFINE_string("workdir", None, "A trained run; else random weigh
 MODEL = flags.DEFINE_string("model", "resnet19", "Network, without --workdir.")
 WIDTH = flags.DEFINE_integer("width", 128, "Channels of its first layer, without --workdir.")
 IMAGE_SIZE = flags.DEFINE_integer("image_size", 32, "Side of the images, without --workdir.")
-DTYPE = flags.DEFINE_string("dtype", None, "Of activations. Default: the run's, or bfloat16.")
+DTYPE = flags.DEFINE_string(
+    "dtype", None, "bfloat16, float32 or int8. Default: the run's, or bfloat16."
+)
 TIMESTEPS = flags.DEFINE_integer("timesteps", 4, "T.")
 SAMPLES = flags.DEFINE_integer("samples", 50_000, "Images in a timed run.")
 SLOTS = flags.DEFINE_list("slots", ["256", "512", "1024"], "Numbers of slots to try.")
@@ -54,9 +56,10 @@ def prescribed_times(average: float, timesteps: int, samples: int) -> np.ndarray
 
 def load() -> tuple:
     """(network, transform, images uint8 [N, H, W, C], description)."""
+    int8 = DTYPE.value == "int8"
     if WORKDIR.value:
         config, facts = run.load(Path(WORKDIR.value))
-        config.model.dtype = DTYPE.value or config.model.dtype
+        config.model.dtype = config.model.dtype if int8 else DTYPE.value or config.model.dtype
         model, _ = load_model(Path(WORKDIR.value), config, facts)
         images = load_dataset(
             config.data.name, data_dir=config.data.dir or None, validation=config.data.validation
@@ -65,7 +68,8 @@ def load() -> tuple:
         what = f"{config.model.name}, width {config.model.width}, trained, {config.data.name}"
     else:
         config = default_config()
-        config.model.update(name=MODEL.value, width=WIDTH.value, dtype=DTYPE.value or "bfloat16")
+        dtype = "bfloat16" if int8 else DTYPE.value or "bfloat16"
+        config.model.update(name=MODEL.value, width=WIDTH.value, dtype=dtype)
         shape = (IMAGE_SIZE.value, IMAGE_SIZE.value, 3)
         facts = run.DataFacts(shape, 10, [0.5] * 3, [0.25] * 3)
         model = run.build(config, facts)
@@ -74,8 +78,8 @@ def load() -> tuple:
     transform = functools.partial(
         normalize, mean=facts.normalization[0], std=facts.normalization[1], dtype=config.model.dtype
     )
-    network = inference_network(model, facts.image_shape, TIMESTEPS.value)
-    return network, transform, images, f"{what}, {config.model.dtype}"
+    network = inference_network(model, facts.image_shape, TIMESTEPS.value, int8=int8)
+    return network, transform, images, f"{what}, {DTYPE.value or config.model.dtype}"
 
 
 def seconds_of(function, *args) -> float:
@@ -91,6 +95,7 @@ def seconds_of(function, *args) -> float:
 
 def main(_) -> None:
     """Measure and print, a line for each measurement as it comes."""
+    logging.set_verbosity(logging.ERROR)
     network, transform, images, what = load()
     images = jax.device_put(images)
     timesteps, samples = TIMESTEPS.value, len(images)

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Num
 
 CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
+FEW_CHANNELS = 4
 
 
 def convolve(x, kernel, strides, padding, precision=None):
@@ -63,8 +64,31 @@ def _convolve_backward(strides, padding, precision, residuals, g):
 _convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
+def _convolve_few(x, kernel, strides, padding, precision):
+    """A convolution of few input channels, as one matrix product of the pixels under its window.
+
+    The libraries' convolutions waste most of their work on 2 or 3 channels.
+    """
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    rows, columns, features, out_features = kernel.shape
+    height = (x.shape[1] - rows) // strides[0] + 1
+    width = (x.shape[2] - columns) // strides[1] + 1
+    windows = [
+        x[:, i : i + height * strides[0] : strides[0], j : j + width * strides[1] : strides[1]]
+        for i in range(rows)
+        for j in range(columns)
+    ]
+    depth = rows * columns * features
+    missing = -depth % 8  # matrix units want multiples of 8
+    windows.append(jnp.zeros((len(x), height, width, missing), x.dtype))
+    flat = jnp.pad(kernel.reshape(depth, out_features), ((0, missing), (0, 0)))
+    return jnp.matmul(jnp.concatenate(windows, -1), flat, precision=precision)
+
+
 def _conv_general_dilated(x, kernel, strides, padding, *, precision=None, **_):
     """What `nnx.Conv` calls; the rest of its arguments are the defaults of a plain convolution."""
+    if kernel.shape[2] <= FEW_CHANNELS:
+        return _convolve_few(x, kernel, strides, padding, precision)
     return _convolve(x, kernel, tuple(strides), tuple(map(tuple, padding)), precision)
 
 
@@ -93,10 +117,13 @@ class ConvBN(nnx.Module):
             rngs=rngs,
         )
         # No dtype here: statistics and normalisation in float32 whatever the activations are.
+        self.scale = nnx.data(None)  # of each output channel, once quantised
         self.bn = nnx.data(nnx.BatchNorm(out_features, momentum=0.9, epsilon=1e-5, rngs=rngs))
 
     def __call__(self, x):
         """Run all ticks of `x`."""
+        if self.scale is not None:
+            return self._integer(x)
         y = self.conv(x)
         return y if self.bn is None else self.bn(y).astype(y.dtype)
 
@@ -108,6 +135,29 @@ class ConvBN(nnx.Module):
         self.conv.kernel[...] = self.conv.kernel[...] * scale
         self.conv.use_bias = True
         self.bn = nnx.data(None)
+
+    def quantize(self) -> None:
+        """Round the folded kernel to int8, symmetrically with one scale per output channel.
+
+        The layer then takes int8 spikes: their products are summed exactly, in int32.
+        """
+        kernel = self.conv.kernel[...]
+        scale = jnp.maximum(jnp.max(jnp.abs(kernel), (0, 1, 2)), 1e-12) / 127
+        self.scale = nnx.data(nnx.Param(scale))
+        self.conv.kernel = nnx.Param(jnp.round(kernel / scale).astype(jnp.int8))
+
+    def _integer(self, x):
+        kernel, padding = self.conv.kernel[...], self.conv.padding
+        sums = lax.conv_general_dilated(
+            x.reshape(-1, *x.shape[2:]),
+            kernel,
+            (self.conv.strides,) * 2,
+            [(padding, padding)] * 2,
+            dimension_numbers=CHANNELS_LAST,
+            preferred_element_type=jnp.int32,
+        )
+        y = sums.astype(jnp.float32) * self.scale[...] + self.conv.bias[...]
+        return y.astype(self.conv.dtype).reshape(*x.shape[:2], *y.shape[1:])
 
 
 class Shortcut(nnx.Module):
@@ -150,8 +200,10 @@ class SpikingBlock(nnx.Module):
         return spikes, (v1, v2)
 
 
-def average_pool(x: Float[Array, "B T H W C"], size: int) -> Float[Array, "B T h w C"]:
+def average_pool(x: Num[Array, "B T H W C"], size: int) -> Num[Array, "B T h w C"]:
     """Mean over non-overlapping `size` x `size` windows; an incomplete border is left out."""
+    if size > 1 and jnp.issubdtype(x.dtype, jnp.integer):
+        x = x.astype(jnp.bfloat16)  # exact: quarters of 0 to 4 spikes
     return x if size == 1 else nnx.avg_pool(x, (size, size), strides=(size, size))
 
 

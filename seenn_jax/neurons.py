@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from seenn_jax.errors import check_choice
 
@@ -78,7 +78,7 @@ def fold(
     step: Callable[[Array, Array], tuple[Array, Array]],
     currents: Float[Array, "B T *features"],
     v0: Float[Array, "B *features"] | None = None,
-) -> tuple[Float[Array, "B T *features"], Float[Array, "B *features"]]:
+) -> tuple[Num[Array, "B T *features"], Float[Array, "B *features"]]:
     """Fold `step` over the time axis, from membranes `v0` (None: at rest, zero).
 
     Returns:
@@ -100,11 +100,14 @@ class LIF:
       tau: decay of the membrane per tick, in (0, 1].
       threshold: membrane at which a neuron fires.
       surrogate: name of the surrogate derivative, a key of `SURROGATES`.
+      spike_dtype: of the spikes, where it is not that of the currents: "int8" for quantised
+        inference, in which no gradient flows.
     """
 
     tau: float = 0.5
     threshold: float = 1.0
     surrogate: str = "dspike"
+    spike_dtype: str | None = None
 
     def __post_init__(self):
         check_choice("surrogate", self.surrogate, SURROGATES)
@@ -113,12 +116,13 @@ class LIF:
         """Return (spikes, membranes) of all ticks of `currents`."""
 
         def step(v, current):
-            return lif_step(
+            v, spikes = lif_step(
                 v,
                 current,
                 tau=self.tau,
                 threshold=self.threshold,
                 spike=SURROGATES[self.surrogate],
             )
+            return v, spikes if self.spike_dtype is None else spikes.astype(self.spike_dtype)
 
         return fold(step, currents, v0)

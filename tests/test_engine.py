@@ -44,12 +44,12 @@ def three_ways(inputs, criterion, timesteps, slots, **kwargs):
         jax.jit(lambda x: engine.run_full(all_ticks(timesteps), x, criterion, slots, **kwargs))(
             inputs
         ),
-        jax.jit(
-            lambda x: engine.run_masked(step, rest, x, criterion, timesteps, slots, **kwargs)
-        )(inputs),
-        jax.jit(
-            lambda x: engine.early_exit(step, rest, x, criterion, timesteps, slots, **kwargs)
-        )(inputs),
+        jax.jit(lambda x: engine.run_masked(step, rest, x, criterion, timesteps, slots, **kwargs))(
+            inputs
+        ),
+        jax.jit(lambda x: engine.early_exit(step, rest, x, criterion, timesteps, slots, **kwargs))(
+            inputs
+        ),
     )
 
 
@@ -296,3 +296,33 @@ def test_network(trained):
         np.testing.assert_array_equal(results[0].logits, other.logits)
     with pytest.raises(UserError, match="unknown method 'slot'"):
         engine.run_network("slot", network, network.params, images, criterion, 4, 8)
+
+
+def test_int8_network(trained):
+    """The int8 network is the float one whose weights were rounded: spikes are exact in both."""
+    model, images = trained
+    int8 = inference_network(model, (8, 8, 1), 4, int8=True)
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves(int8.params)}
+    assert dtypes == {jnp.dtype("int8"), jnp.dtype("float32")}
+
+    rounded = nnx.clone(model)
+    for layer in rounded.spike_layers():
+        layer.fold()
+        kernel = np.asarray(layer.conv.kernel[...])
+        step = np.abs(kernel).max((0, 1, 2)) / 127
+        layer.conv.kernel[...] = np.round(kernel / step) * step
+    rounded = nnx.view(rounded, use_running_average=True)
+    expected = run_all(rounded, images, 4)
+    found = jax.jit(int8.logits)(int8.params, images)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    exact = inference_network(model, (8, 8, 1), 4)
+    assert jnp.abs(found - exact.logits(exact.params, images)).max() > 1e-4
+
+
+def test_int8_vgg_leaves_pooled_layers_in_float():
+    model = build_model("vgg16", 2, image_shape=(16, 16, 3), num_classes=10)
+    network = inference_network(model, (16, 16, 3), 2, int8=True)
+    kinds = [leaf.dtype.name for leaf in jax.tree.leaves(network.params) if leaf.ndim == 4]
+    assert kinds.count("int8") == 8  # 13 layers less the stem and four that follow a pool
+    logits = network.logits(network.params, jnp.ones((3, 16, 16, 3)))
+    assert logits.shape == (3, 2, 10)

@@ -33,7 +33,7 @@ def platform(request, monkeypatch):
 
 
 @pytest.mark.usefixtures("platform")
-@pytest.mark.parametrize("size", [(4, 4), (5, 7), (6, 3)])
+@pytest.mark.parametrize("size", [(5, 7), (6, 3)])
 @pytest.mark.parametrize("kernel_size", [1, 3])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_gradients_are_those_of_a_plain_convolution(stride, kernel_size, size):

@@ -19,6 +19,7 @@ from seenn_jax.training import checkpoints
 
 EXITS = (*exits.SCORES, "patience", "full")
 SPLITS = ("test", "validation", "train")
+DTYPES = ("bfloat16", "float32", "int8")
 BATCH = 256
 TOLERANCE = 0.001  # of accuracy on the validation split, where nothing else is asked for
 SWEEP = 200  # thresholds
@@ -53,6 +54,7 @@ def evaluate(
     choice: Choice = DEFAULT,
     temperature: bool = False,
     method: str = "slots",
+    dtype: str | None = None,
     split: str = "test",
     batch_size: int | None = None,
 ) -> dict:
@@ -65,6 +67,8 @@ def evaluate(
       temperature: divide the cumulative logits at each t by a temperature fitted on the validation
         split (Guo et al. 2017).
       method: one of `engine.METHODS`, by which the exits are run.
+      dtype: of inference, one of `DTYPES`; None is the run's. int8 is for spikes and the weights
+        that meet them, the rest stays in the run's.
       split: one of `SPLITS`, whose figures are returned.
       batch_size: number of slots, or images in one forward pass. None: 256, or the size of the
         smallest split in use.
@@ -81,6 +85,10 @@ def evaluate(
     check_choice("method", method, engine.METHODS)
     config, facts = run.load(workdir)
     timesteps = config.timesteps
+    if dtype is not None:
+        check_choice("dtype", dtype, DTYPES)
+        if dtype != "int8":
+            config.model.dtype = dtype
     _check(choice, exit, timesteps)
     dataset = load_dataset(
         config.data.name, data_dir=config.data.dir or None, validation=config.data.validation
@@ -94,7 +102,7 @@ def evaluate(
             "images: give a number from 1 to that"
         )
     model, step = load_model(workdir, config, facts)
-    network = inference_network(model, facts.image_shape, timesteps)
+    network = inference_network(model, facts.image_shape, timesteps, int8=dtype == "int8")
     mean, std = facts.normalization
     transform = functools.partial(normalize, mean=mean, std=std, dtype=config.model.dtype)
     logits_of = _make_logits(network, transform, batch_size)
@@ -154,6 +162,7 @@ def evaluate(
         "workdir": str(workdir),
         "checkpoint_step": step,
         "method": method,
+        "dtype": dtype or config.model.dtype,
         "batch_size": batch_size,
         "images_per_second": len(predictions) / seconds,
         # Against all T ticks at once: 0 in float32, a rounding matter in bfloat16.
@@ -176,7 +185,9 @@ def load_model(workdir: Path, config: ConfigDict, facts: run.DataFacts) -> tuple
     )
     if not (workdir / run.CHECKPOINTS).is_dir():
         raise missing
-    graph, params, stats = nnx.split(run.build(config, facts), nnx.Param, nnx.BatchStat)
+    # Its structure and shapes only: drawing parameters would take longer than reading them.
+    abstract = nnx.eval_shape(lambda: run.build(config, facts))
+    graph, params, stats = nnx.split(abstract, nnx.Param, nnx.BatchStat)
     with checkpoints.open_checkpoints(workdir, read_only=True) as manager:
         if not manager.all_steps():
             raise missing

@@ -1,5 +1,6 @@
 """The networks by name, and the two ways to run any of them."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -140,7 +141,7 @@ class Network(NamedTuple):
 
 
 def inference_network(
-    model: nnx.Module, image_shape: tuple[int, int, int], timesteps: int
+    model: nnx.Module, image_shape: tuple[int, int, int], timesteps: int, *, int8: bool = False
 ) -> Network:
     """The network of a trained model; `model` itself is left as it is.
 
@@ -148,8 +149,13 @@ def inference_network(
       model: a network of this package with its BatchNorm statistics.
       image_shape: (height, width, channels) of one input, as it is after normalisation.
       timesteps: T of `Network.logits`.
+      int8: spikes, exactly, and the weights that meet spikes, rounded per output channel, are int8;
+        membranes and all else stay in the model's dtype.
     """
-    graph, params = nnx.split(_folded(model))
+    model = _folded(model)
+    if int8:
+        _quantize(model)
+    graph, params = nnx.split(model)
 
     def encode(params, inputs):
         return nnx.merge(graph, params).encode(inputs[:, None])
@@ -165,6 +171,14 @@ def inference_network(
     currents = jax.eval_shape(encode, params, image)
     at_rest = jax.tree.map(lambda v: v[0], rest(nnx.merge(graph, params), currents))
     return Network(params, encode, step, logits, at_rest)
+
+
+def _quantize(model: nnx.Module) -> None:
+    for layer in model.spike_layers():
+        layer.quantize()
+    for _, module in nnx.iter_graph(model):
+        if hasattr(module, "neuron"):
+            module.neuron = dataclasses.replace(module.neuron, spike_dtype="int8")
 
 
 def _folded(model: nnx.Module) -> nnx.Module:

@@ -41,6 +41,10 @@ class SpikingResNet(nnx.Module):
         self.blocks = nnx.List(stack)
         self.head = linear(features, num_classes, rngs=rngs)
 
+    def spike_layers(self) -> list[ConvBN]:
+        """The layers whose inputs are spikes and nothing else."""
+        return [conv for block in self.blocks for conv in (block.conv1, block.conv2)]
+
     def encode(self, inputs: Float[Array, "B T H W C"]) -> Float[Array, "B T H W D"]:
         """The currents of the first spiking layer; no state, so once a sample for still images."""
         return self.stem(inputs)

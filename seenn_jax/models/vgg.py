@@ -38,6 +38,12 @@ class SpikingVGG(nnx.Module):
         self.convs = nnx.List(convs)
         self.head = linear(features * (flatten or 1) ** 2, num_classes, rngs=rngs)
 
+    def spike_layers(self) -> list[ConvBN]:
+        """The layers whose inputs are spikes and nothing else: not the stem, none after a pool."""
+        return [
+            conv for conv, before in zip(self.convs[1:], self.pools, strict=False) if before == 1
+        ]
+
     def encode(self, inputs: Float[Array, "B T H W C"]) -> Float[Array, "B T H W D"]:
         """The currents of the first spiking layer; no state, so once a sample for still images."""
         return self.convs[0](inputs)

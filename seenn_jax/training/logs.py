@@ -46,17 +46,17 @@ class ScalarLog:
         self.events = SummaryWriter(
             str(workdir / "tensorboard"),
             purge_step=step + 1,
+            flush_secs=10,
             # Names end with the second in which they are made: a quick restart must not overwrite.
             filename_suffix=f".from-{step}",
         )
 
-    def write(self, step: int, scalars: dict[str, float]) -> None:
+    def write(self, step: int, scalars: dict[str, float | int]) -> None:
         """Append `scalars`, whose names may be grouped as "validation/accuracy"."""
         self.lines.write(json.dumps({"step": step, **scalars}) + "\n")
         self.lines.flush()
         for name, value in scalars.items():
             self.events.add_scalar(name, value, step)
-        self.events.flush()
 
     def __enter__(self) -> "ScalarLog":
         return self
@@ -66,7 +66,7 @@ class ScalarLog:
         self.events.close()
 
 
-def _step_of(line: str) -> float:
+def _step_of(line: str) -> float | int:
     """The step of a line of `metrics.jsonl`; infinity if a killed process left it unfinished."""
     try:
         return json.loads(line)["step"]

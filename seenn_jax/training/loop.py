@@ -270,9 +270,10 @@ def _read_metrics(metrics: dict, config: ConfigDict, step: int) -> dict[str, flo
 
 def _check_finite(what: str, value: float, config: ConfigDict, step: int) -> None:
     if not math.isfinite(value):
+        precise = config.model.dtype != "bfloat16"
         raise UserError(
             f"{what} became {value} by step {step} and must be finite: lower "
-            f"--config.optimizer.learning_rate (now {config.optimizer.learning_rate}) or use "
-            f"--config.model.dtype=float32 (now {config.model.dtype}), in another --workdir if "
+            f"--config.optimizer.learning_rate (now {config.optimizer.learning_rate})"
+            f"{'' if precise else ' or use --config.model.dtype=float32'}, in another --workdir if "
             "this one has checkpoints; they are as they were"
         )

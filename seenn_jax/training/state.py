@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, UInt8
@@ -13,6 +14,9 @@ from ml_collections import ConfigDict
 from seenn_jax.data.augment import augment, cutmix, mixup, normalize
 from seenn_jax.losses import LOSSES
 from seenn_jax.models import run_all
+
+# Mean and standard deviation of each channel, of pixels scaled to 0..1.
+Normalization = tuple[Float[np.ndarray, "C"], Float[np.ndarray, "C"]]
 
 
 class TrainState(NamedTuple):
@@ -23,13 +27,6 @@ class TrainState(NamedTuple):
     stats: Any  # BatchNorm's running means and variances
     opt_state: Any
     average: Any  # (params, stats), exponential moving average; None without
-
-
-class Normalization(NamedTuple):
-    """Mean and standard deviation of each channel, of pixels scaled to 0..1."""
-
-    mean: Float[Array, "C"]
-    std: Float[Array, "C"]
 
 
 def learning_rate(config: ConfigDict, steps: int) -> optax.Schedule:

@@ -1,0 +1,160 @@
+"""What several test files share: one trained run, train.py and evaluate.py called in-process."""
+
+import hashlib
+import io
+import logging
+import os
+import runpy
+import shutil
+import struct
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+from absl import app, flags
+from rich.console import Console
+from tensorboardX.proto.event_pb2 import Event
+
+from seenn_jax.config import default_config
+from seenn_jax.training.loop import train
+
+ROOT = Path(__file__).parent.parent
+
+
+def tiny_config(**changes):
+    """The smallest experiment that still learns; `changes` may be nested dicts."""
+    config = default_config()
+    with config.unlocked():
+        config.data.validation = 150
+        config.augment.crop = 1
+        config.model.width = 4
+        config.timesteps = 3
+        config.epochs = 6
+        config.inherit_epochs = 1
+        config.ema = 0.5
+        config.validate_every = 2
+        config.update(changes)
+    return config
+
+
+@pytest.fixture(scope="session")
+def make_config():
+    return tiny_config
+
+
+@pytest.fixture(scope="session")
+def compilation_cache(tmp_path_factory):
+    """A folder that this process, and those it starts, share: each program is compiled once."""
+    folder = tmp_path_factory.mktemp("xla")
+    settings = {
+        "jax_compilation_cache_dir": str(folder),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    yield folder
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.fixture(scope="session")
+def call_train(compilation_cache):
+    """`(config, workdir) -> what it printed`."""
+
+    def call(config, workdir):
+        out = io.StringIO()
+        train(config, Path(workdir), Console(file=out, soft_wrap=True, markup=False))
+        return out.getvalue()
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def trained(call_train, tmp_path_factory):
+    """A run of `tiny_config`, all its epochs done. Look, don't touch: see `copy_of_trained`."""
+    workdir = tmp_path_factory.mktemp("runs") / "tiny"
+    call_train(tiny_config(), workdir)
+    return workdir
+
+
+@pytest.fixture
+def copy_of_trained(trained, tmp_path):
+    return Path(shutil.copytree(trained, tmp_path / "copy"))
+
+
+def events_in(folder):
+    """{(step, name): [values]} as TensorBoard shows it: a new session discards later steps."""
+    shown = {}
+    for path in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns):
+        assert "tfevents" in path.name
+        data = path.read_bytes()
+        while data:
+            # A record: its length, a checksum of that, the event, a checksum of it.
+            (length,) = struct.unpack("<Q", data[:8])
+            event = Event.FromString(data[12 : 12 + length])
+            data = data[16 + length :]
+            if event.HasField("session_log"):
+                shown = {key: values for key, values in shown.items() if key[0] < event.step}
+            for value in event.summary.value:
+                shown.setdefault((event.step, value.tag), []).append(value.simple_value)
+    return shown
+
+
+@pytest.fixture(scope="session")
+def read_events():
+    return events_in
+
+
+@pytest.fixture(scope="session")
+def contents():
+    """`folder -> {path: digest}` of every file below it, empty folders included."""
+
+    def read(folder):
+        return {
+            str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+            if path.is_file()
+            else "folder"
+            for path in Path(folder).rglob("*")
+        }
+
+    return read
+
+
+@pytest.fixture
+def program(monkeypatch, capsys, compilation_cache):
+    """`(script, *arguments) -> (exit status, stdout, stderr)`, here, with fresh flags."""
+    app.define_help_flags()  # only ever done once, so they must outlive the call
+    known = set(flags.FLAGS)
+    loggers = {name: logging.getLogger(name) for name in (None, "absl", "seenn_jax")}
+    levels = {name: logger.level for name, logger in loggers.items()}
+    handlers = list(logging.root.handlers)
+    monkeypatch.chdir(ROOT)
+
+    def call(script, *arguments):
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        status = 0
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as end:
+            status = end.code
+        finally:
+            for name in set(flags.FLAGS) - known:
+                delattr(flags.FLAGS, name)
+            flags.FLAGS.unparse_flags()
+            logging.root.handlers[:] = handlers
+            for name, logger in loggers.items():
+                logger.setLevel(levels[name])
+        return status, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def environment(compilation_cache):
+    """Environment of a real process: the shared cache, and no more output than a user sees."""
+    return os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(compilation_cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }

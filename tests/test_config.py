@@ -1,0 +1,101 @@
+"""The defaults are possible, and what is not is said by name."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from seenn_jax.config import check_config, default_config
+from seenn_jax.errors import UserError
+
+CONFIGS = sorted(Path(__file__).parent.parent.joinpath("configs").glob("*.py"))
+
+
+def test_the_defaults_are_possible():
+    check_config(default_config())
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_experiments_are_possible(path):
+    config = runpy.run_path(str(path))["get_config"]()
+    check_config(config)
+    assert config.is_locked
+    assert f"--config=configs/{path.name}" in path.read_text()
+
+
+def test_an_unknown_key_cannot_be_set():
+    config = default_config()
+    with pytest.raises(AttributeError, match="epoch"):
+        config.epoch = 3
+    with pytest.raises(AttributeError, match="widht"):
+        config.model.widht = 3
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("model.name", "resnet9", "resnet8"),
+        ("model.dtype", "float16", "bfloat16, float32, float64"),
+        ("model.surrogate", "sigmoid", "dspike, triangle"),
+        ("loss", "mse", "mean_ce, tet"),
+        ("optimizer.schedule", "step", "cosine, onecycle"),
+        ("seed", -1, "from 0 to 2^32 - 1"),
+        ("seed", 2**32, "from 0 to 2^32 - 1"),
+        ("timesteps", 0, "at least 1"),
+        ("epochs", 0, "at least 1"),
+        ("batch_size", 0, "at least 1"),
+        ("validate_every", 0, "at least 1"),
+        ("data.validation", 0, "at least 1"),
+        ("model.width", 0, "at least 1"),
+        ("model.tau", 0.0, "above 0 and at most 1"),
+        ("model.tau", 1.5, "above 0 and at most 1"),
+        ("model.threshold", 0.0, "above 0"),
+        ("model.threshold", float("inf"), "above 0"),
+        ("inherit_epochs", -1, "from 0 to config.epochs = 30"),
+        ("inherit_epochs", 31, "from 0 to config.epochs = 30"),
+        ("tet_weight", 1.5, "from 0 to 1"),
+        ("label_smoothing", 1.0, "at least 0 and below 1"),
+        ("optimizer.learning_rate", 0.0, "above 0"),
+        ("optimizer.learning_rate", float("nan"), "above 0"),
+        ("optimizer.momentum", 1.0, "at least 0 and below 1"),
+        ("optimizer.momentum", 0.0, "above 0 for Nesterov"),
+        ("optimizer.weight_decay", -1e-4, "at least 0"),
+        ("ema", 1.0, "at least 0 and below 1"),
+        ("augment.crop", -1, "at least 0"),
+        ("augment.cutout", -1, "at least 0"),
+        ("augment.mixup", -0.1, "at least 0"),
+        ("augment.cutmix", -0.1, "at least 0"),
+    ],
+)
+def test_what_cannot_be_is_named_with_what_can(key, value, allowed):
+    config = default_config()
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(UserError) as caught:
+        check_config(config)
+    message = str(caught.value)
+    assert f"config.{key}" in message
+    assert str(value) in message
+    assert allowed in message
+
+
+def test_mixup_and_cutmix_exclude_each_other():
+    config = default_config()
+    config.augment.mixup = config.augment.cutmix = 1.0
+    with pytest.raises(UserError, match=r"config\.augment\.cutmix is 1\.0: it must be 0"):
+        check_config(config)
+
+
+def test_the_ends_of_what_is_allowed_are_allowed():
+    config = default_config()
+    config.update_from_flattened_dict(
+        {
+            "seed": 2**32 - 1,
+            "timesteps": 1,
+            "inherit_epochs": 30,
+            "model.tau": 1.0,
+            "tet_weight": 1.0,
+            "optimizer.momentum": 0.0,
+            "optimizer.nesterov": False,
+        }
+    )
+    check_config(config)
