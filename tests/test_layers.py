@@ -23,23 +23,20 @@ def whole_numbers(seed, *shape):
 # --- Convolution --------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["cpu", "default"])
-def platform(request, monkeypatch):
-    """Both ways to the kernel's gradient: that of CPUs, and that of every other device."""
-    if request.param == "default":
+@pytest.mark.parametrize("kernel_size", [1, 3])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("channels", "platform"), [(2, "cpu"), (5, "cpu"), (5, "default")])
+def test_gradients_are_those_of_a_plain_convolution(
+    channels, platform, stride, kernel_size, monkeypatch
+):
+    """Of few channels and of many; the way of CPUs, and that of every other device."""
+    if platform == "default":
         monkeypatch.setattr(
             layers.lax, "platform_dependent", lambda *args, default, **_: default(*args)
         )
-
-
-@pytest.mark.usefixtures("platform")
-@pytest.mark.parametrize("size", [(5, 7), (6, 3)])
-@pytest.mark.parametrize("kernel_size", [1, 3])
-@pytest.mark.parametrize("stride", [1, 2])
-def test_gradients_are_those_of_a_plain_convolution(stride, kernel_size, size):
-    graph, params = nnx.split(conv_bn(2, 3, kernel_size, stride).conv)
-    kernel = whole_numbers(0, kernel_size, kernel_size, 2, 3)
-    x = whole_numbers(1, 2, 2, *size, 2)  # [B, T, H, W, C]
+    graph, params = nnx.split(conv_bn(channels, 3, kernel_size, stride).conv)
+    kernel = whole_numbers(0, kernel_size, kernel_size, channels, 3)
+    x = whole_numbers(1, 2, 2, 5, 6, channels)  # [B, T, H, W, C]
 
     def ours(x, kernel):
         return nnx.merge(graph, nnx.State({"kernel": params["kernel"].replace(kernel)}))(x)
@@ -69,12 +66,13 @@ def test_gradients_are_those_of_a_plain_convolution(stride, kernel_size, size):
     assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(expected))
 
 
-def test_padding_is_symmetric_at_stride_2():
-    conv = conv_bn(1, 1, stride=2).conv
-    x = jnp.arange(1.0, 17).reshape(1, 1, 4, 4, 1)
+@pytest.mark.parametrize("channels", [1, 5])
+def test_padding_is_symmetric_at_stride_2(channels):
+    conv = conv_bn(channels, 1, stride=2).conv
+    x = jnp.tile(jnp.arange(1.0, 17).reshape(1, 1, 4, 4, 1), channels)
 
     def shifted_by(row, column):
-        conv.kernel[...] = jnp.zeros((3, 3, 1, 1)).at[row, column].set(1)
+        conv.kernel[...] = jnp.zeros((3, 3, channels, 1)).at[row, column, 0].set(1)
         return conv(x)[0, 0, :, :, 0]
 
     # Output (i, j) sees rows 2i - 1 to 2i + 1; "SAME" would see 2i to 2i + 2.
@@ -85,9 +83,10 @@ def test_padding_is_symmetric_at_stride_2():
 
 @pytest.mark.parametrize(("stride", "expected"), [(1, (7, 4)), (2, (4, 2))])
 @pytest.mark.parametrize("kernel_size", [1, 3])
-def test_size_of_the_output(kernel_size, stride, expected):
-    layer = nnx.view(conv_bn(2, 3, kernel_size, stride), use_running_average=True)
-    y = jax.eval_shape(layer, jax.ShapeDtypeStruct((2, 3, 7, 4, 2), jnp.float32))
+@pytest.mark.parametrize("channels", [2, 5])
+def test_size_of_the_output(channels, kernel_size, stride, expected):
+    layer = nnx.view(conv_bn(channels, 3, kernel_size, stride), use_running_average=True)
+    y = jax.eval_shape(layer, jax.ShapeDtypeStruct((2, 3, 7, 4, channels), jnp.float32))
     assert y.shape == (2, 3, *expected, 3)
 
 
@@ -161,9 +160,20 @@ def test_bfloat16_activations_have_float32_statistics():
     )
 
 
+def test_running_statistics_are_not_rounded_to_bfloat16():
+    layer = conv_bn(1, 1, kernel_size=1, dtype=jnp.bfloat16)
+    layer.conv.kernel[...] = jnp.ones((1, 1, 1, 1))
+    # A mean and a bias that bfloat16 has not, whose difference it has.
+    layer.bn.mean[...] = jnp.array([256.53125])
+    layer.bn.bias[...] = jnp.array([0.53125 + 2**-10])
+    layer.bn.var[...] = jnp.ones(1) - 1e-5
+    y = nnx.view(layer, use_running_average=True)(jnp.full((1, 1, 1, 1, 1), 256, jnp.bfloat16))
+    assert float(y.squeeze()) == 2**-10
+
+
 def test_gradients_of_bfloat16_layers_are_float32():
-    layer = conv_bn(2, 3, dtype=jnp.bfloat16)
-    x = whole_numbers(0, 2, 2, 4, 4, 2).astype(jnp.bfloat16)
+    layer = conv_bn(5, 3, dtype=jnp.bfloat16)
+    x = whole_numbers(0, 2, 2, 4, 4, 5).astype(jnp.bfloat16)
     graph, params, rest = nnx.split(layer, nnx.Param, ...)
 
     def loss(params):
@@ -173,6 +183,70 @@ def test_gradients_of_bfloat16_layers_are_float32():
     gradients = jax.jit(jax.grad(loss))(params)
     assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {jnp.dtype("float32")}
     assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(gradients))
+
+
+# --- Inference: folded and quantised layers -----------------------------------------------------
+
+
+def trained(bias=False):
+    """A layer with parameters and statistics that fold exactly."""
+    layer = conv_bn(1, 2, bias=bias)
+    layer.conv.kernel[...] = whole_numbers(0, 3, 3, 1, 2)
+    layer.bn.mean[...] = jnp.array([1.0, -2])
+    layer.bn.var[...] = jnp.array([4, 0.25]) - 1e-5
+    layer.bn.scale[...] = jnp.array([3.0, 0.5])
+    layer.bn.bias[...] = jnp.array([0.25, 1])
+    if bias:
+        layer.conv.bias[...] = jnp.array([-1.0, 2])
+    return layer
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_folding_keeps_the_function(bias):
+    layer = trained(bias)
+    kernel = np.asarray(layer.conv.kernel[...])
+    x = whole_numbers(1, 2, 2, 4, 3, 1)
+    expected = nnx.view(layer, use_running_average=True)(x)
+    layer.fold()
+    np.testing.assert_array_equal(layer(x), expected)
+    assert layer.bn is None
+    # 3 / sqrt(4) and 0.5 / sqrt(0.25)
+    np.testing.assert_array_equal(layer.conv.kernel[...], kernel * [1.5, 1])
+    # 0.25 + (bias - 1) * 1.5 and 1 + (bias + 2)
+    offset = [-2.75, 5] if bias else [-1.25, 3]
+    np.testing.assert_array_equal(layer.conv.bias[...], offset)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_quantised_layer_by_hand(stride):
+    layer = conv_bn(2, 2, stride=stride, dtype=jnp.bfloat16)
+    layer.bn.var[...] = jnp.ones(2) - 1e-5
+    layer.bn.bias[...] = jnp.array([0.5, 0])
+    # Only the centre weighs. Scales 127/127 = 1 and 254/127 = 2: 99.6 is rounded to 100, 3 / 2 to 2
+    weights = jnp.array([[127.0, 3], [99.6, -254]])
+    layer.conv.kernel[...] = jnp.zeros((3, 3, 2, 2)).at[1, 1].set(weights)
+    layer.fold()
+    layer.quantize()
+    assert layer.conv.kernel.dtype == jnp.int8
+    np.testing.assert_array_equal(layer.conv.kernel[1, 1], [[127, 2], [100, -127]])
+    np.testing.assert_array_equal(layer.scale[...], [1, 2])
+
+    spikes = jnp.array([[1, 0], [1, 1]], jnp.int8).reshape(1, 2, 1, 1, 2)
+    y = layer(jnp.tile(spikes, (1, 1, 3, 3, 1)))
+    assert y.dtype == jnp.bfloat16
+    assert y.shape == (1, 2, *((3, 3) if stride == 1 else (2, 2)), 2)
+    # 127 + 0.5 and 2 * 2; 227 + 0.5, which bfloat16 rounds to even, and 2 * (2 - 127)
+    np.testing.assert_array_equal(y[0, :, 1, 1].astype(jnp.float32), [[127.5, 4], [228, -250]])
+
+
+def test_a_channel_without_weights_can_be_quantised():
+    layer = conv_bn(2, 2)
+    layer.conv.kernel[...] = jnp.zeros((3, 3, 2, 2))
+    layer.bn.bias[...] = jnp.array([0.5, -1])
+    layer.fold()
+    layer.quantize()
+    y = layer(jnp.ones((1, 1, 1, 1, 2), jnp.int8))
+    np.testing.assert_array_equal(y.squeeze(), [0.5, -1])
 
 
 def test_read_out_of_low_precision_features_is_float32():
@@ -189,6 +263,12 @@ def test_average_pool_by_hand():
     pooled = average_pool(x, 2)
     np.testing.assert_array_equal(pooled[0, 0, :, :, 0], [[4, 6]])
     np.testing.assert_array_equal(average_pool(x, 1), x)
+
+
+def test_average_pool_of_integer_spikes_has_quarters():
+    x = jnp.array([[0, 1, 1, 1], [0, 0, 1, 0]], jnp.int8).reshape(1, 1, 2, 4, 1)
+    np.testing.assert_array_equal(average_pool(x, 2).ravel(), [0.25, 0.75])
+    assert average_pool(x, 1).dtype == jnp.int8
 
 
 def test_average_pool_keeps_batch_time_and_channels_apart():

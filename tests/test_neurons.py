@@ -66,6 +66,14 @@ def test_dtype_of_the_currents_is_kept():
     assert v.shape == (2, 4)
 
 
+def test_integer_spikes_where_asked_for():
+    spikes, v = LIF(spike_dtype="int8")(column(*CURRENTS))
+    assert spikes.dtype == jnp.int8
+    assert v.dtype == jnp.float32
+    np.testing.assert_array_equal(spikes, column(*SPIKES))
+    np.testing.assert_array_equal(v, [[0.75]])
+
+
 def test_unknown_surrogate():
     with pytest.raises(UserError, match=r"surrogate 'dspice'.*dspike, triangle.*mean 'dspike'"):
         LIF(surrogate="dspice")

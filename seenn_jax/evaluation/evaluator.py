@@ -304,7 +304,8 @@ def _criterion(exit: str, threshold: float | None) -> engine.Criterion:
         return engine.never()
     if exit == "patience":
         return engine.patience(int(threshold))
-    return engine.above(exits.SCORES[exit], np.float32(threshold))
+    # Rounded as `exits.exit_times` rounds it.
+    return engine.above(exits.SCORES[exit], float(np.float32(threshold)))
 
 
 def _make_logits(

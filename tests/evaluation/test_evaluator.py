@@ -1,0 +1,336 @@
+"""What an evaluation reports of a trained run is what plain NumPy finds in its logits."""
+
+import functools
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seenn_jax import exits, run
+from seenn_jax.data import load_dataset, normalize
+from seenn_jax.errors import UserError
+from seenn_jax.evaluation import evaluator
+from seenn_jax.evaluation.evaluator import Choice, evaluate, load_model
+from seenn_jax.models import inference_network
+from seenn_jax.training import checkpoints
+
+T = 3
+KEYS = {
+    "exit",
+    "threshold",
+    "accuracy",
+    "average_timesteps",
+    "exit_shares",
+    "static_accuracy",
+    "sweep",
+    "aet",
+    "oracle_aet",
+    "num_samples",
+    "timesteps",
+    "dataset",
+    "split",
+    "seed",
+    "revision",
+    "versions",
+    "device",
+}
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return load_dataset("digits", validation=150)
+
+
+@pytest.fixture(scope="module")
+def cached(trained, dataset, compilation_cache):
+    """{split: (scores by exit [N, T], correct [N, T])}, from logits of all T ticks."""
+    config, facts = run.load(trained)
+    model, _ = load_model(trained, config, facts)
+    network = inference_network(model, facts.image_shape, T)
+    logits_of = jax.jit(functools.partial(network.logits, network.params))
+    found = {}
+    for name in ("validation", "test"):
+        split = getattr(dataset, name)
+        inputs = normalize(jnp.asarray(split.images), *facts.normalization, dtype="float32")
+        cumulative = np.cumsum(np.asarray(logits_of(inputs)), axis=1)
+        predictions = cumulative.argmax(-1)
+        streaks = np.ones(predictions.shape, int)
+        for t in range(1, T):
+            same = predictions[:, t] == predictions[:, t - 1]
+            streaks[:, t] = np.where(same, streaks[:, t - 1] + 1, 1)
+        scores = {exit: np.asarray(score(cumulative)) for exit, score in exits.SCORES.items()}
+        found[name] = scores | {"patience": streaks}, predictions == split.labels[:, None]
+    return found
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained, compilation_cache):
+    """`(exit, **arguments) -> result` of the trained run, each computed once."""
+
+    @functools.cache
+    def call(exit="confidence", **arguments):
+        return evaluate(trained, exit=exit, **arguments)
+
+    return call
+
+
+def at_exit(scores, correct, threshold):
+    """(accuracy, exit times) where a sample leaves at the first score above the threshold."""
+    exceeds = scores > threshold
+    exceeds[:, -1] = True
+    times = exceeds.argmax(1) + 1
+    return correct[np.arange(len(times)), times - 1].mean(), times
+
+
+# --- The result ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("exit", evaluator.EXITS)
+def test_figures_are_what_numpy_finds_in_the_logits(evaluated, cached, exit):
+    result = evaluated(exit)
+    scores, correct = cached["test"]
+    if exit == "full":
+        accuracy, times = correct[:, -1].mean(), np.full(len(correct), T)
+    else:
+        # A patience of k leaves where the streak exceeds k - 1.
+        threshold = result["threshold"] - (exit == "patience")
+        accuracy, times = at_exit(scores[exit], correct, np.float32(threshold))
+    assert result["accuracy"] == pytest.approx(accuracy, abs=1e-6)
+    assert result["average_timesteps"] == pytest.approx(times.mean(), abs=1e-6)
+    shares = [(times == t).mean() for t in (1, 2, 3)]
+    assert result["exit_shares"] == pytest.approx(shares, abs=1e-6)
+    assert result["static_accuracy"] == pytest.approx(correct.mean(0).tolist(), abs=1e-6)
+    assert result["aet"] == pytest.approx(T - correct.mean(0)[:-1].sum(), abs=1e-5)
+    first = np.where(correct.any(1), correct.argmax(1) + 1, T)
+    assert result["oracle_aet"] == pytest.approx(first.mean(), abs=1e-5)
+
+
+@pytest.mark.parametrize("exit", evaluator.EXITS)
+def test_the_result_is_whole_and_consistent(evaluated, trained, exit):
+    result = evaluated(exit)
+    assert result.keys() >= KEYS
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert result["exit"] == exit
+    assert (result["dataset"], result["split"], result["seed"]) == ("digits", "test", 0)
+    assert (result["num_samples"], result["timesteps"]) == (360, T)
+    assert result["workdir"] == str(trained)
+    assert result["images_per_second"] > 0
+    assert len(result["exit_shares"]) == len(result["static_accuracy"]) == T
+    assert sum(result["exit_shares"]) == pytest.approx(1)
+    average = np.dot([1, 2, 3], result["exit_shares"])
+    assert result["average_timesteps"] == pytest.approx(average)
+    assert 1 <= result["oracle_aet"] <= result["aet"] + 1e-6 <= T + 1e-6
+    # In float32 all ways to run the exits agree.
+    assert result["share_of_exit_times_that_differ"] == 0
+    assert result["share_of_answers_that_differ"] == 0
+
+
+def test_full_runs_all_timesteps(evaluated):
+    result = evaluated("full")
+    assert result["threshold"] is None
+    assert result["sweep"] == []
+    assert result["exit_shares"] == [0, 0, 1]
+    assert result["average_timesteps"] == T
+    assert result["accuracy"] == pytest.approx(result["static_accuracy"][-1])
+
+
+@pytest.mark.parametrize("exit", ["confidence", "patience"])
+def test_the_sweep_goes_from_one_timestep_to_all(evaluated, cached, exit):
+    scores, correct = cached["test"]
+    result = evaluated(exit)
+    sweep = result["sweep"]
+    thresholds = [row["threshold"] for row in sweep]
+    assert thresholds == sorted(set(thresholds))
+    assert sweep[0]["average_timesteps"] == 1
+    assert sweep[0]["accuracy"] == pytest.approx(result["static_accuracy"][0])
+    assert sweep[-1]["average_timesteps"] == pytest.approx(scores_at_most(scores[exit], T))
+    for row in sweep[:: max(1, len(sweep) // 7)]:
+        accuracy, times = at_exit(
+            scores[exit], correct, np.float32(row["threshold"]) - (exit == "patience")
+        )
+        assert row["accuracy"] == pytest.approx(accuracy, abs=1e-6)
+        assert row["average_timesteps"] == pytest.approx(times.mean(), abs=1e-5)
+
+
+def scores_at_most(scores, timesteps):
+    """Average timesteps where nothing but the longest patience, or no score at all, lets leave."""
+    return timesteps if scores.dtype.kind == "f" else at_exit(scores, scores > 0, T - 1)[1].mean()
+
+
+# --- The threshold ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("exit", ["confidence", "entropy", "margin", "patience"])
+def test_the_chosen_threshold_is_the_best_on_the_validation_split(evaluated, cached, exit):
+    scores, correct = cached["validation"]
+    scores = scores[exit]
+    candidates = np.unique(np.append(scores, [0, 1]).astype(scores.dtype))
+    tried = [at_exit(scores, correct, threshold) for threshold in candidates]
+    full = correct[:, -1].mean()
+    best = min(times.mean() for accuracy, times in tried if accuracy >= full - 0.001)
+
+    result = evaluated(exit)
+    threshold = np.float32(result["threshold"]) - (exit == "patience")
+    accuracy, times = at_exit(scores, correct, threshold)
+    assert times.mean() == best
+    assert accuracy >= full - 0.001
+    assert "validation split (150 images)" in result["threshold_rule"]
+    assert "0.1 point" in result["threshold_rule"]
+
+
+def test_more_tolerance_is_fewer_timesteps(evaluated, cached):
+    scores, correct = cached["validation"]
+    result = evaluated(choice=Choice(tolerance=0.05))
+    accuracy, times = at_exit(scores["confidence"], correct, np.float32(result["threshold"]))
+    assert accuracy >= correct[:, -1].mean() - 0.05
+    strict = at_exit(scores["confidence"], correct, np.float32(evaluated()["threshold"]))
+    assert times.mean() <= strict[1].mean()
+    assert "5 point" in result["threshold_rule"]
+
+
+def test_a_target_of_timesteps_is_met_on_the_validation_split(evaluated, cached):
+    scores, correct = cached["validation"]
+    result = evaluated(choice=Choice(target_timesteps=2.0))
+    _, times = at_exit(scores["confidence"], correct, np.float32(result["threshold"]))
+    assert 1.8 < times.mean() <= 2.0
+    assert "at most 2 timesteps" in result["threshold_rule"]
+
+
+def test_a_risk_is_guaranteed_on_the_validation_split(evaluated, cached):
+    scores, correct = cached["validation"]
+    result = evaluated(choice=Choice(risk=0.1, loss="accuracy"))
+    guarantee = result["guarantee"]
+    assert result["threshold"] == guarantee["threshold"]
+    assert (guarantee["n"], guarantee["eps"], guarantee["delta"]) == (150, 0.1, 0.1)
+    _, times = at_exit(scores["confidence"], correct, np.float32(result["threshold"]))
+    assert guarantee["average_timesteps"] == pytest.approx(times.mean())
+    at = correct[np.arange(150), times - 1]
+    assert guarantee["empirical_risk"] == pytest.approx((correct[:, -1] & ~at).mean())
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.4, 1.0])
+def test_a_given_threshold_is_used_as_it_is(evaluated, cached, threshold):
+    scores, correct = cached["test"]
+    result = evaluated(choice=Choice(threshold=threshold))
+    assert result["threshold"] == threshold
+    assert result["threshold_rule"] == "as given"
+    accuracy, times = at_exit(scores["confidence"], correct, np.float32(threshold))
+    assert result["accuracy"] == pytest.approx(accuracy, abs=1e-6)
+    assert result["average_timesteps"] == pytest.approx(times.mean(), abs=1e-6)
+    if threshold in (0.0, 1.0):
+        assert result["average_timesteps"] == (1 if threshold == 0 else T)
+
+
+# --- How it is run ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"batch_size": 360}, {"batch_size": 50}, {"method": "masked"}, {"method": "full"}],
+    ids=str,
+)
+def test_the_figures_depend_neither_on_the_batch_nor_on_the_method(evaluated, arguments):
+    """256, the default, does not divide the split's 360 images; 360 does; 50 does not."""
+    result, other = evaluated(), evaluated(**arguments)
+    assert other.items() >= arguments.items()
+    differing = {key for key in result if result[key] != other[key]}
+    assert differing <= {"batch_size", "method", "images_per_second"}
+
+
+def test_the_batch_is_no_larger_than_a_small_split(evaluated):
+    assert evaluated()["batch_size"] == 256
+    small = evaluated(split="validation")
+    assert small["batch_size"] == small["num_samples"] == 150
+    # The rule holds on the split that it was chosen on.
+    assert small["accuracy"] >= small["static_accuracy"][-1] - 0.001
+
+
+def test_the_best_checkpoint_and_its_average_are_evaluated(evaluated, trained):
+    config, facts = run.load(trained)
+    model, step = load_model(trained, config, facts)
+    with checkpoints.open_checkpoints(trained, read_only=True) as manager:
+        assert step == checkpoints.best_step(manager)
+        names = [f"{kind}.head.kernel" for kind in ("average.0", "params")]
+        shapes = {name: jax.ShapeDtypeStruct((16, 10), np.float32) for name in names}
+        average, params = checkpoints.restore(manager, step, shapes).values()
+    assert evaluated()["checkpoint_step"] == step
+    np.testing.assert_array_equal(model.head.kernel[...], average)
+    assert not np.array_equal(average, params)
+
+
+def test_an_evaluation_changes_nothing_in_the_run(trained, evaluated, contents, tmp_path, caplog):
+    workdir = shutil.copytree(trained, tmp_path / "run")
+    (workdir / "checkpoints" / "999.orbax-checkpoint-tmp").mkdir()
+    before = contents(workdir)
+    result = evaluate(workdir)
+    assert contents(workdir) == before
+    assert caplog.text == ""
+    assert result["accuracy"] == evaluated()["accuracy"]
+
+
+def test_one_timestep_leaves_nothing_to_decide(call_train, make_config, tmp_path):
+    call_train(make_config(timesteps=1, inherit_epochs=0, epochs=2, ema=0.0), tmp_path)
+    result = evaluate(tmp_path)
+    assert result["exit_shares"] == [1]
+    assert result["average_timesteps"] == result["aet"] == result["oracle_aet"] == 1
+    assert [row["threshold"] for row in result["sweep"]] == [0, 1]
+    assert result["accuracy"] == pytest.approx(result["static_accuracy"][0])
+
+
+# --- Mistakes --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"exit": "confidense"}, r"unknown exit 'confidense': .*did you mean 'confidence'"),
+        ({"split": "dev"}, r"unknown split 'dev': the known ones are test, train, validation"),
+        ({"method": "slot"}, r"unknown method 'slot': .*did you mean 'slots'"),
+        ({"choice": Choice(threshold=1.5)}, r"threshold 1\.5 is outside \[0, 1\]"),
+        ({"choice": Choice(threshold=-0.1)}, r"threshold -0\.1 is outside \[0, 1\]"),
+        ({"choice": Choice(threshold=float("nan"))}, r"threshold nan is outside \[0, 1\]"),
+        ({"choice": Choice(threshold=0.5), "exit": "full"}, r"--threshold=0\.5 has no meaning"),
+        ({"choice": Choice(threshold=4), "exit": "patience"}, r"from 1 to T = 3"),
+        ({"choice": Choice(threshold=1.5), "exit": "patience"}, r"--threshold=1\.5 is no patience"),
+        ({"choice": Choice(threshold=0.5, risk=0.1)}, r"--threshold=0\.5 and --risk=0\.1"),
+        ({"choice": Choice(tolerance=1.0)}, r"--tolerance is 1\.0"),
+        ({"choice": Choice(risk=0.1), "exit": "patience"}, r"no grid of thresholds for --risk"),
+        ({"batch_size": 361}, r"--batch_size is 361 and the test split has 360 images"),
+        ({"batch_size": 0}, r"--batch_size is 0 and the test split has 360 images"),
+        ({"batch_size": 151, "split": "validation"}, r"the validation split has 150 images"),
+    ],
+    ids=str,
+)
+def test_an_argument_that_cannot_be_is_named(trained, contents, arguments, match):
+    before = contents(trained)
+    with pytest.raises(UserError, match=match):
+        evaluate(trained, **arguments)
+    assert contents(trained) == before
+
+
+def test_a_checkpoint_of_another_architecture_is_named(copy_of_trained, contents):
+    path = copy_of_trained / "run.json"
+    content = json.loads(path.read_text())
+    content["config"]["model"]["width"] = 6
+    path.write_text(json.dumps(content))
+    before = contents(copy_of_trained)
+    match = r"average\.0\.blocks\.0\.conv1\.bn\.bias is \(6,\) .* has it as \(4,\); use the config"
+    with pytest.raises(UserError, match=match):
+        evaluate(copy_of_trained)
+    assert contents(copy_of_trained) == before
+
+
+def test_a_run_without_a_checkpoint_is_named(copy_of_trained, tmp_path):
+    folder = copy_of_trained / "checkpoints"
+    shutil.rmtree(folder)
+    with pytest.raises(UserError, match="copy has no checkpoint yet: train it with"):
+        evaluate(copy_of_trained)
+    # One that was being written when the process was killed is none.
+    (folder / "40.orbax-checkpoint-tmp").mkdir(parents=True)
+    with pytest.raises(UserError, match="copy has no checkpoint yet"):
+        evaluate(copy_of_trained)
+    with pytest.raises(UserError, match="nowhere holds no run"):
+        evaluate(tmp_path / "nowhere")
