@@ -13,12 +13,12 @@ def get_config():
     config.augment.crop = 1
 
     config.model.name = "resnet8"
-    config.model.width = 16
+    config.model.width = 24
     config.timesteps = 4
 
-    config.epochs = 40
-    config.inherit_epochs = 25
+    config.epochs = 30
     config.batch_size = 64
     config.optimizer.learning_rate = 0.1
+    config.ema = 0.99
     config.validate_every = 5
     return config

@@ -8,6 +8,7 @@ import runpy
 import shutil
 import struct
 import sys
+import warnings
 from pathlib import Path
 
 import jax
@@ -136,7 +137,10 @@ def program(monkeypatch, capsys, compilation_cache):
         monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
         status = 0
         try:
-            runpy.run_path(script, run_name="__main__")
+            with warnings.catch_warnings():
+                # ml_collections loads a config file by a deprecated method of importlib.
+                warnings.filterwarnings("ignore", r"the load_module\(\) method", DeprecationWarning)
+                runpy.run_path(script, run_name="__main__")
         except SystemExit as end:
             status = end.code
         finally:

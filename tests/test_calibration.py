@@ -8,8 +8,11 @@ import scipy.special
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seenn_jax import calibration, exits
+from seenn_jax import calibration, exits, run
+from seenn_jax.data import load_dataset, normalize
 from seenn_jax.errors import UserError
+from seenn_jax.evaluation.evaluator import load_model
+from seenn_jax.models import inference_network
 
 PROPERTY = settings(deadline=None, max_examples=25)
 
@@ -346,3 +349,40 @@ def test_bad_input_for_temperatures():
     logits[4, 0, 2] = np.inf
     with pytest.raises(UserError, match="sample 4 "):
         calibration.fit_temperatures(logits, labels)
+
+
+def test_the_guarantee_holds_over_500_splits_of_a_trained_network(trained):
+    """The unseen images of digits, halved 500 times: one half certifies, the other one judges."""
+    config, facts = run.load(trained)
+    dataset = load_dataset("digits", validation=config.data.validation)
+    images = np.concatenate([dataset.validation.images, dataset.test.images])
+    labels = np.concatenate([dataset.validation.labels, dataset.test.labels])
+    model, _ = load_model(trained, config, facts)
+    network = inference_network(model, facts.image_shape, config.timesteps)
+    logits = network.logits(network.params, normalize(jnp.asarray(images), *facts.normalization, jnp.float32))
+    cumulative = exits.accumulate(logits)
+    scores = np.asarray(exits.confidence(cumulative))
+    predictions = np.asarray(cumulative.argmax(-1))
+
+    eps, delta, repeats, half = 0.1, 0.1, 500, len(labels) // 2
+    rng = np.random.default_rng(0)
+    allowed = delta + 3 * math.sqrt(delta * (1 - delta) / repeats)
+    wrong = predictions != labels[:, None]
+    losses = {
+        "disagreement": predictions != predictions[:, -1:],
+        "accuracy": wrong & ~wrong[:, -1:],
+    }
+    for loss, lost in losses.items():
+        broken, certified = 0, 0
+        for _ in range(repeats):
+            order = rng.permutation(len(labels))
+            chosen, rest = order[:half], order[half:]
+            got = calibration.threshold_with_guarantee(
+                scores[chosen], predictions[chosen], eps, delta, loss, labels[chosen]
+            )
+            times = np.asarray(exits.exit_times(scores[rest], got.threshold))
+            broken += lost[rest, times - 1].mean() > eps
+            certified += got.certified
+        print(f"{loss}: {broken} of {repeats} splits exceed eps = {eps}, {certified} certified")
+        assert certified > repeats / 2
+        assert broken / repeats <= allowed
