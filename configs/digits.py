@@ -1,7 +1,7 @@
 """Spiking ResNet-8 on scikit-learn's 8x8 digits: needs no download and no accelerator.
 
-    python train.py --config=configs/digits.py
-    python evaluate.py --exit=confidence
+python train.py --config=configs/digits.py
+python evaluate.py --exit=confidence
 """
 
 from seenn_jax.config import default_config

@@ -21,7 +21,11 @@ def revision() -> str:
         head = subprocess.run(
             ["git", "-C", folder, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True
         )
-        if head.returncode != 0:
+        # An installed copy may lie in somebody else's checkout.
+        ours = subprocess.run(
+            ["git", "-C", folder, "ls-files", "--error-unmatch", __file__], capture_output=True
+        )
+        if head.returncode != 0 or ours.returncode != 0:
             return os.environ.get("SEENN_REVISION", "unknown")
         status = subprocess.run(
             ["git", "-C", folder, "status", "--porcelain", "--untracked-files=no"],

@@ -59,6 +59,10 @@ def build_model(
         raise UserError(
             f"the model's width is {width}: it must be at least 1; set config.model.width"
         )
+    if num_classes < 2:
+        raise UserError(
+            f"the data has {num_classes} class(es), and at least 2 are needed: use other data"
+        )
     side, channels = min(image_shape[:2]), image_shape[2]
     smallest = 16 if name.startswith("vgg") else 4
     if side < smallest:
@@ -108,6 +112,10 @@ def currents(
 ) -> Float[Array, "B T H W D"]:
     """What the first spiking layer receives at each of `timesteps` ticks."""
     still = inputs.ndim == 4
+    if not still and inputs.shape[1] != timesteps:
+        raise UserError(
+            f"the inputs have {inputs.shape[1]} timesteps and T is {timesteps}: give as many"
+        )
     first = model.encode(inputs[:, None] if still else inputs)
     shape = (first.shape[0], timesteps, *first.shape[2:])
     return jnp.broadcast_to(first, shape) if still else first

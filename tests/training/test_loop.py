@@ -203,13 +203,18 @@ def refuse(call_train, config, workdir, match, contents):
 def test_a_loss_that_is_not_a_number(
     copy_of_stopped, make_config, call_train, contents, monkeypatch
 ):
-    step = loop.train_step
+    make = loop._make_train_call
 
-    def broken(*args, **kwargs):
-        state, metrics = step(*args, **kwargs)
-        return state, metrics | {"loss": jnp.nan * metrics["loss"]}
+    def make_broken(*args):
+        call = make(*args)
 
-    monkeypatch.setattr(loop, "train_step", broken)
+        def broken(state, timesteps):
+            state, metrics, steps = call(state, timesteps)
+            return state, metrics | {"loss": jnp.nan * metrics["loss"]}, steps
+
+        return broken
+
+    monkeypatch.setattr(loop, "_make_train_call", make_broken)
     match = r"the loss became nan by step \d+ .*lower --config\.optimizer\.learning_rate \(now 0\.1"
     refuse(call_train, make_config(), copy_of_stopped, match, contents)
 
