@@ -189,7 +189,7 @@ def load_model(workdir: Path, config: ConfigDict, facts: run.DataFacts) -> tuple
     abstract = nnx.eval_shape(lambda: run.build(config, facts))
     graph, params, stats = nnx.split(abstract, nnx.Param, nnx.BatchStat)
     with checkpoints.open_checkpoints(workdir, read_only=True) as manager:
-        if not manager.all_steps():
+        if not checkpoints.whole_steps(manager):
             raise missing
         step = checkpoints.best_step(manager)
         if config.ema:

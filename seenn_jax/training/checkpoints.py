@@ -27,7 +27,9 @@ def open_checkpoints(workdir: Path, *, read_only: bool = False) -> ocp.Checkpoin
     policy = checkpoint_managers.AnyPreservationPolicy(
         [
             checkpoint_managers.LatestN(1),
-            checkpoint_managers.BestN(get_metric_fn=accuracy, n=1),
+            checkpoint_managers.BestN(
+                get_metric_fn=accuracy, n=1, keep_checkpoints_without_metrics=False
+            ),
         ]
     )
     with _no_warnings():
@@ -50,9 +52,17 @@ def save(manager: ocp.CheckpointManager, step: int, state: Any, accuracy: float)
     )
 
 
+def whole_steps(manager: ocp.CheckpointManager) -> list[int]:
+    """Steps of the checkpoints that are whole, ascending.
+
+    One without metrics is what is left where a process was killed while deleting it.
+    """
+    return sorted(step for step in manager.all_steps() if manager.metrics(step) is not None)
+
+
 def best_step(manager: ocp.CheckpointManager) -> int:
     """Step of the checkpoint with the best validation accuracy; of several, the latest."""
-    return max(manager.all_steps(), key=lambda s: (manager.metrics(s)["accuracy"], s))
+    return max(whole_steps(manager), key=lambda s: (manager.metrics(s)["accuracy"], s))
 
 
 def restore(manager: ocp.CheckpointManager, step: int, template: Any) -> Any:

@@ -64,7 +64,7 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> None:
     optimizer = make_optimizer(config, total_steps)
     graph, state = initial_state(model, optimizer, config.ema)
     with checkpoints.open_checkpoints(workdir) as manager:
-        latest = manager.latest_step()
+        latest = max(checkpoints.whole_steps(manager), default=None)
         if latest is not None and latest >= total_steps:
             console.print(f"{workdir} is trained: all {config.epochs} epochs are done.")
             return

@@ -10,7 +10,13 @@ import pytest
 
 from seenn_jax import run
 from seenn_jax.errors import UserError
-from seenn_jax.training.checkpoints import best_step, open_checkpoints, restore, save
+from seenn_jax.training.checkpoints import (
+    best_step,
+    open_checkpoints,
+    restore,
+    save,
+    whole_steps,
+)
 from seenn_jax.training.state import initial_state, make_optimizer
 
 FACTS = run.DataFacts((8, 8, 1), 10, [0.5], [0.5])
@@ -144,6 +150,25 @@ def test_what_a_killed_process_left_behind_does_no_harm(tmp_path):
     with open_checkpoints(tmp_path, read_only=True) as manager:
         assert manager.all_steps() == [8]
         np.testing.assert_array_equal(restore(manager, 8, {"x": jnp.zeros(2)})["x"], [1, 1])
+
+
+def test_a_checkpoint_that_was_half_deleted_does_no_harm(tmp_path):
+    """It has its final name, and its metrics may be gone."""
+    for step, accuracy in ((3, 0.4), (7, 0.5)):
+        with open_checkpoints(tmp_path) as manager:
+            save(manager, step, {"x": jnp.full(2, step)}, accuracy)
+    half = tmp_path / "checkpoints" / "5"
+    shutil.copytree(tmp_path / "checkpoints" / "7", half)
+    shutil.rmtree(half / "metrics")
+    (half / "commit_success.txt").unlink(missing_ok=True)
+    with open_checkpoints(tmp_path, read_only=True) as manager:
+        assert whole_steps(manager) == [7]
+        assert best_step(manager) == 7
+    with open_checkpoints(tmp_path) as manager:
+        save(manager, 9, {"x": jnp.full(2, 9)}, 0.4)
+    with open_checkpoints(tmp_path, read_only=True) as manager:
+        assert sorted(manager.all_steps()) == [7, 9]
+    assert not half.exists()
 
 
 def test_names_are_readable_without_this_package(tmp_path, make_config):
