@@ -186,6 +186,21 @@ def test_no_membrane_is_a_membrane_of_zero():
     jax.tree.map(np.testing.assert_array_equal, absent, zero)
 
 
+@pytest.mark.parametrize(
+    ("platform", "ticks", "carried", "barriers"),
+    [("cuda", 1, True, 1), ("cuda", 1, False, 0), ("cuda", 2, True, 0), ("cpu", 1, True, 0)],
+)
+def test_a_carried_membrane_stays_out_of_the_convolution_before_it(
+    platform, ticks, carried, barriers
+):
+    def run(currents, v0):
+        return LIF()(currents, v0 if carried else None)
+
+    traced = jax.jit(run).trace(jnp.zeros((2, ticks, 3)), jnp.zeros((2, 3)))
+    program = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert program.count("optimization_barrier") == barriers
+
+
 def test_the_loop_of_long_runs_equals_the_unrolled_one(monkeypatch):
     timesteps = neurons.MAX_UNROLL + 3
     rng = np.random.default_rng(0)
