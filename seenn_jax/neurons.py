@@ -19,10 +19,6 @@ from seenn_jax.errors import check_choice
 MAX_UNROLL = 16
 
 
-def _itself(x: Array) -> Array:
-    return x
-
-
 def surrogate(derivative: Callable[[Array], Array]) -> Callable[[Array], Array]:
     """The Heaviside step H(x) = [x >= 0] whose derivative is replaced by `derivative(x)`."""
 
@@ -89,13 +85,9 @@ def fold(
     Returns:
       (spikes of every tick, membranes after the last one).
     """
-    timesteps = currents.shape[1]
     if v0 is None:
         v0 = jnp.zeros_like(currents[:, 0])
-    elif timesteps == 1:
-        # Else XLA hands tau * v to cuDNN's convolution as an addend, and a membrane that has yet to
-        # be reset for a fresh sample is written out for it: 5 % of a tick of ResNet-19 in slots.
-        currents = lax.platform_dependent(currents, cpu=_itself, default=lax.optimization_barrier)
+    timesteps = currents.shape[1]
     unroll = timesteps if timesteps <= MAX_UNROLL else 1
     v, spikes = lax.scan(step, v0, jnp.moveaxis(currents, 1, 0), unroll=unroll)
     return jnp.moveaxis(spikes, 0, 1), v
@@ -134,4 +126,11 @@ class LIF:
             )
             return v, spikes if self.spike_dtype is None else spikes.astype(self.spike_dtype)
 
+        if v0 is not None and currents.shape[1] == 1 and self.spike_dtype is None:
+            # Else XLA hands tau v to cuDNN's convolution as an addend, and a membrane that is yet
+            # to be reset for a fresh sample is written out for it: 5 % of a tick of ResNet-19 in
+            # slots. An integer convolution takes no addend and is fused with the step instead.
+            currents = lax.platform_dependent(
+                currents, cpu=lambda x: x, default=lax.optimization_barrier
+            )
         return fold(step, currents, v0)

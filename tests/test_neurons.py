@@ -187,14 +187,20 @@ def test_no_membrane_is_a_membrane_of_zero():
 
 
 @pytest.mark.parametrize(
-    ("platform", "ticks", "carried", "barriers"),
-    [("cuda", 1, True, 1), ("cuda", 1, False, 0), ("cuda", 2, True, 0), ("cpu", 1, True, 0)],
+    ("platform", "ticks", "carried", "spikes", "barriers"),
+    [
+        ("cuda", 1, True, None, 1),
+        ("cuda", 1, True, "int8", 0),
+        ("cuda", 1, False, None, 0),
+        ("cuda", 2, True, None, 0),
+        ("cpu", 1, True, None, 0),
+    ],
 )
 def test_a_carried_membrane_stays_out_of_the_convolution_before_it(
-    platform, ticks, carried, barriers
+    platform, ticks, carried, spikes, barriers
 ):
     def run(currents, v0):
-        return LIF()(currents, v0 if carried else None)
+        return LIF(spike_dtype=spikes)(currents, v0 if carried else None)
 
     traced = jax.jit(run).trace(jnp.zeros((2, ticks, 3)), jnp.zeros((2, 3)))
     program = traced.lower(lowering_platforms=(platform,)).as_text()
