@@ -127,6 +127,17 @@ class Guarantee(NamedTuple):
     average_timesteps: float  # on those samples at the threshold
 
 
+def exit_losses(
+    predictions: Int[ArrayLike, "N T"], loss: str, labels: Int[ArrayLike, "N"] | None = None
+) -> Bool[np.ndarray, "N T"]:
+    """Return whether exiting at each t loses; see `threshold_with_guarantee`."""
+    predictions = np.asarray(predictions)
+    if loss == "disagreement":
+        return predictions != predictions[:, -1:]
+    wrong = predictions != np.asarray(labels)[:, None]
+    return wrong & ~wrong[:, -1:]
+
+
 def threshold_with_guarantee(
     scores: Float[ArrayLike, "N T"],
     predictions: Int[ArrayLike, "N T"],
@@ -186,11 +197,7 @@ def threshold_with_guarantee(
     check_finite(scores)
     if loss == "accuracy":
         check_labels(labels, "the risk of losing accuracy")
-        wrong = predictions != np.asarray(labels)[:, None]
-        losses = wrong & ~wrong[:, -1:]
-    else:
-        losses = predictions != predictions[:, -1:]
-
+    losses = exit_losses(predictions, loss, labels)
     lost, timesteps = (np.asarray(x)[::-1] for x in exit_totals(scores, losses, grid[::-1]))
     p_values = scipy.special.bdtr(lost.astype(float), n, eps)
     passed = np.append(p_values <= delta, False)

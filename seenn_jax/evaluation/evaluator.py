@@ -136,6 +136,9 @@ def evaluate(
     if exit != "full":
         times = np.asarray(exits.exit_times(replayed.scores, _exit_above(exit, threshold)))
         sweep = _sweep(replayed, exit)
+    if guarantee:
+        losses = calibration.exit_losses(replayed.predictions, choice.loss, samples.labels)
+        guarantee["reported_risk"] = float(np.mean(exits.at_exit(losses, times)))
     static = exits.static_accuracy(replayed.correct)
     return {
         "exit": exit,

@@ -2,10 +2,12 @@
 
 Everything here reads the same plain dict, `result`, which is what result.json holds:
 
-- exit ('confidence', 'entropy', 'margin' or 'full'), threshold (a float; None for 'full') and
+- exit (one of evaluator.EXITS), threshold (a float; None for 'full') and
   threshold_rule (how it was chosen, a phrase);
 - accuracy, average_timesteps, and by timestep t = 1..T the lists exit_shares, static_accuracy;
 - sweep: a list of {threshold, accuracy, average_timesteps}, empty for 'full';
+- guarantee: a `calibration.Guarantee` as a dict, with reported_risk, the mean loss on the split
+  that is reported; None where none was asked for;
 - aet, oracle_aet, num_samples, timesteps (T), images_per_second (or None);
 - dataset, dataset_note (or None), split, seed, revision, versions (a dict), device, workdir,
   checkpoint_step.
@@ -82,6 +84,11 @@ def print_result(result: dict[str, Any], console: Console) -> None:
 
     console.print(Text.assemble((_headline(result), "bold"), f" (T = {result['timesteps']})"))
     console.print(_choice(result), markup=False, highlight=False)
+    if result["guarantee"]:
+        guarantee = _table("guarantee", "")
+        for name, value in _guarantee_rows(result):
+            guarantee.add_row(name, value)
+        console.print(guarantee)
     if result["sweep"]:
         sweep = _table("threshold", "accuracy", "average timesteps", "")
         for row in _with_chosen(result, _thin(result["sweep"])):
@@ -171,6 +178,23 @@ def _choice(result: dict[str, Any]) -> str:
     if result["threshold"] is None:
         return "no threshold: every sample runs all timesteps"
     return f"{result['exit']} threshold {result['threshold']:.6g}, {result['threshold_rule']}"
+
+
+def _guarantee_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """What was certified, on what, and how it came out on the split that is reported."""
+    found = result["guarantee"]
+    return [
+        ("loss", found["loss"]),
+        ("largest risk eps", f"{found['eps']:g}"),
+        ("delta", f"{found['delta']:g}"),
+        ("calibration samples n", f"{found['n']:,}"),
+        ("threshold", f"{found['threshold']:.6f}"),
+        ("average timesteps on them", f"{found['average_timesteps']:.3f}"),
+        ("risk on them", f"{found['empirical_risk']:.5f}"),
+        ("p-value", f"{found['p_value']:.3g}"),
+        ("certified", "yes" if found["certified"] else "no: all T run"),
+        (f"risk on the {result['split']} split", f"{found['reported_risk']:.5f}"),
+    ]
 
 
 def _timestep_rows(result: dict[str, Any]) -> list[tuple[int, float, float]]:
@@ -396,6 +420,7 @@ def _page(result: dict[str, Any], curve: str, exits: str) -> str:
 <p>{escape(ORACLE_DEFINITION)}</p>
 <p class="muted">Both after {escape(SOURCE)}.</p></section>
 </div>
+{_guarantee_table(result)}
 {_sweep_table(result)}
 <h2>Where these figures come from</h2>
 {_facts_table(result)}
@@ -442,6 +467,17 @@ def _timestep_table(result: dict[str, Any]) -> str:
 {rows}
 </tbody>
 </table>"""
+
+
+def _guarantee_table(result: dict[str, Any]) -> str:
+    """What `--risk` certified; nothing without it."""
+    if not result["guarantee"]:
+        return ""
+    rows = "\n".join(
+        f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>'
+        for name, value in _guarantee_rows(result)
+    )
+    return f'<h2>Guarantee</h2>\n<table class="facts">\n<tbody>\n{rows}\n</tbody>\n</table>'
 
 
 def _sweep_table(result: dict[str, Any]) -> str:

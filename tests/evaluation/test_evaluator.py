@@ -230,6 +230,22 @@ def test_a_risk_is_guaranteed_on_the_validation_split(chosen, cached):
     assert "accuracy risk at most eps = 0.1 with probability 0.9" in rule
 
 
+@pytest.mark.parametrize("loss", ["accuracy", "disagreement"])
+def test_the_risk_on_the_reported_split_is_measured(evaluated, cached, loss):
+    result = evaluated(choice=Choice(risk=0.1, loss=loss), split="test")
+    scores, correct = cached["test"]
+    threshold = np.float32(result["guarantee"]["threshold"])
+    _accuracy, times = at_exit(scores["confidence"], correct, threshold)
+    risk = result["guarantee"]["reported_risk"]
+    if loss == "accuracy":
+        lost = correct[:, -1] & ~correct[np.arange(360), times - 1]
+        assert risk == pytest.approx(lost.mean())
+    else:  # at least all whose answer is right at one of the two and wrong at the other
+        assert risk >= (correct[:, -1] != correct[np.arange(360), times - 1]).mean()
+    assert 0 < risk < 0.3
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
 def test_a_given_threshold_is_used_as_it_is(evaluated, cached):
     scores, correct = cached["test"]
     result = evaluated(choice=Choice(threshold=0.4))

@@ -34,6 +34,7 @@ def made_up(**changes):
             }
             for threshold, share in zip(thresholds, effort, strict=True)
         ],
+        "guarantee": None,
         "aet": 1.3358,
         "oracle_aet": 1.1519,
         "num_samples": 10000,
@@ -84,7 +85,26 @@ def made_up_single(**changes):
     )
 
 
-ALL = pytest.mark.parametrize("result", [made_up(), made_up_full(), made_up_single()])
+def made_up_guarantee():
+    return made_up(
+        guarantee={
+            "threshold": 0.6291234567,
+            "certified": True,
+            "loss": "disagreement",
+            "eps": 0.0173,
+            "delta": 0.0951,
+            "n": 5123,
+            "empirical_risk": 0.01234,
+            "p_value": 0.0667,
+            "average_timesteps": 1.1888,
+            "reported_risk": 0.01432,
+        }
+    )
+
+
+ALL = pytest.mark.parametrize(
+    "result", [made_up(), made_up_full(), made_up_single(), made_up_guarantee()]
+)
 
 
 class Page(HTMLParser):
@@ -168,6 +188,25 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch
         write_report(made_up(accuracy=0.5), tmp_path)
     assert (tmp_path / "result.json").read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_guarantee_is_shown_whole_on_the_console_and_on_the_page():
+    result = made_up_guarantee()
+    rows = [
+        "largest risk eps 0.0173",
+        "delta 0.0951",
+        "calibration samples n 5,123",
+        "threshold 0.629123",
+        "average timesteps on them 1.189",
+        "risk on them 0.01234",
+        "certified yes",
+        "risk on the test split 0.01432",
+    ]
+    for text in (printed(result), page_of(result).text):
+        assert all(row in " ".join(text.split()) for row in rows)
+    result["guarantee"]["certified"] = False
+    assert "certified no: all T run" in " ".join(printed(result).split())
+    assert "guarantee" not in (printed(made_up()) + page_of(made_up()).text).lower()
 
 
 @ALL
