@@ -10,6 +10,7 @@ from seenn_jax.models import DTYPES, MODELS
 from seenn_jax.neurons import SURROGATES
 
 SCHEDULES = ("cosine", "onecycle")
+ACTIVATIONS = ("lif", "qcfs", "relu")
 
 
 def default_config() -> ConfigDict:
@@ -39,7 +40,11 @@ def default_config() -> ConfigDict:
     config.model.surrogate = "dspike"
     config.model.dtype = "float32"  # of activations; parameters stay float32
 
-    config.timesteps = 4
+    # "lif" trains a spiking network. The others train an ordinary one, at one timestep, which
+    # evaluate.py converts: "qcfs" quantised activations of learnt thresholds, "relu" its baseline.
+    config.activation = "lif"
+    config.quantization_levels = 8  # L of "qcfs"
+    config.timesteps = 4  # T; of a converted network, what it is evaluated with
     config.epochs = 30
     # Of these, the first so many run one timestep only (time inheritance training, Deng et al.,
     # ICLR 2022, section 4.3): a good start for T timesteps at 1/T of the cost.
@@ -63,13 +68,31 @@ def default_config() -> ConfigDict:
     return config
 
 
+def is_ann(config: ConfigDict) -> bool:
+    """Whether the config trains an ordinary network, to be converted."""
+    return config.activation != "lif"
+
+
+def training_timesteps(config: ConfigDict) -> int:
+    """Timesteps that the trained network runs: T, or 1 of an ordinary one."""
+    return 1 if is_ann(config) else config.timesteps
+
+
 def check_config(config: ConfigDict) -> None:
     """Raise a UserError for the first setting that can't be, without looking at the data."""
     check_choice("config.model.name", config.model.name, MODELS)
     check_choice("config.model.dtype", config.model.dtype, DTYPES)
     check_choice("config.model.surrogate", config.model.surrogate, SURROGATES)
+    check_choice("config.activation", config.activation, ACTIVATIONS)
     check_choice("config.loss", config.loss, LOSSES)
     check_choice("config.optimizer.schedule", config.optimizer.schedule, SCHEDULES)
+
+    if is_ann(config) and config.loss != "mean_ce":
+        raise UserError(
+            f"config.loss is {config.loss!r}, a loss over timesteps, and config.activation="
+            f"{config.activation} trains an ordinary network, with 'mean_ce': set "
+            "--config.loss=mean_ce"
+        )
 
     def check(key, allowed, good):
         value = config
@@ -81,6 +104,7 @@ def check_config(config: ConfigDict) -> None:
     check("seed", "from 0 to 2^32 - 1", lambda v: 0 <= v < 2**32)
     for key in ("timesteps", "epochs", "batch_size", "validate_every", "data.validation"):
         check(key, "at least 1", lambda v: v >= 1)
+    check("quantization_levels", "at least 1", lambda v: v >= 1)
     check("model.width", "at least 1", lambda v: v >= 1)
     check("model.tau", "above 0 and at most 1", lambda v: 0 < v <= 1)
     check("model.threshold", "above 0", lambda v: v > 0)

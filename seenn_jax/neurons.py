@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, Num
 
@@ -75,6 +76,23 @@ def lif_step(
     return v * (1 - s), s
 
 
+def if_step(
+    v: Float[Array, "..."], current: Float[Array, "..."], *, threshold: Float[Array, ""] | float
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """One tick of an integrate-and-fire neuron with soft reset (Bu et al., ICLR 2022, eq. 2-4).
+
+    v = v + current; s = H(v - threshold); v = v - threshold s. It fires at v >= threshold, as all
+    neurons here do: then T = L ticks of one current, from threshold / 2, fire as often as QCFS
+    rounds to, halfway between two levels too. (SEENN's code has >, which rounds those down.)
+
+    Returns:
+      (membrane after the reset, output threshold s)
+    """
+    v = v + current
+    output = threshold * (v >= threshold).astype(v.dtype)
+    return v - output, output
+
+
 def fold(
     step: Callable[[Array, Array], tuple[Array, Array]],
     currents: Float[Array, "B T *features"],
@@ -86,7 +104,7 @@ def fold(
       (spikes of every tick, membranes after the last one).
     """
     if v0 is None:
-        v0 = jnp.zeros_like(currents[:, 0])
+        v0 = jnp.zeros((currents.shape[0], *currents.shape[2:]), currents.dtype)
     timesteps = currents.shape[1]
     unroll = timesteps if timesteps <= MAX_UNROLL else 1
     v, spikes = lax.scan(step, v0, jnp.moveaxis(currents, 1, 0), unroll=unroll)
@@ -134,3 +152,38 @@ class LIF:
                 currents, cpu=lambda x: x, default=lax.optimization_barrier
             )
         return fold(step, currents, v0)
+
+
+class IF(nnx.Module):
+    """A layer of IF neurons: `neuron(currents, v0=None) -> (threshold * spikes, v)`; see `if_step`.
+
+    Membranes at rest are threshold / 2, and float32 at least: the soft reset keeps what is left
+    of a membrane for ever, and in bfloat16 that is mostly rounding errors after a few ticks.
+
+    Args:
+      threshold: above 0, lambda of the activation that the layer stands for.
+    """
+
+    def __init__(self, threshold: Float[Array, ""] | float):
+        self.threshold = nnx.Param(jnp.asarray(threshold))
+
+    def __call__(self, currents, v0=None):
+        """Return (outputs, membranes) of all ticks of `currents`."""
+        dtype = jnp.promote_types(currents.dtype, jnp.float32)
+        threshold = self.threshold[...].astype(dtype)
+        if v0 is None:
+            v0 = jnp.full((currents.shape[0], *currents.shape[2:]), threshold / 2, dtype)
+
+        def step(v, current):
+            v, outputs = if_step(v, current, threshold=threshold)
+            return v, outputs.astype(currents.dtype)
+
+        return fold(step, currents, v0)
+
+
+def own(neuron: Callable) -> Callable:
+    """A neuron for one layer alone: one with parameters is copied, others can be shared."""
+    if not isinstance(neuron, nnx.Module):
+        return neuron
+    graph, state = nnx.split(neuron)
+    return nnx.merge(graph, jax.tree.map(jnp.copy, state))  # two layers share no buffer

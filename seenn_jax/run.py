@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,8 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from seenn_jax import provenance
+from seenn_jax.config import default_config
+from seenn_jax.conversion import QCFS, ReLU
 from seenn_jax.data import Dataset, channel_statistics
 from seenn_jax.errors import UserError
 from seenn_jax.models import build_model
@@ -48,10 +51,18 @@ def build(config: ConfigDict, facts: DataFacts) -> nnx.Module:
         model.width,
         image_shape=facts.image_shape,
         num_classes=facts.num_classes,
-        neuron=LIF(model.tau, model.threshold, model.surrogate),
+        neuron=_neuron(config),
         dtype=model.dtype,
         seed=config.seed,
     )
+
+
+def _neuron(config: ConfigDict) -> Callable:
+    if config.activation == "qcfs":
+        return QCFS(config.quantization_levels)
+    if config.activation == "relu":
+        return ReLU()
+    return LIF(config.model.tau, config.model.threshold, config.model.surrogate)
 
 
 def claim(workdir: Path, config: ConfigDict, facts: DataFacts) -> None:
@@ -66,7 +77,7 @@ def claim(workdir: Path, config: ConfigDict, facts: DataFacts) -> None:
     path = workdir / FILE
     if path.is_file() and any(p.name.isdigit() for p in (workdir / CHECKPOINTS).glob("*")):
         content = _read(path)
-        old, new = _flat(content["config"]), _flat(config.to_dict())
+        old, new = _flat(_config(content).to_dict()), _flat(config.to_dict())
         differing = sorted(k for k in old | new if old.get(k) != new.get(k))
         if differing:
             changes = ", ".join(
@@ -114,7 +125,7 @@ def load(workdir: Path) -> tuple[ConfigDict, DataFacts]:
             "train one with python train.py --config=configs/digits.py"
         )
     content = _read(path)
-    return ConfigDict(content["config"]), _facts(content)
+    return _config(content), _facts(content)
 
 
 def newest(folder: Path) -> Path:
@@ -149,6 +160,14 @@ def _read(path: Path) -> dict:
             f"{path} lacks the config or data of a run: restore it, or give another --workdir"
         )
     return content
+
+
+def _config(content: dict) -> ConfigDict:
+    """The config of a run; what settings it is older than have their defaults."""
+    config = default_config()
+    with config.unlocked():
+        config.update(content["config"])
+    return config
 
 
 def _facts(content: dict) -> DataFacts:

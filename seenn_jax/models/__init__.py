@@ -17,8 +17,8 @@ from seenn_jax.neurons import LIF
 
 MODELS = {
     **{
-        name: functools.partial(resnet.SpikingResNet, blocks)
-        for name, blocks in resnet.STAGES.items()
+        name: functools.partial(resnet.SpikingResNet, blocks, **kinds)
+        for name, (blocks, kinds) in resnet.STAGES.items()
     },
     "vgg16": functools.partial(vgg.SpikingVGG, vgg.VGG16),
     "vggsnn": functools.partial(vgg.SpikingVGG, vgg.VGGSNN),
@@ -43,7 +43,8 @@ def build_model(
       width: channels of its first layer.
       image_shape: (height, width, channels) of one input.
       num_classes: number of logits, at least 2.
-      neuron: its spiking layers; LIF with METHOD's constants by default.
+      neuron: its spiking layers; LIF with METHOD's constants by default. An activation such as
+        `conversion.QCFS` makes it an ordinary network, which runs one timestep.
       dtype: of activations and membranes, one of `DTYPES` (float64 is for parity tests and needs
         `jax.enable_x64`); parameters are float32 except there.
       seed: of the initial parameters.
@@ -109,7 +110,7 @@ def run_all(
 
 def currents(
     model: nnx.Module, inputs: Float[Array, "..."], timesteps: int
-) -> Float[Array, "B T H W D"]:
+) -> Float[Array, "B T h w D"]:
     """What the first spiking layer receives at each of `timesteps` ticks."""
     still = inputs.ndim == 4
     if not still and inputs.shape[1] != timesteps:
@@ -122,12 +123,14 @@ def currents(
 
 
 def rest(model: nnx.Module, currents: Float[Array, "B T H W D"] | jax.ShapeDtypeStruct):
-    """Membranes at rest (zeros) for a batch like `currents`, as `model.integrate` carries them.
+    """Membranes at rest for a batch like `currents`, as `model.integrate` carries them.
 
     `model` is one for inference: training would update BatchNorm's statistics.
     """
-    _, membranes = jax.eval_shape(model.integrate, currents)
-    return jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), membranes)
+    graph, state = nnx.split(model)
+    # What no ticks leave behind is what the neurons start from.
+    no_ticks = jnp.zeros((currents.shape[0], 0, *currents.shape[2:]), currents.dtype)
+    return jax.jit(lambda state, x: nnx.merge(graph, state).integrate(x)[1])(state, no_ticks)
 
 
 class Network(NamedTuple):
@@ -157,7 +160,7 @@ def inference_network(
       model: a network of this package with its BatchNorm statistics.
       image_shape: (height, width, channels) of one input, as it is after normalisation.
       timesteps: T of `Network.logits`.
-      int8: spikes, exactly, and the weights that meet spikes, rounded per output channel, are int8;
+      int8: (of LIF neurons) spikes, exactly, and the weights that meet spikes, rounded per output channel, are int8;
         membranes and all else stay in the model's dtype.
     """
     model = _folded(model)
@@ -184,9 +187,7 @@ def inference_network(
 def _quantize(model: nnx.Module) -> None:
     for layer in model.spike_layers():
         layer.quantize()
-    for _, module in nnx.iter_graph(model):
-        if hasattr(module, "neuron"):
-            module.neuron = dataclasses.replace(module.neuron, spike_dtype="int8")
+    model.replace_neurons(lambda place, neuron: dataclasses.replace(neuron, spike_dtype="int8"))
 
 
 def _folded(model: nnx.Module) -> nnx.Module:

@@ -1,17 +1,27 @@
-"""Spiking ResNets (Zheng et al., AAAI 2021; SEENN, section 4)."""
+"""Spiking ResNets (Zheng et al., AAAI 2021; SEENN, section 4), and those of QCFS to convert."""
+
+from collections.abc import Callable
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from seenn_jax.layers import ConvBN, SpikingBlock, linear
+from seenn_jax.layers import ConvBN, SpikingBlock, average_pool, linear
+from seenn_jax.neurons import own
 
-# Blocks in each of the three stages, at 1, 2 and 4 (ResNet-19) times the width.
-STAGES = {"resnet19": (3, 3, 2), "resnet8": (1, 1, 1)}
+# Blocks in each stage, at 1, 2, 4, 8 times the width, and what differs from ResNet-19. ResNet-18
+# and -34 are of width 64, ResNet-20 of 16.
+STAGES = {
+    "resnet19": ((3, 3, 2), {}),
+    "resnet8": ((1, 1, 1), {}),
+    "resnet18": ((2, 2, 2, 2), {"pool": False}),
+    "resnet20": ((3, 3, 3), {"pool": False}),
+    "resnet34": ((3, 4, 6, 3), {"pool": False, "large_images": True}),
+}
 
 
 class SpikingResNet(nnx.Module):
-    """3x3 stem, three stages of spiking blocks with strides 1, 2, 2, global average pool, linear.
+    """3x3 stem, stages of spiking blocks with strides 1, 2, 2 ..., global average pool, linear.
 
     ResNet-19 at width 128: 12.56 M weights (12.57 M parameters with BatchNorm's), 2.285 GMAC per
     image and timestep at 32x32.
@@ -21,31 +31,57 @@ class SpikingResNet(nnx.Module):
       width: channels of the stem.
       in_channels: channels of the input.
       num_classes: number of logits.
-      neuron: `(currents, v0) -> (spikes, v)`, for example `neurons.LIF()`.
+      neuron: `(currents, v0) -> (spikes, v)`, for example `neurons.LIF()`; each layer has its own
+        copy of one with parameters.
       dtype: of activations and membranes; parameters and logits stay float32.
       rngs: for the initial parameters.
+      pool: whether shortcuts average where the size changes (ResNet-19), or take every second
+        pixel (He et al. 2016, QCFS).
+      large_images: a 7x7 stem of stride 2 and a 2x2 average pool after its neuron, as for ImageNet,
+        where the original has max pooling, which spikes can't do.
     """
 
-    def __init__(self, blocks, width, *, in_channels, num_classes, neuron, dtype, rngs):
-        self.neuron = neuron
-        self.stem = ConvBN(in_channels, width, dtype=dtype, rngs=rngs)
+    def __init__(
+        self,
+        blocks,
+        width,
+        *,
+        in_channels,
+        num_classes,
+        neuron,
+        dtype,
+        rngs,
+        pool=True,
+        large_images=False,
+    ):
+        self.neuron = own(neuron)
+        size, stride = (7, 2) if large_images else (3, 1)
+        self.stem = ConvBN(in_channels, width, size, stride, dtype=dtype, rngs=rngs)
+        self.stem_pool = 2 if large_images else 1
         stack, features = [], width
         for stage, count in enumerate(blocks):
             for index in range(count):
                 out = width * 2**stage
                 stride = 2 if stage > 0 and index == 0 else 1
-                stack.append(
-                    SpikingBlock(features, out, stride, neuron=neuron, dtype=dtype, rngs=rngs)
-                )
+                kinds = {"neuron": neuron, "dtype": dtype, "rngs": rngs, "pool": pool}
+                stack.append(SpikingBlock(features, out, stride, **kinds))
                 features = out
         self.blocks = nnx.List(stack)
         self.head = linear(features, num_classes, rngs=rngs)
 
     def spike_layers(self) -> list[ConvBN]:
         """The layers whose inputs are spikes and nothing else."""
-        return [conv for block in self.blocks for conv in (block.conv1, block.conv2)]
+        convs = [conv for block in self.blocks for conv in (block.conv1, block.conv2)]
+        return convs if self.stem_pool == 1 else convs[1:]
 
-    def encode(self, inputs: Float[Array, "B T H W C"]) -> Float[Array, "B T H W D"]:
+    def replace_neurons(self, replace: Callable[[str, Callable], Callable]) -> None:
+        """Put `replace(place, neuron)` for each neuron, in the order in which they run."""
+        self.neuron = replace("stem", self.neuron)
+        for index, block in enumerate(self.blocks):
+            block.neuron1 = replace(f"blocks.{index}.neuron1", block.neuron1)
+            block.neuron2 = replace(f"blocks.{index}.neuron2", block.neuron2)
+
+    def encode(self, inputs: Float[Array, "B T H W C"]) -> Float[Array, "B T h w D"]:
         """The currents of the first spiking layer; no state, so once a sample for still images."""
         return self.stem(inputs)
 
@@ -59,10 +95,10 @@ class SpikingResNet(nnx.Module):
         """
         stem, *rest = membranes if membranes is not None else (None,) * (1 + len(self.blocks))
         spikes, v = self.neuron(currents, stem)
-        after = [v]
+        spikes, after = average_pool(spikes, self.stem_pool), [v]
         for block, v in zip(self.blocks, rest, strict=True):
             spikes, v = block(spikes, (None, None) if v is None else v)
             after.append(v)
-        # The mean of 0/1 spikes is summed in float32.
+        # The mean of spikes is summed in float32.
         features = jnp.mean(spikes, (2, 3), dtype=jnp.promote_types(spikes.dtype, jnp.float32))
         return self.head(features), tuple(after)

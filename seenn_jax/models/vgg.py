@@ -1,10 +1,13 @@
 """Spiking VGGs: VGG-16 for images, VGGSNN for event data (Deng et al., ICLR 2022)."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from seenn_jax.layers import ConvBN, average_pool, linear
+from seenn_jax.neurons import own
 
 # Channels as multiples of the width, "P" = 2x2 average pool; (channels, stride) for a strided one.
 VGG16 = (1, 1, "P", 2, 2, "P", 4, 4, 4, "P", 8, 8, 8, "P", 8, 8, 8)
@@ -22,7 +25,6 @@ class SpikingVGG(nnx.Module):
     """
 
     def __init__(self, plan, width, *, flatten=None, in_channels, num_classes, neuron, dtype, rngs):
-        self.neuron = neuron
         self.flatten = flatten
         convs, pools, features = [], [], in_channels
         for entry in plan:
@@ -36,6 +38,7 @@ class SpikingVGG(nnx.Module):
             features = out
         self.pools = tuple(pools)
         self.convs = nnx.List(convs)
+        self.neurons = nnx.List([own(neuron) for _ in convs])
         self.head = linear(features * (flatten or 1) ** 2, num_classes, rngs=rngs)
 
     def spike_layers(self) -> list[ConvBN]:
@@ -43,6 +46,11 @@ class SpikingVGG(nnx.Module):
         return [
             conv for conv, before in zip(self.convs[1:], self.pools, strict=False) if before == 1
         ]
+
+    def replace_neurons(self, replace: Callable[[str, Callable], Callable]) -> None:
+        """Put `replace(place, neuron)` for each neuron, in the order in which they run."""
+        for index, neuron in enumerate(self.neurons):
+            self.neurons[index] = replace(f"neurons.{index}", neuron)
 
     def encode(self, inputs: Float[Array, "B T H W C"]) -> Float[Array, "B T H W D"]:
         """The currents of the first spiking layer; no state, so once a sample for still images."""
@@ -62,12 +70,12 @@ class SpikingVGG(nnx.Module):
         for index, (pool, v) in enumerate(zip(self.pools, membranes, strict=True)):
             if index > 0:
                 currents = self.convs[index](spikes)
-            spikes, v = self.neuron(currents, v)
+            spikes, v = self.neurons[index](currents, v)
             spikes = average_pool(spikes, pool)
             after.append(v)
         features = spikes.astype(jnp.promote_types(spikes.dtype, jnp.float32))
         if self.flatten is None:
             features = features.mean((2, 3))
         else:
-            features = features.reshape(*features.shape[:2], -1)
+            features = features.reshape(*features.shape[:2], self.head.in_features)
         return self.head(features), tuple(after)

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from seenn_jax import run
-from seenn_jax.config import check_config
+from seenn_jax.config import check_config, training_timesteps
 from seenn_jax.data import Split, load_dataset, normalize
 from seenn_jax.engine import full_logits
 from seenn_jax.errors import UserError
@@ -75,7 +75,7 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> None:
         console.print(
             f"Training {config.model.name} (width {config.model.width}) on {config.data.name}: "
             f"{len(dataset.train.labels):,} images, {len(dataset.validation.labels):,} held out "
-            f"for validation, {config.epochs} epochs, T = {config.timesteps}, in {workdir}."
+            f"for validation, {config.epochs} epochs, T = {training_timesteps(config)}, in {workdir}."
         )
         validate = _make_validate(graph, facts, config, dataset.validation)
         train_call = _make_train_call(
@@ -97,8 +97,8 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> None:
 
 
 def timesteps_of_epoch(config: ConfigDict, epoch: int) -> int:
-    """T, or 1 in the first `config.inherit_epochs` epochs."""
-    return 1 if epoch < config.inherit_epochs else config.timesteps
+    """T, or 1 in the first `config.inherit_epochs` epochs and of an ordinary network."""
+    return 1 if epoch < config.inherit_epochs else training_timesteps(config)
 
 
 def steps_per_call(steps_per_epoch: int, most: int) -> int:
@@ -163,12 +163,13 @@ def _make_validate(
     It is NaN where a logit is.
     """
     mean, std = facts.normalization
+    timesteps = training_timesteps(config)
     batch_size = min(512, len(split.labels))
 
     @jax.jit
     def predict(params, stats, images):
         model = nnx.merge(graph, params, stats)
-        network = inference_network(model, facts.image_shape, config.timesteps)
+        network = inference_network(model, facts.image_shape, timesteps)
 
         def logits(images):
             return network.logits(network.params, normalize(images, mean, std, config.model.dtype))
@@ -180,7 +181,7 @@ def _make_validate(
     def validate(params, stats):
         logits = np.asarray(predict(params, stats, images))
         if not np.isfinite(logits).all():
-            return np.full(config.timesteps, np.nan)
+            return np.full(timesteps, np.nan)
         predictions = np.asarray(accumulate(logits).argmax(-1))
         return np.asarray(static_accuracy(predictions == split.labels[:, None]))
 
@@ -251,10 +252,11 @@ def _loop(
         log.write(step, scalars)
         if accuracy is not None:
             checkpoints.save(manager, step, state, float(accuracy[-1]))
+            ends = {1: accuracy[0], len(accuracy): accuracy[-1]}
+            shown = ", ".join(f"{a:.2%} at t = {t}" for t, a in ends.items())
             bar.console.print(
                 f"epoch {epoch + 1:3}/{config.epochs}  loss {mean['loss']:.4f}  "
-                f"train {mean['accuracy']:.2%}  validation {accuracy[0]:.2%} at t = 1, "
-                f"{accuracy[-1]:.2%} at t = {len(accuracy)}  {rate:,.0f} images/s",
+                f"train {mean['accuracy']:.2%}  validation {shown}  {rate:,.0f} images/s",
                 highlight=False,
             )
         bar.update(task, completed=sum(work[: epoch + 1]))

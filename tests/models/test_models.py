@@ -18,7 +18,11 @@ from seenn_jax.models.resnet import SpikingResNet
 from seenn_jax.neurons import LIF
 
 ROOT = Path(__file__).parents[2]
-SHAPES = {"resnet19": (8, 8, 3), "resnet8": (8, 8, 3), "vgg16": (16, 16, 3), "vggsnn": (16, 16, 2)}
+SHAPES = dict.fromkeys(MODELS, (8, 8, 3)) | {
+    "resnet34": (16, 16, 3),
+    "vgg16": (16, 16, 3),
+    "vggsnn": (16, 16, 2),
+}
 BATCH, TIMESTEPS, CLASSES = 2, 4, 5
 WIDTH = 6  # more than the channels that have a convolution of their own
 
@@ -211,6 +215,8 @@ def test_layers_whose_inputs_are_spikes():
         *(layer for block in model.blocks for layer in (block.conv1, block.conv2)),
     ]
     assert places("resnet8", resnet) == [1, 2, 3, 4, 5, 6]
+    # Nor what comes after the stem's pool.
+    assert places("resnet34", resnet) == list(range(2, 33))
 
 
 def test_integer_network():
@@ -299,6 +305,10 @@ def test_resnet19_has_the_papers_work():
         ("resnet19", 3, (30, 17, 2), 7),
         ("resnet8", 5, (5, 9, 4), 3),
         ("resnet8", 16, (28, 28, 1), 10),
+        ("resnet18", 2, (4, 4, 1), 2),
+        ("resnet20", 3, (30, 17, 2), 7),
+        ("resnet34", 2, (4, 5, 1), 2),
+        ("resnet34", 2, (75, 64, 3), 10),
         ("vgg16", 1, (16, 16, 1), 2),
         ("vgg16", 3, (31, 50, 2), 7),
         ("vggsnn", 1, (16, 16, 1), 2),
@@ -321,7 +331,8 @@ def test_any_width_size_channels_and_classes(name, width, image_shape, classes):
 def test_width_is_that_of_the_first_layer(name):
     model = nnx.eval_shape(lambda: build_model(name, 6, image_shape=(16, 16, 3), num_classes=2))
     first = model.stem if name.startswith("resnet") else model.convs[0]
-    assert first.conv.kernel.shape == (3, 3, 3, 6)
+    size = 7 if name == "resnet34" else 3
+    assert first.conv.kernel.shape == (size, size, 3, 6)
 
 
 @pytest.mark.parametrize("name", ["resnet8", "vgg16"])
@@ -350,7 +361,7 @@ def test_parameters_follow_the_seed(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "width", "changes", "message"),
     [
-        ("resnet18", 4, {}, r"model 'resnet18': .*resnet19, resnet8, vgg16, vggsnn.*did you mean"),
+        ("resnet17", 4, {}, r"model 'resnet17': .*resnet19, .*, vgg16, vggsnn.*did you mean"),
         ("resnet8", 4, {"dtype": "float16"}, r"dtype 'float16': .*bfloat16, float32, float64"),
         ("resnet8", 4, {"dtype": "float64"}, r"'float64' needs JAX_ENABLE_X64=1.*'float32'"),
         ("resnet8", 0, {}, r"width is 0: it must be at least 1; set config.model.width"),
