@@ -1,7 +1,8 @@
 """Checkpoints of the official SEENN code (PyTorch) into the networks of this package.
 
 Their names are those of Intelligent-Computing-Lab-Yale/SEENN: models/resnet.py, spike_vgg.py and
-spike_vgg_dvs.py (VGGSNNwoAP).
+spike_vgg_dvs.py (VGGSNNwoAP); and, of networks with QCFS activations, those of the QCFS authors'
+ResNets (putshua/ANN_SNN_QCFS: Models/ResNet.py).
 """
 
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from seenn_jax.conversion import QCFS, inverse_softplus
 from seenn_jax.errors import UserError
 from seenn_jax.models.resnet import SpikingResNet
 from seenn_jax.models.vgg import SpikingVGG
@@ -20,7 +22,8 @@ def load_official(model: nnx.Module, path: str | Path) -> None:
     """Replace the parameters and BatchNorm statistics of `model` by those of a file.
 
     Args:
-      model: a ResNet-19, VGG-16 or VGGSNN of `models.build_model`, of the same width and classes.
+      model: a ResNet-19, VGG-16 or VGGSNN of `models.build_model`, or a ResNet with
+        `conversion.QCFS` activations, of the same width and classes.
       path: `.pth`/`.pt` (a state dict; needs torch, opened with `weights_only=True`) or `.npz` with
         the same names.
 
@@ -73,6 +76,8 @@ def load_state_dict(model: nnx.Module, state: Mapping[str, np.ndarray]) -> None:
 def convert(model: nnx.Module, state: Mapping[str, np.ndarray]) -> dict[tuple, np.ndarray]:
     """Arrays of a PyTorch state dict (or of its gradients) by path, in the layout of `model`.
 
+    QCFS thresholds become the parameters behind them; their gradients are not converted.
+
     Paths whose name `state` lacks altogether are left out only for BatchNorm statistics, which
     have no gradient.
     """
@@ -87,7 +92,10 @@ def convert(model: nnx.Module, state: Mapping[str, np.ndarray]) -> dict[tuple, n
                 f"the checkpoint has no {name!r}, which {type(model).__name__} needs: it is of "
                 "another architecture; build the network that it was saved from"
             )
-        array = _channels_last(np.asarray(state[name]), getattr(model, "flatten", None))
+        array = np.asarray(state[name])
+        if name.endswith(".up"):
+            array = _raw_threshold(name, array)
+        array = _channels_last(array, getattr(model, "flatten", None))
         if array.shape != variable.shape:
             raise UserError(
                 f"the checkpoint's {name!r} has the shape {array.shape} (channels last) and the "
@@ -95,6 +103,15 @@ def convert(model: nnx.Module, state: Mapping[str, np.ndarray]) -> dict[tuple, n
             )
         arrays[path] = array
     return arrays
+
+
+def _raw_threshold(name: str, threshold: np.ndarray) -> np.ndarray:
+    if not np.all(threshold > 0):
+        raise UserError(
+            f"the checkpoint's {name!r} is {threshold}, and thresholds must be positive: it can't "
+            "be converted; train it again"
+        )
+    return np.asarray(inverse_softplus(jnp.asarray(threshold, float).squeeze()))
 
 
 def _channels_last(array: np.ndarray, flatten: int | None) -> np.ndarray:
@@ -109,15 +126,19 @@ def _channels_last(array: np.ndarray, flatten: int | None) -> np.ndarray:
 
 def official_names(model: nnx.Module) -> dict[tuple, str]:
     """The official code's name of every parameter and statistic, by its path in `model`."""
+    unknown = UserError(
+        f"a {type(model).__name__} such as this has no counterpart in the official code: it has "
+        "ResNet-19, VGG-16 and VGGSNN, and with QCFS activations ResNet-18, -20 and -34"
+    )
+    thresholds = {}
     if isinstance(model, SpikingVGG):
         layers, head = _vgg_layers(model)
+    elif isinstance(model, SpikingResNet) and isinstance(model.neuron, QCFS):
+        layers, thresholds, head = _qcfs_layers(model)
     elif isinstance(model, SpikingResNet):
         layers, head = _resnet_layers(model)
     else:
-        raise UserError(
-            f"a {type(model).__name__} has no counterpart in the official code: it has ResNet-19, "
-            "VGG-16 and VGGSNN"
-        )
+        raise unknown
     names = {("head", "kernel"): f"{head}.weight", ("head", "bias"): f"{head}.bias"}
     for path, (conv, norm) in layers.items():
         names |= {
@@ -128,7 +149,10 @@ def official_names(model: nnx.Module) -> dict[tuple, str]:
             (*path, "bn", "mean"): f"{norm}.running_mean",
             (*path, "bn", "var"): f"{norm}.running_var",
         }
+    names |= {(*path, "raw"): f"{layer}.up" for path, layer in thresholds.items()}
     paths = [path for path, _ in nnx.to_flat_state(nnx.state(model))]
+    if not names.keys() >= set(paths):
+        raise unknown
     return {path: names[path] for path in paths}
 
 
@@ -146,6 +170,23 @@ def _resnet_layers(model: SpikingResNet) -> tuple[dict[tuple, tuple[str, str]], 
             layers[(*path, "shortcut", "projection")] = shortcut
         index += 1
     return layers, "fc1.module"
+
+
+def _qcfs_layers(model: SpikingResNet) -> tuple[dict[tuple, tuple[str, str]], dict, str]:
+    layers, thresholds = {("stem",): ("conv1.0", "conv1.1")}, {("neuron",): "conv1.2"}
+    stage, index = 2, 0
+    for number, block in enumerate(model.blocks):
+        if number > 0 and block.shortcut is not None:
+            stage, index = stage + 1, 0
+        name, path = f"conv{stage}_x.{index}", ("blocks", number)
+        chain = f"{name}.residual_function"
+        layers[(*path, "conv1")] = (f"{chain}.0", f"{chain}.1")
+        layers[(*path, "conv2")] = (f"{chain}.3", f"{chain}.4")
+        layers[(*path, "shortcut")] = (f"{name}.shortcut.0", f"{name}.shortcut.1")
+        thresholds[(*path, "neuron1")] = f"{chain}.2"
+        thresholds[(*path, "neuron2")] = f"{name}.relu"
+        index += 1
+    return layers, thresholds, "fc"
 
 
 def _vgg_layers(model: SpikingVGG) -> tuple[dict[tuple, tuple[str, str]], str]:

@@ -1,5 +1,6 @@
 """Golden tensors of the official code, and files that are not what they should be."""
 
+import functools
 from pathlib import Path
 
 import jax
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from seenn_jax import conversion
+from seenn_jax.conversion import QCFS
 from seenn_jax.errors import UserError
 from seenn_jax.interop.official import (
     convert,
@@ -17,7 +20,8 @@ from seenn_jax.interop.official import (
     read_state_dict,
 )
 from seenn_jax.losses import tet
-from seenn_jax.models import build_model, run_all
+from seenn_jax.models import MODELS, build_model, run_all
+from seenn_jax.models.resnet import SpikingResNet
 from seenn_jax.neurons import LIF
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
@@ -78,6 +82,35 @@ def test_golden_in_float64(name):
                 assert np.abs(expected[path]).max() < 1e-12
             else:
                 assert relative_error(leaf[...], expected[path]) < 1e-5, path
+
+
+def test_golden_conversion_in_float64(monkeypatch):
+    path = GOLDEN / "reference_qcfs_resnet20_w16.npz"
+    if not path.is_file():
+        pytest.skip("golden tensors are not here")
+    with np.load(path) as arrays:
+        golden = dict(arrays)
+    state = {k.removeprefix("param/"): v for k, v in golden.items() if k.startswith("param/")}
+    # It is called ResNet-20 and has 2 blocks in its last stage, where the authors' code has 3.
+    network = functools.partial(SpikingResNet, (3, 3, 2), pool=False)
+    monkeypatch.setitem(MODELS, "golden", network)
+    with jax.enable_x64(True):
+        ann = small("golden", neuron=QCFS(8), dtype="float64")
+        load_state_dict(ann, state)
+        ann = nnx.view(ann, use_running_average=True)
+        snn = conversion.convert(ann, (32, 32, 3))
+        images = jnp.asarray(golden["input"].transpose(0, 2, 3, 1), jnp.float64)
+        thresholds = list(conversion.thresholds_of(snn).values())
+        assert thresholds[0] == pytest.approx(state["conv1.2.up"].item(), rel=1e-12)
+        assert thresholds[-1] == pytest.approx(state["conv4_x.1.relu.up"].item(), rel=1e-12)
+
+        def run(model, timesteps):
+            return jax.jit(lambda images: run_all(model, images, timesteps))(images)
+
+        assert relative_error(run(ann, 1)[:, 0], golden["ann_logits"]) < 1e-8
+        logits = run(snn, 16)
+        for t in range(16):
+            assert relative_error(logits[:, t], golden["snn_logits"][:, t]) < 1e-8, t
 
 
 def all_spikes(name, dtype, state, images, timesteps):
