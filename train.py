@@ -7,8 +7,10 @@ from ml_collections import config_flags
 from rich.console import Console
 
 from seenn_jax import cli
+from seenn_jax.config import is_policy
 from seenn_jax.errors import UserError
 from seenn_jax.training.loop import train
+from seenn_jax.training.policy import train_policy
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file of configs/.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run. Default: runs/NAME_OF_CONFIG.")
@@ -21,7 +23,8 @@ def main() -> None:
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     # Paths may hold what rich takes for markup, and lines of a log are not to be broken.
     console = Console(markup=False, soft_wrap=True)
-    train(CONFIG.value, Path(WORKDIR.value or f"runs/{name}"), console)
+    start = train_policy if is_policy(CONFIG.value) else train
+    start(CONFIG.value, Path(WORKDIR.value or f"runs/{name}"), console)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,10 @@ products, forward and backward), memory, compile time, and what it ran with.
 
 import functools
 import json
-import math
 import statistics
 import time
 
 import jax
-import jax.extend.core
 import numpy as np
 from absl import app, flags
 from flax import nnx
@@ -21,6 +19,7 @@ from flax import nnx
 from seenn_jax import provenance, run
 from seenn_jax.config import default_config
 from seenn_jax.data import Dataset, Split
+from seenn_jax.energy import macs
 from seenn_jax.models import run_all
 from seenn_jax.training.state import initial_state, make_optimizer, train_step, train_steps
 
@@ -41,22 +40,6 @@ def random_dataset(images: int, size: int) -> Dataset:
     pixels = rng.integers(0, 256, (images, size, size, 3), dtype=np.uint8)
     split = Split(pixels, rng.integers(0, 10, images, dtype=np.int32))
     return Dataset("random", split, split, split, 10)
-
-
-def matmul_flops(jaxpr) -> int:
-    """Floating-point operations of the convolutions and matrix products in a jaxpr."""
-    total = 0
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "conv_general_dilated":
-            *window, features, _ = equation.invars[1].aval.shape  # HWIO
-            total += 2 * math.prod((*equation.outvars[0].aval.shape, *window, features))
-        elif equation.primitive.name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            depth = math.prod(equation.invars[0].aval.shape[i] for i in contracted)
-            total += 2 * depth * equation.outvars[0].aval.size
-        for inner in jax.extend.core.jaxprs_in_params(equation.params):
-            total += matmul_flops(inner)
-    return total
 
 
 def measure() -> dict:
@@ -91,9 +74,8 @@ def measure() -> dict:
     compile_seconds = time.perf_counter() - started
     inputs = jax.ShapeDtypeStruct((BATCH_SIZE.value, *facts.image_shape), DTYPE.value)
     model = nnx.view(nnx.merge(graph, state.params, state.stats), use_running_average=True)
-    forward = functools.partial(run_all, model)
     # A convolution costs as much again for each of its two gradients.
-    flops = 3 * matmul_flops(jax.make_jaxpr(forward, static_argnums=1)(inputs, TIMESTEPS.value))
+    flops = 3 * 2 * macs(functools.partial(run_all, model, timesteps=TIMESTEPS.value), inputs)
 
     seconds = []
     for _ in range(1 + CALLS.value):

@@ -8,6 +8,7 @@ from seenn_jax.errors import UserError, check_choice
 from seenn_jax.losses import LOSSES
 from seenn_jax.models import DTYPES, MODELS
 from seenn_jax.neurons import SURROGATES
+from seenn_jax.policy import OBJECTIVES, check_candidates
 
 SCHEDULES = ("cosine", "onecycle")
 ACTIVATIONS = ("lif", "qcfs", "relu")
@@ -63,6 +64,19 @@ def default_config() -> ConfigDict:
     config.optimizer.weight_decay = 5e-4
     config.ema = 0.0  # decay a step of an average of the weights, which is then what is evaluated
 
+    # SEENN-II: with candidates, train.py trains a policy for the spiking network of another run.
+    config.init_from = ""  # that run; "" is the newest one that fits, beside the policy's own
+    config.joint_epochs = 0  # of config.epochs, the last so many train the network too
+    config.policy = ConfigDict()
+    config.policy.candidates = ()  # timesteps to choose from, such as (1, 2, 4)
+    config.policy.width = 16  # channels of the policy network's first stage
+    config.policy.objective = "expectation"  # exact, or "reinforce", by sampled actions
+    config.policy.beta = 1.0  # penalty of a wrong answer
+    # Augmented copies of the training images for which the network's answers are computed, once;
+    # epoch after epoch the policy sees one after the other.
+    config.policy.copies = 10
+    config.policy.joint_learning_rate = 0.01  # of the network in the joint epochs
+
     config.validate_every = 1  # epochs between validations; each one writes a checkpoint
     config.lock()
     return config
@@ -71,6 +85,11 @@ def default_config() -> ConfigDict:
 def is_ann(config: ConfigDict) -> bool:
     """Whether the config trains an ordinary network, to be converted."""
     return config.activation != "lif"
+
+
+def is_policy(config: ConfigDict) -> bool:
+    """Whether the config trains a policy (SEENN-II)."""
+    return len(config.policy.candidates) > 0
 
 
 def training_timesteps(config: ConfigDict) -> int:
@@ -120,5 +139,18 @@ def check_config(config: ConfigDict) -> None:
         check(f"augment.{key}", "at least 0", lambda v: v >= 0)
     if config.augment.mixup:
         check("augment.cutmix", "0 where config.augment.mixup is not", lambda v: v == 0)
+    if is_policy(config):
+        check_candidates(config.policy.candidates, config.timesteps)
+        check_choice("config.policy.objective", config.policy.objective, OBJECTIVES)
+        check("policy.width", "at least 1", lambda v: v >= 1)
+        check("policy.beta", "at least 0", lambda v: v >= 0)
+        check("policy.copies", "at least 1", lambda v: v >= 1)
+        check("policy.joint_learning_rate", "above 0", lambda v: v > 0)
+        check("joint_epochs", f"from 0 to config.epochs = {epochs}", lambda v: 0 <= v <= epochs)
+        if is_ann(config):
+            check("joint_epochs", "0 for a converted network", lambda v: v == 0)
+        for key in ("mixup", "cutmix"):
+            check(f"augment.{key}", "0 for a policy, whose images need one label", lambda v: v == 0)
+        check("ema", "0 for a policy, which has no average of its weights", lambda v: v == 0)
     if config.optimizer.nesterov:
         check("optimizer.momentum", "above 0 for Nesterov's momentum", lambda v: v > 0)

@@ -7,7 +7,7 @@ activation as t grows. Source: Bu et al., "Optimal ANN-SNN conversion for high-a
 ultra-low-latency spiking neural networks", ICLR 2022 (QCFS).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax

@@ -15,7 +15,7 @@ from seenn_jax.config import default_config
 from seenn_jax.conversion import QCFS, ReLU
 from seenn_jax.data import Dataset, channel_statistics
 from seenn_jax.errors import UserError
-from seenn_jax.models import build_model
+from seenn_jax.models import build_model, policy
 from seenn_jax.neurons import LIF
 
 FILE = "run.json"
@@ -57,6 +57,17 @@ def build(config: ConfigDict, facts: DataFacts) -> nnx.Module:
     )
 
 
+def build_policy(config: ConfigDict, facts: DataFacts) -> nnx.Module:
+    """The policy network of a config, with fresh parameters."""
+    return policy.build_policy(
+        config.policy.width,
+        image_shape=facts.image_shape,
+        candidates=len(config.policy.candidates),
+        dtype=config.model.dtype,
+        seed=config.seed,
+    )
+
+
 def _neuron(config: ConfigDict) -> Callable:
     if config.activation == "qcfs":
         return QCFS(config.quantization_levels)
@@ -75,7 +86,7 @@ def claim(workdir: Path, config: ConfigDict, facts: DataFacts) -> None:
       UserError: the workdir was used with another config or data; it can't be written to.
     """
     path = workdir / FILE
-    if path.is_file() and any(p.name.isdigit() for p in (workdir / CHECKPOINTS).glob("*")):
+    if path.is_file() and has_checkpoint(workdir):
         content = _read(path)
         old, new = _flat(_config(content).to_dict()), _flat(config.to_dict())
         differing = sorted(k for k in old | new if old.get(k) != new.get(k))
@@ -134,13 +145,23 @@ def newest(folder: Path) -> Path:
     Raises:
       UserError: there is none.
     """
-    runs = [path.parent for path in folder.glob(f"*/{FILE}")]
+    runs = runs_in(folder)
     if not runs:
         raise UserError(
             f"there is no run in {folder}/: train one with python train.py "
             "--config=configs/digits.py, or give its --workdir"
         )
-    return max(runs, key=_last_written)
+    return runs[-1]
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The runs in `folder`, the one that was trained last at the end."""
+    return sorted((path.parent for path in folder.glob(f"*/{FILE}")), key=_last_written)
+
+
+def has_checkpoint(workdir: Path) -> bool:
+    """Whether there is anything in the run to continue or to evaluate."""
+    return any(path.name.isdigit() for path in (workdir / CHECKPOINTS).glob("*"))
 
 
 def _last_written(run: Path) -> float:

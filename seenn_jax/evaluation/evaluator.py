@@ -8,14 +8,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from flax import nnx
-from ml_collections import ConfigDict
 
 from seenn_jax import calibration, engine, exits, provenance, run
 from seenn_jax.data import Split, load_dataset, normalize
 from seenn_jax.errors import UserError, check_choice
 from seenn_jax.models import Network, inference_network
-from seenn_jax.training import checkpoints
+from seenn_jax.training.checkpoints import load_model
 
 EXITS = (*exits.SCORES, "patience", "full")
 SPLITS = ("test", "validation", "train")
@@ -174,34 +172,6 @@ def evaluate(
             np.mean(predictions != exits.at_exit(replayed.predictions, times))
         ),
     }
-
-
-def load_model(workdir: Path, config: ConfigDict, facts: run.DataFacts) -> tuple[nnx.Module, int]:
-    """(network of the checkpoint that was best on validation, its step).
-
-    Raises:
-      UserError: there is no checkpoint, or one of another architecture.
-    """
-    missing = UserError(
-        f"{workdir} has no checkpoint yet: train it with python train.py --workdir={workdir} and "
-        "its config, or give another --workdir"
-    )
-    if not (workdir / run.CHECKPOINTS).is_dir():
-        raise missing
-    # Its structure and shapes only: drawing parameters would take longer than reading them.
-    abstract = nnx.eval_shape(lambda: run.build(config, facts))
-    graph, params, stats = nnx.split(abstract, nnx.Param, nnx.BatchStat)
-    with checkpoints.open_checkpoints(workdir, read_only=True) as manager:
-        if not checkpoints.whole_steps(manager):
-            raise missing
-        step = checkpoints.best_step(manager)
-        if config.ema:
-            template = {"average": (params, stats)}
-        else:
-            template = {"params": params, "stats": stats}
-        state = checkpoints.restore(manager, step, template)
-    params, stats = state["average"] if config.ema else (state["params"], state["stats"])
-    return nnx.merge(graph, params, stats), step
 
 
 class _Replay(NamedTuple):

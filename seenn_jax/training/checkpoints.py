@@ -12,8 +12,11 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from flax import nnx
+from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers
 
+from seenn_jax import run
 from seenn_jax.errors import UserError
 from seenn_jax.run import CHECKPOINTS
 
@@ -21,20 +24,20 @@ from seenn_jax.run import CHECKPOINTS
 def open_checkpoints(workdir: Path, *, read_only: bool = False) -> ocp.CheckpointManager:
     """The checkpoints of a run; close it (or use `with`) to wait for what is being written."""
 
-    def accuracy(metrics):
-        return metrics["accuracy"]
+    def score(metrics):
+        return metrics["score"]
 
     policy = checkpoint_managers.AnyPreservationPolicy(
         [
             checkpoint_managers.LatestN(1),
             checkpoint_managers.BestN(
-                get_metric_fn=accuracy, n=1, keep_checkpoints_without_metrics=False
+                get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False
             ),
         ]
     )
     with _no_warnings():
         options = ocp.CheckpointManagerOptions(
-            best_fn=accuracy, preservation_policy=policy, read_only=read_only
+            best_fn=score, preservation_policy=policy, read_only=read_only
         )
         return ocp.CheckpointManager(
             Path(workdir, CHECKPOINTS).resolve(),
@@ -43,12 +46,12 @@ def open_checkpoints(workdir: Path, *, read_only: bool = False) -> ocp.Checkpoin
         )
 
 
-def save(manager: ocp.CheckpointManager, step: int, state: Any, accuracy: float) -> None:
-    """Begin to write `state`; `accuracy` on validation decides which checkpoint is the best."""
+def save(manager: ocp.CheckpointManager, step: int, state: Any, score: float) -> None:
+    """Begin to write `state`; `score` on validation decides which checkpoint is the best."""
     manager.save(
         step,
         args=ocp.args.StandardSave(_named(state)),
-        metrics={"accuracy": accuracy},
+        metrics={"score": score},
     )
 
 
@@ -61,8 +64,8 @@ def whole_steps(manager: ocp.CheckpointManager) -> list[int]:
 
 
 def best_step(manager: ocp.CheckpointManager) -> int:
-    """Step of the checkpoint with the best validation accuracy; of several, the latest."""
-    return max(whole_steps(manager), key=lambda s: (manager.metrics(s)["accuracy"], s))
+    """Step of the checkpoint with the best validation score; of several, the latest."""
+    return max(whole_steps(manager), key=lambda s: (manager.metrics(s)["score"], s))
 
 
 def restore(manager: ocp.CheckpointManager, step: int, template: Any) -> Any:
@@ -90,6 +93,34 @@ def restore(manager: ocp.CheckpointManager, step: int, template: Any) -> Any:
     }
     arrays = manager.restore(step, args=ocp.args.StandardRestore(abstract))
     return jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in wanted])
+
+
+def load_model(workdir: Path, config: ConfigDict, facts: run.DataFacts) -> tuple[nnx.Module, int]:
+    """(network of the checkpoint that was best on validation, its step).
+
+    Raises:
+      UserError: there is no checkpoint, or one of another architecture.
+    """
+    missing = UserError(
+        f"{workdir} has no checkpoint yet: train it with python train.py --workdir={workdir} and "
+        "its config, or give another --workdir"
+    )
+    if not (workdir / run.CHECKPOINTS).is_dir():
+        raise missing
+    # Its structure and shapes only: drawing parameters would take longer than reading them.
+    abstract = nnx.eval_shape(lambda: run.build(config, facts))
+    graph, params, stats = nnx.split(abstract, nnx.Param, nnx.BatchStat)
+    with open_checkpoints(workdir, read_only=True) as manager:
+        if not whole_steps(manager):
+            raise missing
+        step = best_step(manager)
+        if config.ema:
+            template = {"average": (params, stats)}
+        else:
+            template = {"params": params, "stats": stats}
+        state = restore(manager, step, template)
+    params, stats = state["average"] if config.ema else (state["params"], state["stats"])
+    return nnx.merge(graph, params, stats), step
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,7 +16,7 @@ from rich.console import Console
 
 from seenn_jax import run
 from seenn_jax.config import check_config, training_timesteps
-from seenn_jax.data import Split, load_dataset, normalize
+from seenn_jax.data import Dataset, Split, load_dataset, normalize
 from seenn_jax.engine import full_logits
 from seenn_jax.errors import UserError
 from seenn_jax.exits import accumulate, static_accuracy
@@ -38,6 +38,33 @@ STEPS_PER_CALL = {"cpu": 1}
 DEFAULT_STEPS_PER_CALL = 50
 
 
+class Validation(NamedTuple):
+    """What a validation found."""
+
+    score: float  # the best checkpoint has the largest; NaN where a logit is
+    scalars: dict[str, float]
+    text: str
+
+
+class Task(NamedTuple):
+    """What `run_task` trains.
+
+    Attributes:
+      train: `(state, epoch) -> (state, metrics, number of steps taken)`; metrics are means over
+        these steps, among them loss, accuracy and gradient_norm.
+      validate: `state -> Validation`.
+      learning_rate: by step.
+      scalars: `epoch -> scalars` to log with it.
+      work: of each epoch, in images times timesteps, for the progress bar.
+    """
+
+    train: Callable[[Any, int], tuple[Any, dict, int]]
+    validate: Callable[[Any], Validation]
+    learning_rate: optax.Schedule
+    scalars: Callable[[int], dict[str, float]]
+    work: list[int]
+
+
 def train(config: ConfigDict, workdir: Path, console: Console) -> None:
     """Train the network of `config` in `workdir`, from its latest checkpoint if it has one.
 
@@ -46,7 +73,53 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> None:
         checkpoint of another architecture, a loss that is not finite.
     """
     check_config(config)
-    started = time.perf_counter()
+    dataset = open_data(config)
+    facts = run.DataFacts.of(dataset)
+    model = run.build(config, facts)
+    run.claim(workdir, config, facts)
+    optimizer = make_optimizer(config, total_steps(config, dataset))
+    graph, state = initial_state(model, optimizer, config.ema)
+
+    def make_task(state: TrainState) -> Task:
+        step_function = functools.partial(
+            train_step,
+            graph=graph,
+            optimizer=optimizer,
+            config=config,
+            normalization=facts.normalization,
+            num_classes=facts.num_classes,
+        )
+        compiled = compiled_steps(state, dataset.train, config, console)
+        epochs = [timesteps_of_epoch(config, epoch) for epoch in range(config.epochs)]
+
+        @functools.cache
+        def steps(timesteps):
+            step = functools.partial(step_function, timesteps=timesteps)
+            return compiled(step, f"{timesteps} timestep(s)")
+
+        images = len(dataset.train.labels) // config.batch_size * config.batch_size
+        return Task(
+            train=lambda state, epoch: steps(epochs[epoch])(state),
+            validate=_make_validate(graph, facts, config, dataset.validation),
+            learning_rate=learning_rate(config, total_steps(config, dataset)),
+            scalars=lambda epoch: {"train/timesteps": epochs[epoch]},
+            work=[images * timesteps for timesteps in epochs],
+        )
+
+    what = (
+        f"{config.model.name} (width {config.model.width}) on {config.data.name}: "
+        f"{len(dataset.train.labels):,} images, {len(dataset.validation.labels):,} held out "
+        f"for validation, {config.epochs} epochs, T = {training_timesteps(config)}"
+    )
+    run_task(config, workdir, console, what, dataset, state, make_task)
+
+
+def open_data(config: ConfigDict) -> Dataset:
+    """The data of a config.
+
+    Raises:
+      UserError: they are not there, or are fewer than a batch.
+    """
     dataset = load_dataset(
         config.data.name, data_dir=config.data.dir or None, validation=config.data.validation
     )
@@ -55,43 +128,47 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> None:
             f"config.batch_size is {config.batch_size} and {config.data.name} has only "
             f"{len(dataset.train.labels)} training images: set --config.batch_size to at most that"
         )
-    facts = run.DataFacts.of(dataset)
-    model = run.build(config, facts)
-    run.claim(workdir, config, facts)
+    return dataset
 
-    steps_per_epoch = len(dataset.train.labels) // config.batch_size
-    total_steps = steps_per_epoch * config.epochs
-    optimizer = make_optimizer(config, total_steps)
-    graph, state = initial_state(model, optimizer, config.ema)
+
+def total_steps(config: ConfigDict, dataset: Dataset) -> int:
+    """Steps of all epochs."""
+    return len(dataset.train.labels) // config.batch_size * config.epochs
+
+
+def run_task(
+    config: ConfigDict,
+    workdir: Path,
+    console: Console,
+    what: str,
+    dataset: Dataset,
+    state: Any,
+    make_task: Callable[[Any], Task],
+) -> None:
+    """Run the epochs of a task in `workdir`, from its latest checkpoint if it has one.
+
+    Args:
+      config, workdir, console: as for `train`.
+      what: is trained, in words.
+      dataset: that of `open_data`.
+      state: the initial one, which has a `step`.
+      make_task: called with the state to start from, if there is anything to do.
+    """
+    started = time.perf_counter()
+    steps_per_epoch = total_steps(config, dataset) // config.epochs
     with checkpoints.open_checkpoints(workdir) as manager:
         latest = max(checkpoints.whole_steps(manager), default=None)
-        if latest is not None and latest >= total_steps:
+        if latest is not None and latest >= total_steps(config, dataset):
             console.print(f"{workdir} is trained: all {config.epochs} epochs are done.")
             return
         if latest is not None:
             state = checkpoints.restore(manager, latest, state)
             console.print(f"Continuing {workdir} after epoch {latest // steps_per_epoch}.")
         step = int(state.step)
-        console.print(
-            f"Training {config.model.name} (width {config.model.width}) on {config.data.name}: "
-            f"{len(dataset.train.labels):,} images, {len(dataset.validation.labels):,} held out "
-            f"for validation, {config.epochs} epochs, T = {training_timesteps(config)}, in {workdir}."
-        )
-        validate = _make_validate(graph, facts, config, dataset.validation)
-        train_call = _make_train_call(
-            graph, state, optimizer, facts, config, dataset.train, console
-        )
+        console.print(f"Training {what}, in {workdir}.")
+        task = make_task(state)
         with ScalarLog(workdir, step) as log, progress_bar(console) as bar:
-            _loop(
-                state,
-                config,
-                steps_per_epoch=steps_per_epoch,
-                train_call=train_call,
-                validate=validate,
-                manager=manager,
-                log=log,
-                bar=bar,
-            )
+            _loop(state, config, task, steps_per_epoch, manager, log, bar)
     minutes, seconds = divmod(round(time.perf_counter() - started), 60)
     console.print(f"Trained in {minutes} min {seconds} s; the run is in {workdir}.")
 
@@ -106,32 +183,16 @@ def steps_per_call(steps_per_epoch: int, most: int) -> int:
     return max(n for n in range(1, most + 1) if steps_per_epoch % n == 0)
 
 
-def _make_train_call(
-    graph: nnx.GraphDef,
-    state: TrainState,
-    optimizer: optax.GradientTransformation,
-    facts: run.DataFacts,
-    config: ConfigDict,
-    split: Split,
-    console: Console,
-) -> Callable[[TrainState, int], tuple[TrainState, dict, int]]:
-    """`(state, timesteps) -> (state, metrics, number of steps taken)`; compiles as is needed."""
-    images, labels = jax.device_put((split.images, split.labels))
+def compiled_steps(
+    state: Any, data: Any, config: ConfigDict, console: Console
+) -> Callable[[Callable, str], Callable[[Any], tuple[Any, dict, int]]]:
+    """`(step function of a batch of data, its name) -> call`, with `call(state)` as in `Task`."""
+    data = jax.device_put(tuple(data))
     state = jax.eval_shape(lambda: state)  # its buffers will be donated
     most = STEPS_PER_CALL.get(jax.default_backend(), DEFAULT_STEPS_PER_CALL)
-    steps = steps_per_call(len(labels) // config.batch_size, most)
+    steps = steps_per_call(len(data[0]) // config.batch_size, most)
 
-    @functools.cache
-    def compiled(timesteps: int):
-        step_function = functools.partial(
-            train_step,
-            graph=graph,
-            optimizer=optimizer,
-            config=config,
-            normalization=facts.normalization,
-            num_classes=facts.num_classes,
-            timesteps=timesteps,
-        )
+    def compiled(step_function, name):
         call = functools.partial(
             train_steps,
             steps=steps,
@@ -140,28 +201,21 @@ def _make_train_call(
             step_function=step_function,
         )
         console.print(
-            f"Compiling the training step for {timesteps} timestep(s); this takes up to two "
+            f"Compiling the training step for {name}; this takes up to two "
             "minutes the first time and seconds from the cache afterwards."
         )
         started = time.perf_counter()
-        program = jax.jit(call, donate_argnums=0).lower(state, images, labels).compile()
+        program = jax.jit(call, donate_argnums=0).lower(state, *data).compile()
         console.print(f"Compiled in {time.perf_counter() - started:.0f} s.")
-        return program
+        return lambda state: (*program(state, *data), steps)
 
-    def train_call(state, timesteps):
-        state, metrics = compiled(timesteps)(state, images, labels)
-        return state, metrics, steps
-
-    return train_call
+    return compiled
 
 
 def _make_validate(
     graph: nnx.GraphDef, facts: run.DataFacts, config: ConfigDict, split: Split
-) -> Callable[[Any, Any], np.ndarray]:
-    """`(params, stats) -> accuracy on the validation split at each t` of the summed logits.
-
-    It is NaN where a logit is.
-    """
+) -> Callable[[TrainState], Validation]:
+    """The accuracy on the validation split at each t, of the summed logits."""
     mean, std = facts.normalization
     timesteps = training_timesteps(config)
     batch_size = min(512, len(split.labels))
@@ -178,40 +232,34 @@ def _make_validate(
 
     images = jax.device_put(split.images)
 
-    def validate(params, stats):
-        logits = np.asarray(predict(params, stats, images))
+    def validate(state):
+        logits = np.asarray(predict(*evaluated(state), images))
         if not np.isfinite(logits).all():
-            return np.full(timesteps, np.nan)
+            return Validation(math.nan, {}, "")
         predictions = np.asarray(accumulate(logits).argmax(-1))
-        return np.asarray(static_accuracy(predictions == split.labels[:, None]))
+        accuracy = np.asarray(static_accuracy(predictions == split.labels[:, None])).tolist()
+        ends = {1: accuracy[0], timesteps: accuracy[-1]}
+        scalars = {f"validation/accuracy_{t}": a for t, a in enumerate(accuracy, start=1)}
+        text = ", ".join(f"{a:.2%} at t = {t}" for t, a in ends.items())
+        return Validation(accuracy[-1], scalars, text)
 
     return validate
 
 
 def _loop(
-    state: TrainState,
-    config: ConfigDict,
-    *,
-    steps_per_epoch: int,
-    train_call,
-    validate,
-    manager,
-    log: ScalarLog,
-    bar,
+    state: Any, config: ConfigDict, task: Task, steps_per_epoch: int, manager, log: ScalarLog, bar
 ) -> None:
-    schedule = learning_rate(config, steps_per_epoch * config.epochs)
     images_per_epoch = steps_per_epoch * config.batch_size
-    work = [images_per_epoch * timesteps_of_epoch(config, e) for e in range(config.epochs)]
+    work = task.work
     step = int(state.step)
     start = step // steps_per_epoch
-    task = bar.add_task("", total=sum(work), completed=sum(work[:start]), status="")
+    shown = bar.add_task("", total=sum(work), completed=sum(work[:start]), status="")
 
     for epoch in range(start, config.epochs):
-        timesteps = timesteps_of_epoch(config, epoch)
         started, timed, metrics, pending = time.perf_counter(), 0, [], None
         end = (epoch + 1) * steps_per_epoch
         while step < end:
-            state, measured, taken = train_call(state, timesteps)
+            state, measured, taken = task.train(state, epoch)
             step += taken
             # Read the metrics of one call behind, so that the device never waits for the host.
             if pending is not None:
@@ -223,9 +271,9 @@ def _loop(
                     started, timed = time.perf_counter(), done
                 last = metrics[-1]
                 bar.update(
-                    task,
+                    shown,
                     description=f"epoch {epoch + 1}/{config.epochs}",
-                    completed=sum(work[:epoch]) + done * timesteps,
+                    completed=sum(work[:epoch]) + work[epoch] * done / images_per_epoch,
                     status=f"loss {last['loss']:.3f}  accuracy {last['accuracy']:.1%}  "
                     f"{rate:,.0f} images/s",
                 )
@@ -234,32 +282,28 @@ def _loop(
         rate = (images_per_epoch - timed) / (time.perf_counter() - started)
         mean = {name: float(np.mean([m[name] for m in metrics])) for name in metrics[0]}
         scalars = {f"train/{name}": value for name, value in mean.items()}
+        scalars |= task.scalars(epoch)
         scalars |= {
             "epoch": epoch + 1,
-            "train/timesteps": timesteps,
-            "train/learning_rate": float(schedule(step - 1)),
+            "train/learning_rate": float(task.learning_rate(step - 1)),
             "train/images_per_second": rate,
         }
-        accuracy = None
+        found = None
         if (epoch + 1) % config.validate_every == 0 or epoch + 1 == config.epochs:
-            accuracy = validate(*evaluated(state))
-            _check_finite("a logit on the validation split", float(accuracy[-1]), config, step)
-            scalars |= {
-                f"validation/accuracy_{t}": float(a) for t, a in enumerate(accuracy, start=1)
-            }
+            found = task.validate(state)
+            _check_finite("a logit on the validation split", found.score, config, step)
+            scalars |= found.scalars
         # Before the checkpoint: a resumed run drops what was logged after its checkpoint, and what
         # a killed one has not logged before it never comes again.
         log.write(step, scalars)
-        if accuracy is not None:
-            checkpoints.save(manager, step, state, float(accuracy[-1]))
-            ends = {1: accuracy[0], len(accuracy): accuracy[-1]}
-            shown = ", ".join(f"{a:.2%} at t = {t}" for t, a in ends.items())
+        if found is not None:
+            checkpoints.save(manager, step, state, found.score)
             bar.console.print(
                 f"epoch {epoch + 1:3}/{config.epochs}  loss {mean['loss']:.4f}  "
-                f"train {mean['accuracy']:.2%}  validation {shown}  {rate:,.0f} images/s",
+                f"train {mean['accuracy']:.2%}  validation {found.text}  {rate:,.0f} images/s",
                 highlight=False,
             )
-        bar.update(task, completed=sum(work[: epoch + 1]))
+        bar.update(shown, completed=sum(work[: epoch + 1]))
 
 
 def _read_metrics(metrics: dict, config: ConfigDict, step: int) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """What training carries from step to step, and the step itself: pure functions of pytrees."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, Shaped, UInt8
 from ml_collections import ConfigDict
 
 from seenn_jax.data.augment import augment, cutmix, mixup, normalize
@@ -38,6 +39,11 @@ def learning_rate(config: ConfigDict, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformation:
+    """`sgd` with the learning rate of the config."""
+    return sgd(config, learning_rate(config, steps))
+
+
+def sgd(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
     """SGD with momentum; weight decay, in the gradient as in PyTorch, on kernels only."""
 
     def kernels(params):
@@ -47,9 +53,7 @@ def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformati
 
     return optax.chain(
         optax.add_decayed_weights(config.optimizer.weight_decay, kernels),
-        optax.sgd(
-            learning_rate(config, steps), config.optimizer.momentum, config.optimizer.nesterov
-        ),
+        optax.sgd(schedule, config.optimizer.momentum, config.optimizer.nesterov),
     )
 
 
@@ -144,30 +148,33 @@ def augmented(
 def train_steps(
     state: TrainState,
     images: UInt8[Array, "N H W C"],
-    labels: Int[Array, "N"],
-    *,
+    *targets: Shaped[Array, "N ..."],
     steps: int,
     batch_size: int,
     seed: int,
-    step_function,
+    step_function: Callable[..., tuple[Any, dict]],
 ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
     """`steps` steps in one scan over data on the device; they must lie within one epoch.
 
     Every epoch is a permutation of its own of the N samples; what does not fill a batch is left
     out of that epoch.
 
+    Args:
+      targets: what `step_function(state, images, *targets)` is shown of each sample of a batch
+        besides its image, such as its label.
+
     Returns:
       (next state, mean of each metric)
     """
-    steps_per_epoch = len(labels) // batch_size
+    steps_per_epoch = len(images) // batch_size
     epoch, position = state.step // steps_per_epoch, state.step % steps_per_epoch
     # Split off once more, so that no order shares its key with an augmentation.
     key = jax.random.fold_in(jax.random.split(jax.random.key(seed))[0], epoch)
-    order = jax.random.permutation(key, len(labels))
+    order = jax.random.permutation(key, len(images))
     chosen = jax.lax.dynamic_slice_in_dim(order, position * batch_size, steps * batch_size)
 
     def body(state, batch):
-        return step_function(state, images[batch], labels[batch])
+        return step_function(state, *(x[batch] for x in (images, *targets)))
 
     state, metrics = jax.lax.scan(body, state, chosen.reshape(steps, batch_size))
     return state, jax.tree.map(jnp.mean, metrics)

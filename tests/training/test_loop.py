@@ -116,7 +116,7 @@ def test_the_best_and_the_latest_checkpoint_are_there(trained):
     with checkpoints.open_checkpoints(trained, read_only=True) as manager:
         assert set(manager.all_steps()) == {best, 6 * EPOCH}
         assert checkpoints.best_step(manager) == best
-        assert manager.metrics(best)["accuracy"] == pytest.approx(accuracy[best])
+        assert manager.metrics(best)["score"] == pytest.approx(accuracy[best])
 
 
 def test_a_finished_run_says_so_and_trains_no_further(

@@ -1,0 +1,436 @@
+"""Training SEENN-II: a policy network for a trained spiking network, then both together."""
+
+import functools
+import math
+import time
+from collections.abc import Callable
+from operator import getitem
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, UInt8
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from seenn_jax import run
+from seenn_jax.config import check_config, is_policy
+from seenn_jax.data import Split, augment, normalize
+from seenn_jax.engine import full_logits
+from seenn_jax.errors import UserError
+from seenn_jax.exits import accumulate, at_exit
+from seenn_jax.losses import LOSSES
+from seenn_jax.models import inference_network, run_all
+from seenn_jax.policy import OBJECTIVES, exit_times, rewards, sample_weights
+from seenn_jax.training.checkpoints import load_model
+from seenn_jax.training.loop import (
+    Task,
+    Validation,
+    compiled_steps,
+    open_data,
+    run_task,
+    total_steps,
+)
+from seenn_jax.training.state import augmented, learning_rate, make_optimizer, sgd
+
+BATCH = 512  # images in one forward pass of the network
+# What a policy's config must share with its network's.
+SHARED = (
+    "data.name",
+    "data.validation",
+    "model.name",
+    "model.width",
+    "model.tau",
+    "model.threshold",
+    "model.surrogate",
+    "activation",
+    "quantization_levels",
+    "timesteps",
+)
+
+
+class PolicyState(NamedTuple):
+    """Everything a resumed run needs; randomness is a function of the seed and `step`."""
+
+    step: Int[Array, ""]
+    params: Any  # of the spiking network ...
+    stats: Any
+    policy: tuple[Any, Any]  # ... and (params, stats) of the policy network
+    opt_state: Any  # (the policy's, the network's)
+    first_accuracy: Float[Array, ""]  # of the network before, on the training images, at t_1
+
+
+class Graphs(NamedTuple):
+    """The structures of the two networks."""
+
+    network: nnx.GraphDef
+    policy: nnx.GraphDef
+
+
+def train_policy(config: ConfigDict, workdir: Path, console: Console) -> None:
+    """Train a policy in `workdir`, from its latest checkpoint if it has one.
+
+    In the first epochs the spiking network is frozen: whether it is right at each candidate is
+    computed once, on `config.policy.copies` augmented copies of the training images, by the engine.
+    In the last `config.joint_epochs` both train on images augmented anew: the network on its own
+    loss plus the cross-entropy at the exits that the policy chooses, in expectation.
+
+    Raises:
+      UserError: as `loop.train`; `config.init_from` is no run, or one that does not fit.
+    """
+    check_config(config)
+    dataset = open_data(config)
+    facts = run.DataFacts.of(dataset)
+    with config.unlocked():
+        config.init_from = str(_source(config, workdir, facts))
+    network, _ = load_model(Path(config.init_from), *run.load(Path(config.init_from)))
+    graphs, state, optimizers = _initial(config, facts, network, total_steps(config, dataset))
+    run.claim(workdir, config, facts)
+    joint_from = config.epochs - config.joint_epochs
+    steps_per_epoch = total_steps(config, dataset) // config.epochs
+    images = steps_per_epoch * config.batch_size
+
+    def make_task(state: PolicyState) -> Task:
+        split = dataset.train
+        answers = np.zeros((len(split.labels), 1, len(config.policy.candidates)), bool)
+        first = state.first_accuracy
+        if int(state.step) < joint_from * steps_per_epoch:
+            started = time.perf_counter()
+            answers = correctness(graphs, state, config, facts, split)
+            first = np.mean(answers[..., 0], dtype=np.float32)
+            console.print(
+                f"The network is right on {first:.2%} of {config.policy.copies} augmented copies "
+                f"of the training images at t = {config.policy.candidates[0]} and on "
+                f"{answers[..., -1].mean():.2%} at t = {config.policy.candidates[-1]} "
+                f"({time.perf_counter() - started:.1f} s)."
+            )
+        index = np.arange(len(split.labels), dtype=np.int32)
+        compiled = compiled_steps(state, (*split, index, answers), config, console)
+
+        @functools.cache
+        def steps(joint):
+            step = functools.partial(
+                joint_step if joint else frozen_step,
+                graphs=graphs,
+                optimizers=optimizers,
+                config=config,
+                facts=facts,
+            )
+            if not joint:
+                step = functools.partial(step, steps_per_epoch=steps_per_epoch)
+            return compiled(step, "policy and network" if joint else "the policy")
+
+        def train(state, epoch):
+            state = state._replace(first_accuracy=jnp.asarray(first))
+            return steps(epoch >= joint_from)(state)
+
+        return Task(
+            train=train,
+            validate=_make_validate(graphs, config, facts, dataset.validation),
+            learning_rate=learning_rate(config, total_steps(config, dataset)),
+            scalars=lambda epoch: {"train/joint": int(epoch >= joint_from)},
+            work=[
+                images * (config.timesteps if e >= joint_from else 1) for e in range(config.epochs)
+            ],
+        )
+
+    what = (
+        f"a policy over t = {', '.join(map(str, config.policy.candidates))} for the network of "
+        f"{config.init_from} on {config.data.name}: {len(dataset.train.labels):,} images, "
+        f"{len(dataset.validation.labels):,} held out for validation, {config.epochs} epochs, "
+        f"the last {config.joint_epochs} of them with the network"
+    )
+    run_task(config, workdir, console, what, dataset, state, make_task)
+
+
+def _source(config: ConfigDict, workdir: Path, facts: run.DataFacts) -> Path:
+    """The run whose network the policy is for."""
+    if not config.init_from and run.has_checkpoint(workdir):
+        return Path(run.load(workdir)[0].init_from)  # that of the run that is continued
+    if not config.init_from:
+        fitting = [p for p in run.runs_in(workdir.parent) if not _misfit(p, config, facts)]
+        if not fitting:
+            raise UserError(
+                f"config.init_from is not set, and no run in {workdir.parent}/ has a network that "
+                f"fits ({config.model.name} on {config.data.name}, T = {config.timesteps}): train "
+                "one first, or set --config.init_from"
+            )
+        return fitting[-1]
+    path = Path(config.init_from)
+    misfit = _misfit(path, config, facts)
+    if misfit:
+        raise UserError(
+            f"config.init_from is {path}, which does not fit: {misfit}; give a run that does, or "
+            "change the policy's config to match"
+        )
+    return path
+
+
+def _misfit(path: Path, config: ConfigDict, facts: run.DataFacts) -> str | None:
+    """What keeps the network of a run from being used, or None."""
+    try:
+        other, seen = run.load(path)
+    except UserError as error:
+        return str(error)
+    if is_policy(other):
+        return "it is a policy's run itself"
+    if not run.has_checkpoint(path):
+        return "it has no checkpoint yet"
+    for key in SHARED:
+        theirs, ours = (functools.reduce(getitem, key.split("."), c) for c in (other, config))
+        if theirs != ours:
+            return f"its config.{key} is {theirs!r}, and the policy's is {ours!r}"
+    if seen.num_classes != facts.num_classes:
+        return f"it has {seen.num_classes} classes, and the data {facts.num_classes}"
+    return None if seen == facts else "it was trained on other images of the same name"
+
+
+def _initial(
+    config: ConfigDict, facts: run.DataFacts, network: nnx.Module, steps: int
+) -> tuple[Graphs, PolicyState, tuple]:
+    """(structures, state at step 0, (optimiser of the policy, of the network or None))."""
+    graph, params, stats = nnx.split(network, nnx.Param, nnx.BatchStat)
+    policy_graph, *policy = nnx.split(run.build_policy(config, facts), nnx.Param, nnx.BatchStat)
+    optimizers = (make_optimizer(config, steps), None)
+    if config.joint_epochs:
+        schedule = optax.cosine_decay_schedule(
+            config.policy.joint_learning_rate, steps // config.epochs * config.joint_epochs
+        )
+        optimizers = (optimizers[0], sgd(config, schedule))
+    opt_state = tuple(
+        None if optimizer is None else optimizer.init(of)
+        for optimizer, of in zip(optimizers, (policy[0], params), strict=True)
+    )
+    zero = jnp.zeros((), jnp.int32)
+    state = PolicyState(zero, params, stats, tuple(policy), opt_state, jnp.float32(0))
+    return Graphs(graph, policy_graph), state, optimizers
+
+
+def view(
+    images: UInt8[Array, "B H W C"],
+    index: Int[Array, "B"],
+    copy: Int[Array, ""],
+    config: ConfigDict,
+    facts: run.DataFacts,
+) -> Float[Array, "B H W C"]:
+    """The augmented copy number `copy` of training images number `index`: always the same."""
+    key = jax.random.fold_in(jax.random.split(jax.random.key(config.seed))[1], copy)
+    inputs = normalize(images, *facts.normalization, dtype=config.model.dtype)
+
+    def augmented_one(index, image):
+        return augment(
+            jax.random.fold_in(key, index),
+            image[None],
+            crop=config.augment.crop,
+            flip=config.augment.flip,
+            cutout=config.augment.cutout,
+        )[0]
+
+    return jax.vmap(augmented_one)(index, inputs)
+
+
+def correctness(
+    graphs: Graphs, state: PolicyState, config: ConfigDict, facts: run.DataFacts, split: Split
+) -> Bool[np.ndarray, "N copies C"]:
+    """Whether the network is right at each candidate, on each copy of each training image."""
+    model = nnx.merge(graphs.network, state.params, state.stats)
+    network = inference_network(model, facts.image_shape, max(config.policy.candidates))
+    at = np.asarray(config.policy.candidates) - 1
+
+    @jax.jit
+    def of_copy(params, images, labels, copy):
+        def logits(batch):
+            return network.logits(params, view(*batch, copy, config, facts))
+
+        index = jnp.arange(len(labels), dtype=jnp.int32)
+        cumulative = accumulate(full_logits(logits, (images, index), min(BATCH, len(labels))))
+        return cumulative.argmax(-1)[:, at] == labels[:, None]
+
+    images, labels = jax.device_put(tuple(split))
+    copies = [
+        of_copy(network.params, images, labels, jnp.int32(copy))
+        for copy in range(config.policy.copies)
+    ]
+    return np.stack(jax.device_get(copies), axis=1)
+
+
+def frozen_step(
+    state: PolicyState,
+    images: UInt8[Array, "B H W C"],
+    labels: Int[Array, "B"],
+    index: Int[Array, "B"],
+    answers: Bool[Array, "B copies C"],
+    *,
+    graphs: Graphs,
+    optimizers: tuple,
+    config: ConfigDict,
+    facts: run.DataFacts,
+    steps_per_epoch: int,
+) -> tuple[PolicyState, dict[str, Float[Array, ""]]]:
+    """One step of the policy alone, on the copy of the images that is this epoch's.
+
+    Returns:
+      (next state, {loss, accuracy, timesteps, gradient_norm}), accuracy and timesteps as expected
+      under the policy.
+    """
+    copy = state.step // steps_per_epoch % answers.shape[1]
+    inputs = view(images, index, copy, config, facts)
+    correct = answers[:, copy]
+
+    def loss(policy):
+        value, (chances, policy_stats) = _policy_loss(
+            policy, inputs, correct, state, graphs, config
+        )
+        return value, (_expected(chances, correct, config), policy_stats)
+
+    gradient = jax.value_and_grad(loss, has_aux=True)
+    (value, (metrics, policy_stats)), grads = gradient(state.policy[0])
+    updates, opt_state = optimizers[0].update(grads, state.opt_state[0], state.policy[0])
+    policy = optax.apply_updates(state.policy[0], updates)
+    metrics |= {"loss": value, "gradient_norm": optax.tree.norm(grads)}
+    return state._replace(
+        step=state.step + 1,
+        policy=(policy, policy_stats),
+        opt_state=(opt_state, state.opt_state[1]),
+    ), metrics
+
+
+def joint_step(
+    state: PolicyState,
+    images: UInt8[Array, "B H W C"],
+    labels: Int[Array, "B"],
+    index: Int[Array, "B"],
+    answers: Bool[Array, "B copies C"],
+    *,
+    graphs: Graphs,
+    optimizers: tuple,
+    config: ConfigDict,
+    facts: run.DataFacts,
+) -> tuple[PolicyState, dict[str, Float[Array, ""]]]:
+    """One step of both networks on images augmented anew; returns as `frozen_step`."""
+    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+    inputs, targets = augmented(key, images, labels, config, facts.normalization, facts.num_classes)
+    loss_function = LOSSES[config.loss]
+    if config.loss == "tet":
+        loss_function = functools.partial(loss_function, weight=config.tet_weight)
+    at = np.asarray(config.policy.candidates)
+
+    def loss(policy, params):
+        model = nnx.merge(graphs.network, params, state.stats, copy=True)
+        logits = run_all(model, inputs, config.timesteps)
+        mean_logits = jnp.cumsum(logits, axis=1)[:, at - 1] / at[:, None]
+        correct = mean_logits.argmax(-1) == labels[:, None]
+        value, (chances, policy_stats) = _policy_loss(
+            policy, inputs, correct, state, graphs, config
+        )
+        at_exits = optax.softmax_cross_entropy(mean_logits, targets[:, None])
+        value += loss_function(logits, targets)
+        value += jnp.mean(jnp.sum(jax.lax.stop_gradient(chances) * at_exits, axis=-1))
+        metrics = _expected(chances, correct, config)
+        return value, (metrics, policy_stats, nnx.state(model, nnx.BatchStat))
+
+    gradient = jax.value_and_grad(loss, (0, 1), has_aux=True)
+    both = (state.policy[0], state.params)
+    (value, (metrics, policy_stats, stats)), grads = gradient(*both)
+    updated = [
+        optimizer.update(g, opt_state, of)
+        for optimizer, g, opt_state, of in zip(
+            optimizers, grads, state.opt_state, both, strict=True
+        )
+    ]
+    policy, params = (
+        optax.apply_updates(of, updates) for of, (updates, _) in zip(both, updated, strict=True)
+    )
+    metrics |= {"loss": value, "gradient_norm": optax.tree.norm(grads)}
+    return state._replace(
+        step=state.step + 1,
+        params=params,
+        stats=stats,
+        policy=(policy, policy_stats),
+        opt_state=tuple(opt_state for _, opt_state in updated),
+    ), metrics
+
+
+def _policy_loss(
+    policy: Any,
+    inputs: Float[Array, "B H W C"],
+    correct: Bool[Array, "B C"],
+    state: PolicyState,
+    graphs: Graphs,
+    config: ConfigDict,
+) -> tuple[Float[Array, ""], tuple[Float[Array, "B C"], Any]]:
+    """(the objective, (the policy's probabilities, its next statistics))."""
+    model = nnx.merge(graphs.policy, policy, state.policy[1], copy=True)
+    logits = run_all(model, inputs, 1)[:, 0]
+    # Of the step's keys a part that nothing else uses.
+    key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), state.step), 3)[2]
+    value = OBJECTIVES[config.policy.objective](
+        key,
+        logits,
+        rewards(correct, config.policy.candidates, config.policy.beta),
+        sample_weights(correct[:, 0], state.first_accuracy),
+    )
+    return value, (jax.nn.softmax(logits), nnx.state(model, nnx.BatchStat))
+
+
+def _expected(
+    chances: Float[Array, "B C"], correct: Bool[Array, "B C"], config: ConfigDict
+) -> dict[str, Float[Array, ""]]:
+    candidates = jnp.asarray(config.policy.candidates)
+    return {
+        "accuracy": jnp.mean(jnp.sum(chances * correct, axis=-1)),
+        "timesteps": jnp.mean(jnp.sum(chances * candidates, axis=-1)),
+    }
+
+
+def _make_validate(
+    graphs: Graphs, config: ConfigDict, facts: run.DataFacts, split: Split
+) -> Callable[[PolicyState], Validation]:
+    """What the policy's argmax gives on the validation split; the score is its mean reward."""
+    candidates = config.policy.candidates
+    size = min(BATCH, len(split.labels))
+    mean, std = facts.normalization
+
+    @jax.jit
+    def predict(state, images):
+        model = nnx.merge(graphs.network, state.params, state.stats)
+        network = inference_network(model, facts.image_shape, config.timesteps)
+        model = nnx.merge(graphs.policy, *state.policy)
+        policy = inference_network(model, facts.image_shape, 1)
+
+        def logits_of(network):
+            def logits(images):
+                inputs = normalize(images, mean, std, config.model.dtype)
+                return network.logits(network.params, inputs)
+
+            return full_logits(logits, images, size)
+
+        return logits_of(network), logits_of(policy)[:, 0]
+
+    images = jax.device_put(split.images)
+
+    def validate(state):
+        logits, chosen = jax.device_get(predict(state._replace(opt_state=None), images))
+        if not (np.isfinite(logits).all() and np.isfinite(chosen).all()):
+            return Validation(math.nan, {}, "")
+        correct = np.asarray(accumulate(logits).argmax(-1)) == split.labels[:, None]
+        times = np.asarray(exit_times(chosen, candidates))
+        right = np.asarray(at_exit(correct, times))
+        earned = np.where(right, 2.0 ** (1 - times), -config.policy.beta)
+        accuracy, all_ticks = float(right.mean()), float(correct[:, -1].mean())
+        scalars = {
+            "validation/accuracy": accuracy,
+            "validation/accuracy_all_timesteps": all_ticks,
+            "validation/timesteps": float(times.mean()),
+            "validation/reward": float(earned.mean()),
+        }
+        text = f"{accuracy:.2%} at {times.mean():.3f} timesteps, {all_ticks:.2%} at all"
+        if len(set(times.tolist())) == 1:
+            text += f" (the policy has collapsed: t = {times[0]} for every image)"
+        return Validation(scalars["validation/reward"], scalars, text)
+
+    return validate
