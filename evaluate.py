@@ -7,13 +7,28 @@ from absl import flags
 from rich.console import Console
 
 from seenn_jax import cli, run
+from seenn_jax.conversion import PERCENTILE
 from seenn_jax.engine import METHODS
 from seenn_jax.errors import UserError
-from seenn_jax.evaluation.evaluator import BATCH, DTYPES, EXITS, SPLITS, TOLERANCE, Choice, evaluate
-from seenn_jax.evaluation.report import print_result, write_report
+from seenn_jax.evaluation.evaluator import (
+    BATCH,
+    DTYPES,
+    EXITS,
+    SPLITS,
+    TOLERANCE,
+    Choice,
+    conversion_report,
+    evaluate,
+)
+from seenn_jax.evaluation.report import print_conversions, print_result, write_report
 
 EXIT = flags.DEFINE_string("exit", "confidence", f"When a sample exits: {', '.join(EXITS)}.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run. Default: the newest in runs/.")
+WORKDIR = flags.DEFINE_string(
+    "workdir",
+    None,
+    "Folder of the run. Default: the newest in runs/. Several, with commas, for one "
+    "--conversion_report.",
+)
 THRESHOLD = flags.DEFINE_float(
     "threshold",
     None,
@@ -48,18 +63,48 @@ BATCH_SIZE = flags.DEFINE_integer(
     None,
     f"Slots: images under way at a time. Default: {BATCH}, or the whole split if it is smaller.",
 )
+TIMESTEPS = flags.DEFINE_integer("timesteps", None, "T, at least 1. Default: the run's.")
+ANN = flags.DEFINE_bool(
+    "ann", False, "Evaluate the ordinary network of a run, at one timestep, without converting it."
+)
+PERCENTILE_FLAG = flags.DEFINE_float(
+    "percentile",
+    None,
+    "Where the thresholds of a converted ReLU network are put among its activations on training "
+    f"images; 100 for their maximum. Default: {PERCENTILE}.",
+)
+CONVERSION_REPORT = flags.DEFINE_bool(
+    "conversion_report",
+    False,
+    "Tell how near the converted network comes to the ordinary one, layer by layer; in "
+    "WORKDIR/evaluation/conversion.json too.",
+)
 JSON = flags.DEFINE_string("json", None, "Write the result to this file too.")
 
 
 def main() -> None:
     """Evaluate the run that the flags name, print the result and write its report."""
-    workdir = Path(WORKDIR.value) if WORKDIR.value else run.newest(Path("runs"))
+    workdirs = [Path(name) for name in (WORKDIR.value or str(run.newest(Path("runs")))).split(",")]
+    if len(workdirs) > 1 and not CONVERSION_REPORT.value:
+        raise UserError(
+            f"--workdir={WORKDIR.value} names {len(workdirs)} runs, and one is evaluated at a "
+            "time: give one, or --conversion_report too"
+        )
+    workdir = workdirs[0]
     copy = Path(JSON.value) if JSON.value else None
     if copy and copy.exists():
         raise UserError(f"--json={copy} exists already: give the name of a new file")
     if copy and not copy.parent.is_dir():
         raise UserError(f"--json={copy}: there is no folder {copy.parent}; make it, or use another")
     console = Console(markup=False)  # paths may hold what rich takes for it
+    conversions = []
+    if CONVERSION_REPORT.value:
+        for each in workdirs:
+            console.print(f"Comparing {each} with what it is converted to.", soft_wrap=True)
+            conversions.append(_conversion(each))
+        print_conversions(conversions, console)
+        if len(workdirs) > 1:
+            return
     console.print(f"Evaluating {workdir}.", soft_wrap=True)
     result = evaluate(
         workdir,
@@ -77,12 +122,27 @@ def main() -> None:
         dtype=DTYPE.value,
         split=SPLIT.value,
         batch_size=BATCH_SIZE.value,
+        timesteps=TIMESTEPS.value,
+        ann=ANN.value,
+        percentile=PERCENTILE_FLAG.value,
     )
+    if conversions:
+        result["conversion"] = conversions[0]
     print_result(result, console)
-    report = write_report(result, workdir / "evaluation" / EXIT.value)
+    report = write_report(result, workdir / "evaluation" / ("ann" if ANN.value else EXIT.value))
     console.print(f"Report: {report}", soft_wrap=True)
     if copy:
         copy.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def _conversion(workdir: Path) -> dict:
+    report = conversion_report(
+        workdir, split=SPLIT.value, dtype=DTYPE.value, percentile=PERCENTILE_FLAG.value
+    )
+    path = workdir / "evaluation" / "conversion.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(report, indent=2) + "\n")
+    return report
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ def default_config() -> ConfigDict:
     # evaluate.py converts: "qcfs" quantised activations of learnt thresholds, "relu" its baseline.
     config.activation = "lif"
     config.quantization_levels = 8  # L of "qcfs"
+    config.initial_threshold = 2.0  # lambda of "qcfs", from which it is learnt
     config.timesteps = 4  # T; of a converted network, what it is evaluated with
     config.epochs = 30
     # Of these, the first so many run one timestep only (time inheritance training, Deng et al.,
@@ -124,6 +125,7 @@ def check_config(config: ConfigDict) -> None:
     for key in ("timesteps", "epochs", "batch_size", "validate_every", "data.validation"):
         check(key, "at least 1", lambda v: v >= 1)
     check("quantization_levels", "at least 1", lambda v: v >= 1)
+    check("initial_threshold", "above 0", lambda v: v > 0)
     check("model.width", "at least 1", lambda v: v >= 1)
     check("model.tau", "above 0 and at most 1", lambda v: 0 < v <= 1)
     check("model.threshold", "above 0", lambda v: v > 0)

@@ -70,7 +70,7 @@ def build_policy(config: ConfigDict, facts: DataFacts) -> nnx.Module:
 
 def _neuron(config: ConfigDict) -> Callable:
     if config.activation == "qcfs":
-        return QCFS(config.quantization_levels)
+        return QCFS(config.quantization_levels, config.initial_threshold)
     if config.activation == "relu":
         return ReLU()
     return LIF(config.model.tau, config.model.threshold, config.model.surrogate)

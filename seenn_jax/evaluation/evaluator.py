@@ -2,15 +2,19 @@
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
 
-from seenn_jax import calibration, engine, exits, provenance, run
-from seenn_jax.data import Split, load_dataset, normalize
+from seenn_jax import calibration, conversion, engine, exits, provenance, run
+from seenn_jax.config import is_ann
+from seenn_jax.data import Dataset, Split, load_dataset, normalize
 from seenn_jax.errors import UserError, check_choice
 from seenn_jax.models import Network, inference_network
 from seenn_jax.training.checkpoints import load_model
@@ -22,6 +26,8 @@ BATCH = 256
 TOLERANCE = 0.001  # of accuracy on the validation split, where nothing else is asked for
 SWEEP = 200  # thresholds
 CHUNK_BYTES = 2**30  # of images on the device at a time
+CALIBRATION = 2048  # training images that thresholds of ReLUs are taken from
+REPORTED = (1, 2, 4, 8, 16, 32)  # timesteps of the conversion report
 
 
 class Choice(NamedTuple):
@@ -55,8 +61,11 @@ def evaluate(
     dtype: str | None = None,
     split: str = "test",
     batch_size: int | None = None,
+    timesteps: int | None = None,
+    ann: bool = False,
+    percentile: float | None = None,
 ) -> dict:
-    """Evaluate the best checkpoint of a run.
+    """Evaluate the best checkpoint of a run; an ordinary network (ANN) is converted first.
 
     Args:
       workdir: the run.
@@ -70,6 +79,10 @@ def evaluate(
       split: one of `SPLITS`, whose figures are returned.
       batch_size: number of slots, or images in one forward pass. None: 256, or the size of the
         smallest split in use.
+      timesteps: T; None is the run's.
+      ann: evaluate the ANN itself, once ("full", T = 1), instead of what it is converted to.
+      percentile: of the activations of a run with ReLUs, where their thresholds are put; None is
+        `conversion.PERCENTILE`.
 
     Returns:
       the result, as `report.write_report` takes it.
@@ -82,7 +95,23 @@ def evaluate(
     check_choice("split", split, SPLITS)
     check_choice("method", method, engine.METHODS)
     config, facts = run.load(workdir)
-    timesteps = config.timesteps
+    converted = is_ann(config) and not ann
+    if ann:
+        _check_ann("--ann", workdir, config)
+        exit, timesteps = "full", 1
+    timesteps = config.timesteps if timesteps is None else timesteps
+    if timesteps < 1:
+        raise UserError(f"--timesteps is {timesteps}: it must be at least 1; give a larger number")
+    if percentile is not None and not (converted and config.activation == "relu"):
+        raise UserError(
+            f"--percentile={percentile} is for converting a run of config.activation=relu, and "
+            f"{workdir} is of {config.activation!r}{' and not converted' * ann}: leave it out"
+        )
+    if dtype == "int8" and is_ann(config):
+        raise UserError(
+            "--dtype=int8 needs spikes of 0 and 1, and those of a converted network carry their "
+            "layer's threshold: choose bfloat16 or float32"
+        )
     if dtype is not None:
         check_choice("dtype", dtype, DTYPES)
         if dtype != "int8":
@@ -100,12 +129,15 @@ def evaluate(
             "images: give a number from 1 to that"
         )
     model, step = load_model(workdir, config, facts)
+    if converted:
+        model = convert_model(model, config, facts, dataset, percentile)
     network = inference_network(model, facts.image_shape, timesteps, int8=dtype == "int8")
     mean, std = facts.normalization
     transform = functools.partial(normalize, mean=mean, std=std, dtype=config.model.dtype)
     logits_of = _make_logits(network, transform, batch_size)
 
-    validation, temperatures = None, None
+    validation = None
+    temperatures = np.full(timesteps, conversion.EXIT_TEMPERATURE) if converted else None
     if temperature or (exit != "full" and choice.threshold is None):
         logits = logits_of(dataset.validation.images)
         if temperature:
@@ -162,6 +194,7 @@ def evaluate(
         "device": provenance.device(),
         "workdir": str(workdir),
         "checkpoint_step": step,
+        "network": "ANN" if ann else "converted" if converted else "spiking",
         "method": method,
         "dtype": dtype or config.model.dtype,
         "batch_size": batch_size,
@@ -172,6 +205,90 @@ def evaluate(
             np.mean(predictions != exits.at_exit(replayed.predictions, times))
         ),
     }
+
+
+def convert_model(
+    model: nnx.Module,
+    config: ConfigDict,
+    facts: run.DataFacts,
+    dataset: Dataset,
+    percentile: float | None = None,
+) -> nnx.Module:
+    """The spiking network of a run's ANN, for inference; see `evaluate` and `conversion.convert`.
+
+    ReLUs are calibrated on `CALIBRATION` images drawn from the training split.
+    """
+    model = nnx.view(model, use_running_average=True)
+    thresholds = None
+    if config.activation == "relu":
+        order = np.random.default_rng(0).permutation(len(dataset.train.labels))[:CALIBRATION]
+        some = Split(dataset.train.images[order], dataset.train.labels[order])
+        batches = (images for images, _ in _batches(some, config, facts))
+        percentile = conversion.PERCENTILE if percentile is None else percentile
+        thresholds = conversion.calibrate(model, batches, percentile)
+    return conversion.convert(model, facts.image_shape, thresholds)
+
+
+def conversion_report(
+    workdir: Path,
+    *,
+    split: str = "test",
+    dtype: str | None = None,
+    percentile: float | None = None,
+) -> dict:
+    """How near a run's converted network comes to its ANN at each t of `REPORTED`.
+
+    Args:
+      workdir: a run of an ANN.
+      split, dtype, percentile: as for `evaluate`.
+
+    Returns:
+      what `conversion.compare` finds, and workdir, split, activation, quantization_levels, dtype.
+
+    Raises:
+      UserError: as `evaluate`; a run of a directly trained network.
+    """
+    check_choice("split", split, SPLITS)
+    config, facts = run.load(workdir)
+    _check_ann("--conversion_report", workdir, config)
+    if dtype is not None:
+        check_choice("dtype", dtype, ("bfloat16", "float32"))
+        config.model.dtype = dtype
+    dataset = load_dataset(
+        config.data.name, data_dir=config.data.dir or None, validation=config.data.validation
+    )
+    model, _ = load_model(workdir, config, facts)
+    snn = convert_model(model, config, facts, dataset, percentile)
+    batches = _batches(getattr(dataset, split), config, facts)
+    ann = nnx.view(model, use_running_average=True)
+    compared = conversion.compare(ann, snn, batches, REPORTED)
+    return compared | {
+        "workdir": str(workdir),
+        "dataset": config.data.name,
+        "split": split,
+        "activation": config.activation,
+        "quantization_levels": config.quantization_levels if config.activation == "qcfs" else None,
+        "dtype": config.model.dtype,
+    }
+
+
+def _batches(
+    split: Split, config: ConfigDict, facts: run.DataFacts
+) -> Iterator[tuple[jax.Array, np.ndarray]]:
+    """(normalised images, labels) of a split, `BATCH` at a time."""
+    for start in range(0, len(split.labels), BATCH):
+        images = jnp.asarray(split.images[start : start + BATCH])
+        inputs = normalize(images, *facts.normalization, dtype=config.model.dtype)
+        yield inputs, split.labels[start : start + BATCH]
+
+
+def _check_ann(flag: str, workdir: Path, config: ConfigDict) -> None:
+    if not is_ann(config):
+        raise UserError(
+            f"{flag} is for a run whose network was an ANN, and {workdir} is of a directly trained "
+            "spiking network: leave it out, or give the --workdir of a run of "
+            "configs/digits_qcfs.py"
+        )
 
 
 class _Replay(NamedTuple):

@@ -10,7 +10,9 @@ Everything here reads the same plain dict, `result`, which is what result.json h
   that is reported; None where none was asked for;
 - aet, oracle_aet, num_samples, timesteps (T), images_per_second (or None);
 - dataset, dataset_note (or None), split, seed, revision, versions (a dict), device, workdir,
-  checkpoint_step.
+  checkpoint_step;
+- optional: network ('spiking', 'converted' or 'ANN'), and conversion, a report of
+  `evaluator.conversion_report`.
 
 Accuracies and shares are fractions of 1 in the dict, and percent in everything made from it.
 """
@@ -109,6 +111,16 @@ def print_result(result: dict[str, Any], console: Console) -> None:
         console.print(f"{result['images_per_second']:,.0f} images/s", highlight=False)
 
 
+def print_conversions(reports: list[dict[str, Any]], console: Console) -> None:
+    """Print reports of `evaluator.conversion_report`: accuracy of all, and the layers of one."""
+    for heading, rows in _conversion_tables(reports):
+        console.print(Text(heading, style="bold"))
+        table = Table(*rows[0], box=box.SIMPLE_HEAD)
+        for row in rows[1:]:
+            table.add_row(*row)
+        console.print(table)
+
+
 def _table(*columns: str) -> Table:
     """An empty table of right-aligned figures; an unnamed last column holds what is no figure."""
     table = Table(box=box.SIMPLE_HEAD)
@@ -162,7 +174,9 @@ def _plural(count: int, noun: str) -> str:
 def _subject(result: dict[str, Any]) -> str:
     samples = _plural(result["num_samples"], "sample")
     how = "no early exit" if result["exit"] == "full" else f"{result['exit']} exit"
-    return f"{result['dataset']}, {result['split']} split, {samples}, {how}"
+    kinds = {"converted": ", converted network", "ANN": ", the ANN itself"}
+    kind = kinds.get(result.get("network"), "")
+    return f"{result['dataset']}, {result['split']} split, {samples}, {how}{kind}"
 
 
 def _origin(result: dict[str, Any]) -> str:
@@ -205,6 +219,26 @@ def _timestep_rows(result: dict[str, Any]) -> list[tuple[int, float, float]]:
             zip(result["static_accuracy"], result["exit_shares"], strict=True), start=1
         )
     ]
+
+
+def _conversion_tables(reports: list[dict[str, Any]]) -> list[tuple[str, list[list[str]]]]:
+    """(heading, rows) of each table; the first row of a table names its columns."""
+    first = reports[0]
+    ticks = [f"t = {t}" for t in first["timesteps"]]
+    accuracy = [["run", "activation", "ANN", *ticks]]
+    for report in reports:
+        levels = report["quantization_levels"]
+        kind = report["activation"] + (f", L = {levels}" if levels else "")
+        figures = map(_percent, [report["ann_accuracy"], *report["accuracy"]])
+        accuracy.append([report["workdir"], kind, *figures])
+    tables = [(f"Accuracy once converted, {first['dataset']}, {first['split']} split", accuracy)]
+    if len(reports) == 1:
+        layers = [["layer", "threshold", *ticks]]
+        for layer in first["layers"]:
+            errors = [f"{error:.4f}" for error in layer["error"]]
+            layers.append([layer["place"], f"{layer['threshold']:.3f}", *errors])
+        tables.append(("Mean absolute error of a layer's average output", layers))
+    return tables
 
 
 def _by_timesteps(sweep: list[dict[str, float]]) -> list[dict[str, float]]:
@@ -422,6 +456,7 @@ def _page(result: dict[str, Any], curve: str, exits: str) -> str:
 </div>
 {_guarantee_table(result)}
 {_sweep_table(result)}
+{_conversion_section(result)}
 <h2>Where these figures come from</h2>
 {_facts_table(result)}
 </main>
@@ -503,6 +538,20 @@ def _sweep_table(result: dict[str, Any]) -> str:
 {body}
 </tbody>
 </table></details>"""
+
+
+def _conversion_section(result: dict[str, Any]) -> str:
+    if "conversion" not in result:
+        return ""
+
+    def line(cells, kind):
+        return "<tr>" + "".join(f"<{kind}>{escape(c)}</{kind}>" for c in cells) + "</tr>"
+
+    return "\n".join(
+        f'<h2>{escape(heading)}</h2>\n<table class="figures">\n<thead>{line(rows[0], "th")}</thead>'
+        f"\n<tbody>\n{''.join(line(row, 'td') for row in rows[1:])}\n</tbody>\n</table>"
+        for heading, rows in _conversion_tables([result["conversion"]])
+    )
 
 
 def _facts_table(result: dict[str, Any]) -> str:

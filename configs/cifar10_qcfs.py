@@ -1,0 +1,37 @@
+"""An ordinary ResNet-18 with QCFS activations on CIFAR-10, converted to spikes afterwards.
+
+    python train.py --config=configs/cifar10_qcfs.py
+    python evaluate.py --workdir=runs/cifar10_qcfs --conversion_report
+    python evaluate.py --workdir=runs/cifar10_qcfs --target_timesteps=2.0
+    python evaluate.py --workdir=runs/cifar10_qcfs --ann
+
+After Bu et al., ICLR 2022 (L = 8), with fewer epochs: 150, for one NVIDIA GPU of the Hopper
+generation in under 10 minutes. The baseline: --config.activation=relu in another --workdir.
+"""
+
+from seenn_jax.config import default_config
+
+
+def get_config():
+    config = default_config()
+    config.data.name = "cifar10"
+    config.data.validation = 5000
+    config.augment.crop = 4
+    config.augment.flip = True
+    config.augment.cutout = 8
+
+    config.activation = "qcfs"
+    config.quantization_levels = 8
+    config.model.name = "resnet18"
+    config.model.width = 64
+    config.model.dtype = "bfloat16"
+    config.timesteps = 8
+    config.loss = "mean_ce"
+
+    config.epochs = 150
+    config.batch_size = 256
+    config.optimizer.learning_rate = 0.1
+    config.optimizer.weight_decay = 5e-4
+    config.ema = 0.999
+    config.validate_every = 10
+    return config
