@@ -1,6 +1,7 @@
 """Evaluate a run with early exit: the validation split chooses, the asked split is reported."""
 
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,14 +13,15 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from seenn_jax import calibration, conversion, engine, exits, provenance, run
-from seenn_jax.config import is_ann
+from seenn_jax import calibration, conversion, engine, exits, policy, provenance, run
+from seenn_jax.config import is_ann, is_policy
 from seenn_jax.data import Dataset, Split, load_dataset, normalize
+from seenn_jax.energy import macs
 from seenn_jax.errors import UserError, check_choice
 from seenn_jax.models import Network, inference_network
-from seenn_jax.training.checkpoints import load_model
+from seenn_jax.training.checkpoints import load_model, load_policy
 
-EXITS = (*exits.SCORES, "patience", "full")
+EXITS = (*exits.SCORES, "patience", "policy", "full")
 SPLITS = ("test", "validation", "train")
 DTYPES = ("bfloat16", "float32", "int8")
 BATCH = 256
@@ -34,7 +36,8 @@ class Choice(NamedTuple):
     """How the threshold is chosen; at most one of the first three, TOLERANCE where none is.
 
     Attributes:
-      threshold: as given, in [0, 1]; for patience, the number of equal answers in a row.
+      threshold: as given, in [0, 1]; for patience, the number of equal answers in a row; for a
+        policy, the price of a timestep in nats (`policy.exit_times`), 0 where nothing is asked for.
       target_timesteps: the average number of timesteps on the validation split.
       risk: eps of `calibration.threshold_with_guarantee`, with `delta` and `loss`.
       tolerance: largest loss of accuracy on the validation split against all T.
@@ -117,6 +120,8 @@ def evaluate(
         if dtype != "int8":
             config.model.dtype = dtype
     _check(choice, exit, timesteps)
+    if exit == "policy":
+        _check_policy(workdir, config, timesteps)
     dataset = load_dataset(
         config.data.name, data_dir=config.data.dir or None, validation=config.data.validation
     )
@@ -136,24 +141,31 @@ def evaluate(
     transform = functools.partial(normalize, mean=mean, std=std, dtype=config.model.dtype)
     logits_of = _make_logits(network, transform, batch_size)
 
+    chooser = _load_chooser(workdir, config, facts, transform, batch_size, exit)
     validation = None
     temperatures = np.full(timesteps, conversion.EXIT_TEMPERATURE) if converted else None
-    if temperature or (exit != "full" and choice.threshold is None):
+    if temperature or (exit not in ("full", "policy") and choice.threshold is None):
         logits = logits_of(dataset.validation.images)
         if temperature:
             temperatures = calibration.fit_temperatures(
                 exits.accumulate(logits), dataset.validation.labels
             )
         validation = _replay(logits, dataset.validation.labels, exit, temperatures)
-    threshold, rule, guarantee = _choose(choice, exit, validation, timesteps)
+    if exit == "policy":
+        threshold, rule = _choose_price(choice, chooser, dataset.validation)
+        guarantee = None
+    else:
+        threshold, rule, guarantee = _choose(choice, exit, validation, timesteps)
 
-    replayed = _replay(logits_of(samples.images), samples.labels, exit, temperatures)
+    logits = logits_of(samples.images)
+    replayed = _replay(logits, samples.labels, exit, temperatures)
     scale = exits.logit_scale(timesteps, temperature=temperatures)
     exited, seconds = _run_exits(
         network,
         transform,
         samples.images,
-        _criterion(exit, threshold),
+        _make_criterion(exit, threshold, chooser, transform, batch_size),
+        chooser.network.params if chooser else (),
         scale,
         timesteps,
         batch_size,
@@ -162,8 +174,14 @@ def evaluate(
     exits.check_finite(exited.logits)
     predictions = exited.logits.argmax(-1)
     times = np.full(len(predictions), timesteps)
-    sweep = []
-    if exit != "full":
+    sweep, policy_report = [], None
+    if exit == "policy":
+        chosen = chooser.logits_of(samples.images)
+        times = np.asarray(policy.exit_times(chosen, chooser.candidates, threshold))
+        sweep = _sweep_prices(chosen, chooser.candidates, replayed.correct)
+        beside = _replay(logits, samples.labels, "confidence", temperatures)
+        policy_report = _report_policy(chooser, network, facts, config, times, beside)
+    elif exit != "full":
         times = np.asarray(exits.exit_times(replayed.scores, _exit_above(exit, threshold)))
         sweep = _sweep(replayed, exit)
     if guarantee:
@@ -175,6 +193,7 @@ def evaluate(
         "threshold": threshold,
         "threshold_rule": rule,
         "guarantee": guarantee,
+        "policy": policy_report,
         "temperatures": None if temperatures is None else np.asarray(temperatures).tolist(),
         "accuracy": float(np.mean(predictions == samples.labels)),
         "average_timesteps": float(np.mean(exited.timesteps)),
@@ -332,16 +351,22 @@ def _check(choice: Choice, exit: str, timesteps: int) -> None:
             f"--tolerance is {choice.tolerance}: give a fraction of 1, from 0 to below 1"
         )
     if choice.threshold is not None:
-        if exit != "patience":
+        if exit == "policy":
+            if not math.isfinite(choice.threshold):
+                raise UserError(
+                    f"--threshold={choice.threshold} is no price of a timestep: give a number, 0 "
+                    "for the policy's own choice"
+                )
+        elif exit != "patience":
             exits.check_threshold(choice.threshold)
         elif choice.threshold not in range(1, timesteps + 1):
             raise UserError(
                 f"--threshold={choice.threshold} is no patience: give the number of equal answers "
                 f"in a row, from 1 to T = {timesteps}"
             )
-    if choice.risk is not None and exit == "patience":
+    if choice.risk is not None and exit in ("patience", "policy"):
         raise UserError(
-            "--exit=patience has no grid of thresholds for --risk: choose one of "
+            f"--exit={exit} has no grid of thresholds for --risk: choose one of "
             f"{', '.join(exits.SCORES)}"
         )
 
@@ -389,13 +414,136 @@ def _exit_above(exit: str, threshold: float) -> float:
     return threshold - 1 if exit == "patience" else threshold
 
 
-def _criterion(exit: str, threshold: float | None) -> engine.Criterion:
+class _Chooser(NamedTuple):
+    """A policy network, ready to choose."""
+
+    network: Network
+    candidates: tuple[int, ...]
+    logits_of: Callable[[np.ndarray], np.ndarray]  # images [N, H, W, C] -> [N, candidates]
+
+
+def _load_chooser(
+    workdir: Path,
+    config: ConfigDict,
+    facts: run.DataFacts,
+    transform: Callable,
+    batch_size: int,
+    exit: str,
+) -> _Chooser | None:
+    """The policy of a run, None where it does not decide."""
+    if exit != "policy":
+        return None
+    network = inference_network(load_policy(workdir, config, facts), facts.image_shape, 1)
+    logits_of = _make_logits(network, transform, batch_size)
+    return _Chooser(
+        network, tuple(config.policy.candidates), lambda images: logits_of(images)[:, 0]
+    )
+
+
+def _check_policy(workdir: Path, config: ConfigDict, timesteps: int) -> None:
+    if not is_policy(config):
+        raise UserError(
+            f"--exit=policy needs a run with a policy, and {workdir} has none: train one with "
+            "python train.py --config=configs/digits_policy.py or its like, or choose another exit"
+        )
+    if timesteps < config.policy.candidates[-1]:
+        raise UserError(
+            f"--timesteps is {timesteps} and the policy may choose up to "
+            f"{config.policy.candidates[-1]}: give at least that"
+        )
+
+
+def _choose_price(choice: Choice, chooser: _Chooser, validation: Split) -> tuple[float, str]:
+    """(price of a timestep, how it was chosen in words)."""
+    if choice.threshold is not None:
+        return choice.threshold, "as given"
+    if choice.target_timesteps is None:
+        return 0.0, "the most probable candidate of the policy"
+    chosen = chooser.logits_of(validation.images)
+    price = policy.price_for_timesteps(chosen, chooser.candidates, choice.target_timesteps)
+    return price, (
+        f"chosen on the validation split ({len(chosen):,} images): at most "
+        f"{choice.target_timesteps:g} timesteps on average there"
+    )
+
+
+def _sweep_prices(
+    chosen: np.ndarray, candidates: tuple[int, ...], correct: np.ndarray
+) -> list[dict[str, float]]:
+    """Accuracy and average timesteps over prices, from the policy's logits [N, C]."""
+    rows = []
+    for price in policy.sweep_prices(chosen, candidates, SWEEP):
+        times = policy.exit_times(chosen, candidates, price)
+        rows.append(
+            {
+                "threshold": float(price),
+                "accuracy": float(np.mean(exits.at_exit(correct, times))),
+                "average_timesteps": float(np.mean(times)),
+            }
+        )
+    return rows
+
+
+def _report_policy(
+    chooser: _Chooser,
+    network: Network,
+    facts: run.DataFacts,
+    config: ConfigDict,
+    times: np.ndarray,
+    beside: "_Replay",
+) -> dict:
+    """What the policy costs, and SEENN-I on the same samples at as many timesteps on average.
+
+    That threshold is the one that gives this average on the very samples that are reported, which
+    takes no label.
+    """
+    image = jax.ShapeDtypeStruct((1, *facts.image_shape), config.model.dtype)
+
+    def one_tick(params, image):
+        at_rest = jax.tree.map(lambda v: v[None], network.at_rest)
+        return network.step(params, at_rest, network.encode(params, image))
+
+    threshold = calibration.threshold_for_timesteps(beside.scores, float(np.mean(times)))
+    other = np.asarray(exits.exit_times(beside.scores, threshold))
+    return {
+        "candidates": list(chooser.candidates),
+        "beta": config.policy.beta,
+        "macs": macs(chooser.network.logits, chooser.network.params, image),
+        "network_macs": macs(one_tick, network.params, image),  # of one timestep
+        "collapsed_to": int(times[0]) if np.all(times == times[0]) else None,
+        "confidence": {
+            "threshold": threshold,
+            "accuracy": float(np.mean(exits.at_exit(beside.correct, other))),
+            "average_timesteps": float(np.mean(other)),
+            "sweep": _sweep(beside, "confidence"),
+        },
+    }
+
+
+def _make_criterion(
+    exit: str,
+    threshold: float | None,
+    chooser: _Chooser | None,
+    transform: Callable,
+    batch_size: int,
+) -> Callable[[Any, jax.Array], engine.Criterion]:
+    """`(parameters of the policy, images) -> criterion` of these images; traced with the run."""
     if exit == "full":
-        return engine.never()
+        return lambda params, images: engine.never()
     if exit == "patience":
-        return engine.patience(int(threshold))
-    # Rounded as `exits.exit_times` rounds it.
-    return engine.above(exits.SCORES[exit], float(np.float32(threshold)))
+        return lambda params, images: engine.patience(int(threshold))
+    if exit != "policy":
+        # Rounded as `exits.exit_times` rounds it.
+        rounded = float(np.float32(threshold))
+        return lambda params, images: engine.above(exits.SCORES[exit], rounded)
+
+    def by_policy(params, images):
+        logits = engine.full_logits(
+            lambda x: chooser.network.logits(params, transform(x)), images, batch_size
+        )
+        return engine.prescribed(policy.exit_times(logits[:, 0], chooser.candidates, threshold))
+
+    return by_policy
 
 
 def _make_logits(
@@ -421,7 +569,8 @@ def _run_exits(
     network: Network,
     transform: Callable,
     images: np.ndarray,
-    criterion: engine.Criterion,
+    make_criterion: Callable[[Any, jax.Array], engine.Criterion],
+    chooser_params: Any,
     scale: Any,
     timesteps: int,
     batch_size: int,
@@ -430,12 +579,13 @@ def _run_exits(
     """(what exits leave, seconds it took once compiled), on all local devices."""
 
     def share(params, images, count):
+        params, chooser_params = params
         return engine.run_network(
             method,
             network,
             params,
             images,
-            criterion,
+            make_criterion(chooser_params, images),
             timesteps,
             batch_size,
             transform=transform,
@@ -444,7 +594,8 @@ def _run_exits(
         )
 
     chunks = list(_chunks(images))
-    compiled = functools.partial(jax.jit(engine.over_devices(share)), network.params)
+    params = (network.params, chooser_params)
+    compiled = functools.partial(jax.jit(engine.over_devices(share)), params)
     jax.block_until_ready(compiled(chunks[0], np.int32(len(chunks[0]))))
     started = time.perf_counter()
     parts = list(engine.in_chunks(compiled, chunks))

@@ -8,6 +8,9 @@ Everything here reads the same plain dict, `result`, which is what result.json h
 - sweep: a list of {threshold, accuracy, average_timesteps}, empty for 'full';
 - guarantee: a `calibration.Guarantee` as a dict, with reported_risk, the mean loss on the split
   that is reported; None where none was asked for;
+- policy: for that exit its candidates, beta, macs (of the policy network), network_macs (of one
+  timestep), collapsed_to (the timesteps of every sample, or None) and confidence, SEENN-I beside
+  it: threshold, accuracy, average_timesteps, sweep; else None. threshold is then the price;
 - aet, oracle_aet, num_samples, timesteps (T), images_per_second (or None);
 - dataset, dataset_note (or None), split, seed, revision, versions (a dict), device, workdir,
   checkpoint_step;
@@ -86,13 +89,15 @@ def print_result(result: dict[str, Any], console: Console) -> None:
 
     console.print(Text.assemble((_headline(result), "bold"), f" (T = {result['timesteps']})"))
     console.print(_choice(result), markup=False, highlight=False)
+    if result["policy"]:
+        console.print(_beside(result), markup=False, highlight=False)
     if result["guarantee"]:
         guarantee = _table("guarantee", "")
         for name, value in _guarantee_rows(result):
             guarantee.add_row(name, value)
         console.print(guarantee)
     if result["sweep"]:
-        sweep = _table("threshold", "accuracy", "average timesteps", "")
+        sweep = _table(_decider(result), "accuracy", "average timesteps", "")
         for row in _with_chosen(result, _thin(result["sweep"])):
             is_chosen = row["threshold"] == result["threshold"]
             sweep.add_row(
@@ -163,6 +168,11 @@ def _put(path: Path, content: bytes) -> None:
 # --- What is said in more than one place ------------------------------------------------------
 
 
+def _decider(result: dict[str, Any]) -> str:
+    """What `threshold` is called."""
+    return "price" if result["exit"] == "policy" else "threshold"
+
+
 def _percent(fraction: float) -> str:
     return f"{100 * fraction:.2f} %"
 
@@ -191,7 +201,34 @@ def _headline(result: dict[str, Any]) -> str:
 def _choice(result: dict[str, Any]) -> str:
     if result["threshold"] is None:
         return "no threshold: every sample runs all timesteps"
+    if result["exit"] == "policy":
+        return (
+            f"price of a timestep {result['threshold']:.6g} nats, {result['threshold_rule']}; "
+            f"{_policy_words(result['policy'])}"
+        )
     return f"{result['exit']} threshold {result['threshold']:.6g}, {result['threshold_rule']}"
+
+
+def _policy_words(policy: dict[str, Any]) -> str:
+    cost = policy["macs"] / policy["network_macs"]
+    text = (
+        f"candidates {', '.join(map(str, policy['candidates']))}, beta {policy['beta']:g}, policy "
+        f"network {policy['macs'] / 1e6:.2f} MMAC ({_percent(cost)} of one dense timestep)"
+    )
+    if policy["collapsed_to"] is not None:
+        text += f"; the policy has collapsed: t = {policy['collapsed_to']} for every sample"
+    return text
+
+
+def _beside(result: dict[str, Any]) -> str:
+    """SEENN-I at the same average timesteps, next to SEENN-II."""
+    other = result["policy"]["confidence"]
+    difference = 100 * (result["accuracy"] - other["accuracy"])
+    return (
+        f"SEENN-I (confidence {other['threshold']:.6g}) on the same network: "
+        f"{_percent(other['accuracy'])} at {other['average_timesteps']:.3f} timesteps; "
+        f"the policy is {difference:+.2f} points from it"
+    )
 
 
 def _guarantee_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
@@ -280,7 +317,16 @@ def _draw_curve(result: dict[str, Any]) -> Figure:
             color=LIGHT["exits"],
             linewidth=2.2,
             solid_joinstyle="round",
-            label=f"{result['exit']} exit, all thresholds",
+            label=f"{result['exit']} exit, all {_decider(result)}s",
+        )
+    if result["policy"]:
+        other = _by_timesteps(result["policy"]["confidence"]["sweep"])
+        axes.plot(
+            [row["average_timesteps"] for row in other],
+            [100 * row["accuracy"] for row in other],
+            color=LIGHT["muted"],
+            linewidth=1.6,
+            label="confidence exit (SEENN-I), all thresholds",
         )
     axes.plot(
         range(1, timesteps + 1),
@@ -302,7 +348,7 @@ def _draw_curve(result: dict[str, Any]) -> Figure:
             markersize=17,
             color=LIGHT["chosen"],
             markeredgecolor=LIGHT["paper"],
-            label=f"threshold used, {result['threshold']:.4g}",
+            label=f"{_decider(result)} used, {result['threshold']:.4g}",
             zorder=4,
         )
     axes.axvline(
@@ -441,6 +487,7 @@ def _page(result: dict[str, Any], curve: str, exits: str) -> str:
 {note}
 {_cards(result)}
 <p>{escape(_choice(result))}</p>
+{f"<p>{escape(_beside(result))}</p>" if result["policy"] else ""}
 <div class="row">
 <figure class="wide" role="img" aria-label="Accuracy against average timesteps">{curve}</figure>
 <figure role="img" aria-label="Share of samples that exit at each timestep">{exits}</figure>
@@ -529,10 +576,10 @@ def _sweep_table(result: dict[str, Any]) -> str:
             f"<td>{'used' if is_chosen else ''}</td></tr>"
         )
     body = "\n".join(rows)
-    return f"""<h2>By threshold</h2>
-<details><summary>{_plural(len(rows), "threshold")} of the {escape(result["exit"])} exit</summary>
+    return f"""<h2>By {_decider(result)}</h2>
+<details><summary>{_plural(len(rows), _decider(result))} of the {escape(result["exit"])} exit</summary>
 <table class="figures">
-<thead><tr><th scope="col">threshold</th><th scope="col">accuracy</th>
+<thead><tr><th scope="col">{_decider(result)}</th><th scope="col">accuracy</th>
 <th scope="col">average timesteps</th><th></th></tr></thead>
 <tbody>
 {body}
@@ -558,8 +605,8 @@ def _facts_table(result: dict[str, Any]) -> str:
     threshold = "none" if result["threshold"] is None else repr(result["threshold"])
     facts = {
         "exit": result["exit"],
-        "threshold": threshold,
-        "threshold rule": result["threshold_rule"],
+        _decider(result): threshold,
+        f"{_decider(result)} rule": result["threshold_rule"],
         "data": f"{result['dataset']}, {result['split']} split, "
         + _plural(result["num_samples"], "sample"),
         "workdir": result["workdir"],

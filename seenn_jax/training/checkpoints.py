@@ -101,26 +101,36 @@ def load_model(workdir: Path, config: ConfigDict, facts: run.DataFacts) -> tuple
     Raises:
       UserError: there is no checkpoint, or one of another architecture.
     """
+    # Its structure and shapes only: drawing parameters would take longer than reading them.
+    abstract = nnx.eval_shape(lambda: run.build(config, facts))
+    graph, params, stats = nnx.split(abstract, nnx.Param, nnx.BatchStat)
+    if config.ema:
+        state, step = _restore_best(workdir, {"average": (params, stats)})
+        return nnx.merge(graph, *state["average"]), step
+    state, step = _restore_best(workdir, {"params": params, "stats": stats})
+    return nnx.merge(graph, state["params"], state["stats"]), step
+
+
+def load_policy(workdir: Path, config: ConfigDict, facts: run.DataFacts) -> nnx.Module:
+    """The policy network that belongs to `load_model`'s; the same errors."""
+    abstract = nnx.eval_shape(lambda: run.build_policy(config, facts))
+    graph, *parts = nnx.split(abstract, nnx.Param, nnx.BatchStat)
+    state, _ = _restore_best(workdir, {"policy": tuple(parts)})
+    return nnx.merge(graph, *state["policy"])
+
+
+def _restore_best(workdir: Path, template: Any) -> tuple[Any, int]:
     missing = UserError(
         f"{workdir} has no checkpoint yet: train it with python train.py --workdir={workdir} and "
         "its config, or give another --workdir"
     )
-    if not (workdir / run.CHECKPOINTS).is_dir():
+    if not (workdir / CHECKPOINTS).is_dir():
         raise missing
-    # Its structure and shapes only: drawing parameters would take longer than reading them.
-    abstract = nnx.eval_shape(lambda: run.build(config, facts))
-    graph, params, stats = nnx.split(abstract, nnx.Param, nnx.BatchStat)
     with open_checkpoints(workdir, read_only=True) as manager:
         if not whole_steps(manager):
             raise missing
         step = best_step(manager)
-        if config.ema:
-            template = {"average": (params, stats)}
-        else:
-            template = {"params": params, "stats": stats}
-        state = restore(manager, step, template)
-    params, stats = state["average"] if config.ema else (state["params"], state["stats"])
-    return nnx.merge(graph, params, stats), step
+        return restore(manager, step, template), step
 
 
 @contextlib.contextmanager

@@ -35,6 +35,7 @@ def made_up(**changes):
             for threshold, share in zip(thresholds, effort, strict=True)
         ],
         "guarantee": None,
+        "policy": None,
         "aet": 1.3358,
         "oracle_aet": 1.1519,
         "num_samples": 10000,
