@@ -3,8 +3,9 @@
 An ANN is a network of `models` whose neurons are activations, `activation(currents, v0=None) ->
 (outputs, None)`: they have no membrane, and it runs one timestep. Converted, each is an IF neuron
 of the activation's threshold lambda. For one current the mean of its outputs over t timesteps is
-that of a QCFS with L = t, so it tends to the activation up to its quantisation. Source: Bu et al., "Optimal ANN-SNN conversion for high-accuracy and
-ultra-low-latency spiking neural networks", ICLR 2022 (QCFS).
+that of a QCFS with L = t, so it tends to the activation up to its quantisation. Source: Bu et al.,
+"Optimal ANN-SNN conversion for high-accuracy and ultra-low-latency spiking neural networks", ICLR
+2022 (QCFS).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

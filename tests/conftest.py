@@ -17,8 +17,9 @@ from absl import app, flags
 from rich.console import Console
 from tensorboardX.proto.event_pb2 import Event
 
-from seenn_jax.config import default_config
+from seenn_jax.config import default_config, is_policy
 from seenn_jax.training.loop import train
+from seenn_jax.training.policy import train_policy
 
 ROOT = Path(__file__).parent.parent
 
@@ -66,7 +67,8 @@ def call_train(compilation_cache):
 
     def call(config, workdir):
         out = io.StringIO()
-        train(config, Path(workdir), Console(file=out, soft_wrap=True, markup=False))
+        start = train_policy if is_policy(config) else train
+        start(config, Path(workdir), Console(file=out, soft_wrap=True, markup=False))
         return out.getvalue()
 
     return call
@@ -77,6 +79,30 @@ def trained(call_train, tmp_path_factory):
     """A run of `tiny_config`, all its epochs done. Look, don't touch: see `copy_of_trained`."""
     workdir = tmp_path_factory.mktemp("runs") / "tiny"
     call_train(tiny_config(), workdir)
+    return workdir
+
+
+def tiny_policy_config(**changes):
+    """A policy for the network of `tiny_config`, two epochs alone and one with the network."""
+    config = tiny_config()
+    with config.unlocked():
+        config.update(inherit_epochs=0, ema=0.0, epochs=3, joint_epochs=1, validate_every=1)
+        config.optimizer.learning_rate = 0.02
+        config.policy.update(candidates=(1, 3), width=4, copies=2, beta=0.5)
+        config.update(changes)
+    return config
+
+
+@pytest.fixture(scope="session")
+def make_policy_config():
+    return tiny_policy_config
+
+
+@pytest.fixture(scope="session")
+def trained_policy(call_train, trained, tmp_path_factory):
+    """A run of `tiny_policy_config` for `trained`. Look, don't touch."""
+    workdir = tmp_path_factory.mktemp("runs") / "policy"
+    call_train(tiny_policy_config(init_from=str(trained)), workdir)
     return workdir
 
 

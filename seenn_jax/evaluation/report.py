@@ -577,7 +577,8 @@ def _sweep_table(result: dict[str, Any]) -> str:
         )
     body = "\n".join(rows)
     return f"""<h2>By {_decider(result)}</h2>
-<details><summary>{_plural(len(rows), _decider(result))} of the {escape(result["exit"])} exit</summary>
+<details><summary>{_plural(len(rows), _decider(result))} of the {escape(result["exit"])} exit
+</summary>
 <table class="figures">
 <thead><tr><th scope="col">{_decider(result)}</th><th scope="col">accuracy</th>
 <th scope="col">average timesteps</th><th></th></tr></thead>

@@ -211,12 +211,12 @@ def _initial(
 
 
 def view(
-    images: UInt8[Array, "B H W C"],
+    images: UInt8[Array, "B H W channels"],
     index: Int[Array, "B"],
     copy: Int[Array, ""],
     config: ConfigDict,
     facts: run.DataFacts,
-) -> Float[Array, "B H W C"]:
+) -> Float[Array, "B H W channels"]:
     """The augmented copy number `copy` of training images number `index`: always the same."""
     key = jax.random.fold_in(jax.random.split(jax.random.key(config.seed))[1], copy)
     inputs = normalize(images, *facts.normalization, dtype=config.model.dtype)
@@ -260,7 +260,7 @@ def correctness(
 
 def frozen_step(
     state: PolicyState,
-    images: UInt8[Array, "B H W C"],
+    images: UInt8[Array, "B H W channels"],
     labels: Int[Array, "B"],
     index: Int[Array, "B"],
     answers: Bool[Array, "B copies C"],
@@ -301,7 +301,7 @@ def frozen_step(
 
 def joint_step(
     state: PolicyState,
-    images: UInt8[Array, "B H W C"],
+    images: UInt8[Array, "B H W channels"],
     labels: Int[Array, "B"],
     index: Int[Array, "B"],
     answers: Bool[Array, "B copies C"],
@@ -357,7 +357,7 @@ def joint_step(
 
 def _policy_loss(
     policy: Any,
-    inputs: Float[Array, "B H W C"],
+    inputs: Float[Array, "B H W channels"],
     correct: Bool[Array, "B C"],
     state: PolicyState,
     graphs: Graphs,

@@ -146,20 +146,21 @@ def augmented(
 
 
 def train_steps(
-    state: TrainState,
+    state: Any,
     images: UInt8[Array, "N H W C"],
     *targets: Shaped[Array, "N ..."],
     steps: int,
     batch_size: int,
     seed: int,
     step_function: Callable[..., tuple[Any, dict]],
-) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
+) -> tuple[Any, dict[str, Float[Array, ""]]]:
     """`steps` steps in one scan over data on the device; they must lie within one epoch.
 
     Every epoch is a permutation of its own of the N samples; what does not fill a batch is left
     out of that epoch.
 
     Args:
+      state: has a `step`.
       targets: what `step_function(state, images, *targets)` is shown of each sample of a batch
         besides its image, such as its label.
 

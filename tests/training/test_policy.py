@@ -1,0 +1,233 @@
+"""Training a policy: what it learns from, what it leaves alone, and runs that do not fit."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from seenn_jax import run
+from seenn_jax.data import load_dataset
+from seenn_jax.errors import UserError
+from seenn_jax.exits import accumulate
+from seenn_jax.models import run_all
+from seenn_jax.training import checkpoints, policy
+
+EPOCH = (1437 - 150) // 64  # steps
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return load_dataset("digits", validation=150)
+
+
+@pytest.fixture(scope="module")
+def made(trained, make_policy_config, dataset, compilation_cache):
+    """(graphs, state, optimizers, config, facts) at step 0."""
+    config, facts = make_policy_config(init_from=str(trained)), run.DataFacts.of(dataset)
+    network, _ = checkpoints.load_model(trained, *run.load(trained))
+    graphs, state, optimizers = policy._initial(config, facts, network, 3 * EPOCH)
+    return graphs, state, optimizers, config, facts
+
+
+def metrics_of(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def saved(workdir, step=None):
+    """Arrays by name of a checkpoint, the latest by default."""
+    with checkpoints.open_checkpoints(workdir, read_only=True) as manager:
+        step = manager.latest_step() if step is None else step
+        template = {
+            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+            for name, leaf in manager.item_metadata(step).items()
+        }
+        return checkpoints.restore(manager, step, template)
+
+
+# --- What it learns from -----------------------------------------------------------------------
+
+
+def test_a_copy_is_the_same_image_whatever_the_batch(made, dataset):
+    *_, config, facts = made
+    images = jnp.asarray(dataset.train.images[:40])
+    index = jnp.arange(40)
+    whole = policy.view(images, index, jnp.int32(1), config, facts)
+    some = jnp.array([31, 7, 12])
+    np.testing.assert_array_equal(
+        policy.view(images[some], index[some], jnp.int32(1), config, facts), whole[some]
+    )
+    other = policy.view(images, index, jnp.int32(0), config, facts)
+    assert not np.array_equal(other, whole)
+    # Two images that are the same pixels are augmented each in its own way.
+    same = policy.view(images[:1].repeat(8, 0), index[:8], jnp.int32(0), config, facts)
+    assert len({np.asarray(image).tobytes() for image in same}) > 1
+
+
+def test_answers_are_those_of_the_network_on_each_copy(made, dataset, trained):
+    graphs, state, _, config, facts = made
+    split = dataset.train._replace(
+        images=dataset.train.images[:100], labels=dataset.train.labels[:100]
+    )
+    answers = policy.correctness(graphs, state, config, facts, split)
+    assert answers.shape == (100, 2, 2)  # copies, candidates
+    model, _ = checkpoints.load_model(trained, *run.load(trained))
+    model = nnx.view(model, use_running_average=True)
+    for copy in range(2):
+        inputs = policy.view(
+            jnp.asarray(split.images), jnp.arange(100), jnp.int32(copy), config, facts
+        )
+        predictions = accumulate(run_all(model, inputs, 3)).argmax(-1)
+        correct = np.asarray(predictions) == split.labels[:, None]
+        # BatchNorm is folded in one of the two: rounding may turn a spike.
+        assert (answers[:, copy] == correct[:, [0, 2]]).mean() > 0.99
+    assert 0.2 < answers.mean() < 1
+    assert not np.array_equal(answers[:, 0], answers[:, 1])
+
+
+def test_one_step_of_the_policy_by_hand(made, dataset):
+    graphs, state, optimizers, config, facts = made
+    images, labels = (jnp.asarray(x[:8]) for x in dataset.train)
+    index = jnp.arange(8)
+    answers = jnp.asarray(np.random.default_rng(0).random((8, 2, 2)) < 0.6)
+    state = state._replace(first_accuracy=jnp.float32(0.8), step=jnp.int32(EPOCH + 3))
+    after, metrics = policy.frozen_step(
+        state,
+        images,
+        labels,
+        index,
+        answers,
+        graphs=graphs,
+        optimizers=optimizers,
+        config=config,
+        facts=facts,
+        steps_per_epoch=EPOCH,
+    )
+    # In the second epoch it is shown the second copy.
+    inputs = policy.view(images, index, jnp.int32(1), config, facts)
+    model = nnx.merge(graphs.policy, *state.policy, copy=True)
+    v = np.asarray(jax.nn.softmax(run_all(model, inputs, 1)[:, 0]))
+    c = np.asarray(answers[:, 1])
+    weights = np.where(c[:, 0], 1, 4)
+    terms = 0.5 * ~c - np.array([1, 0.25]) * c
+    assert float(metrics["loss"]) == pytest.approx(np.mean(weights * (v * terms).sum(1)), rel=1e-4)
+    assert float(metrics["accuracy"]) == pytest.approx((v * c).sum(1).mean(), rel=1e-5)
+    assert float(metrics["timesteps"]) == pytest.approx((v * [1, 3]).sum(1).mean(), rel=1e-5)
+    # The network stays as it is, the policy does not.
+    jax.tree.map(np.testing.assert_array_equal, after.params, state.params)
+    assert not np.array_equal(
+        after.policy[0]["head"]["kernel"][...], state.policy[0]["head"]["kernel"][...]
+    )
+    assert after.step == state.step + 1
+
+
+# --- Whole runs --------------------------------------------------------------------------------
+
+
+def test_the_network_is_frozen_until_the_joint_epochs(trained_policy, trained):
+    with checkpoints.open_checkpoints(trained, read_only=True) as manager:
+        before = saved(trained, checkpoints.best_step(manager))
+    after = saved(trained_policy)
+    name = "blocks.0.conv1.conv.kernel"
+    assert not np.array_equal(after[f"params.{name}"], before[f"average.0.{name}"])
+    metrics = metrics_of(trained_policy)
+    assert [line["train/joint"] for line in metrics] == [0, 0, 1]
+    # Frozen: the network at all timesteps is the same after the first two epochs.
+    at_all = [line["validation/accuracy_all_timesteps"] for line in metrics]
+    assert at_all[0] == at_all[1]
+    for line in metrics:
+        assert 1 <= line["train/timesteps"] <= 3
+        assert 1 <= line["validation/timesteps"] <= 3
+        assert -0.5 <= line["validation/reward"] <= 1
+    assert run.load(trained_policy)[0].init_from == str(trained)
+
+
+def test_a_resumed_run_ends_with_the_same_bits(
+    trained_policy, trained, make_policy_config, call_train, tmp_path, monkeypatch
+):
+    save = checkpoints.save
+
+    def save_once(manager, step, *rest):
+        if step > EPOCH:
+            raise KeyboardInterrupt
+        save(manager, step, *rest)
+
+    config = make_policy_config(init_from=str(trained))
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save", save_once)
+        with pytest.raises(KeyboardInterrupt):
+            call_train(config, tmp_path)
+    # The network comes from the run that is continued: no need to name it again.
+    out = call_train(make_policy_config(), tmp_path)
+    assert f"Continuing {tmp_path} after epoch 1." in out
+    jax.tree.map(np.testing.assert_array_equal, saved(tmp_path), saved(trained_policy))
+    assert call_train(make_policy_config(), tmp_path) == (
+        f"{tmp_path} is trained: all 3 epochs are done.\n"
+    )
+
+
+def test_reinforce_trains_too_and_a_collapse_is_reported(
+    trained, make_policy_config, call_train, tmp_path
+):
+    config = make_policy_config(init_from=str(trained), epochs=1, joint_epochs=0)
+    config.policy.objective = "reinforce"
+    config.optimizer.learning_rate = 1e-6  # the policy stays as it was drawn
+    config.policy.copies = 1
+    out = call_train(config, tmp_path)
+    times = metrics_of(tmp_path)[-1]["validation/timesteps"]
+    assert ("the policy has collapsed" in out) == (times in (1, 3))
+
+
+def test_the_newest_run_that_fits_is_found(trained, make_policy_config, tmp_path, dataset):
+    facts = run.DataFacts.of(dataset)
+    for name in ("a", "b"):
+        shutil.copytree(trained, tmp_path / name)
+    (tmp_path / "b" / "checkpoints").touch()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "run.json").write_text("{")
+    found = policy._source(make_policy_config(), tmp_path / "policy", facts)
+    assert found == tmp_path / "b"
+
+
+# --- Mistakes ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"timesteps": 4}, r"does not fit: its config\.timesteps is 3, and the policy's is 4"),
+        ({"model": {"width": 5}}, r"its config\.model\.width is 4, and the policy's is 5"),
+        ({"data": {"validation": 151}}, r"its config\.data\.validation is 150"),
+    ],
+    ids=str,
+)
+def test_a_network_that_does_not_fit_is_named(
+    trained, make_policy_config, call_train, tmp_path, changes, match
+):
+    config = make_policy_config(init_from=str(trained), **changes)
+    with pytest.raises(UserError, match=match):
+        call_train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_for_other_classes_is_named(copy_of_trained, make_policy_config, dataset):
+    content = json.loads((copy_of_trained / "run.json").read_text())
+    content["data"]["num_classes"] = 7
+    (copy_of_trained / "run.json").write_text(json.dumps(content))
+    config = make_policy_config(init_from=str(copy_of_trained))
+    with pytest.raises(UserError, match="it has 7 classes, and the data 10"):
+        policy._source(config, copy_of_trained.parent / "x", run.DataFacts.of(dataset))
+
+
+def test_what_is_no_network_is_named(make_policy_config, call_train, trained_policy, tmp_path):
+    for init_from, match in [
+        (tmp_path / "nowhere", "nowhere holds no run"),
+        (trained_policy, "it is a policy's run itself"),
+        ("", r"config\.init_from is not set, and no run in .* has a network that fits"),
+    ]:
+        with pytest.raises(UserError, match=match):
+            call_train(make_policy_config(init_from=str(init_from)), tmp_path / "a" / "run")
+        assert list(tmp_path.iterdir()) == []
