@@ -73,6 +73,7 @@ def default_config() -> ConfigDict:
     config.policy.width = 16  # channels of the policy network's first stage
     config.policy.objective = "expectation"  # exact, or "reinforce", by sampled actions
     config.policy.beta = 1.0  # penalty of a wrong answer
+    config.policy.entropy = 0.0  # weight of the entropy of its choices, which is rewarded
     # Augmented copies of the training images for which the network's answers are computed, once;
     # epoch after epoch the policy sees one after the other.
     config.policy.copies = 10
@@ -146,6 +147,7 @@ def check_config(config: ConfigDict) -> None:
         check_choice("config.policy.objective", config.policy.objective, OBJECTIVES)
         check("policy.width", "at least 1", lambda v: v >= 1)
         check("policy.beta", "at least 0", lambda v: v >= 0)
+        check("policy.entropy", "at least 0", lambda v: v >= 0)
         check("policy.copies", "at least 1", lambda v: v >= 1)
         check("policy.joint_learning_rate", "above 0", lambda v: v > 0)
         check("joint_epochs", f"from 0 to config.epochs = {epochs}", lambda v: 0 <= v <= epochs)

@@ -87,6 +87,16 @@ def reinforce(
     return -jnp.mean(weights * jax.lax.stop_gradient(earned - baseline) * chances)
 
 
+def entropy_bonus(logits: Float[Array, "B C"], weights: Float[Array, "B"]) -> Float[Array, ""]:
+    """mean_i w_i H(v_i), in nats: rewarded, it keeps a policy from deciding before it has learnt.
+
+    With the bonus times eta in the objective, the best logits are the expected rewards over eta
+    (Williams and Peng 1991; Haarnoja et al., ICML 2018), so that they also say how sure it is.
+    """
+    chances = jax.nn.softmax(logits)
+    return -jnp.mean(weights * jnp.sum(chances * jax.nn.log_softmax(logits), axis=-1))
+
+
 OBJECTIVES: dict[str, Callable[..., Float[Array, ""]]] = {
     "expectation": expectation,
     "reinforce": reinforce,

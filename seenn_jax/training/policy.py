@@ -25,7 +25,7 @@ from seenn_jax.errors import UserError
 from seenn_jax.exits import accumulate, at_exit
 from seenn_jax.losses import LOSSES
 from seenn_jax.models import inference_network, run_all
-from seenn_jax.policy import OBJECTIVES, exit_times, rewards, sample_weights
+from seenn_jax.policy import OBJECTIVES, entropy_bonus, exit_times, rewards, sample_weights
 from seenn_jax.training.checkpoints import load_model
 from seenn_jax.training.loop import (
     Task,
@@ -368,12 +368,10 @@ def _policy_loss(
     logits = run_all(model, inputs, 1)[:, 0]
     # Of the step's keys a part that nothing else uses.
     key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), state.step), 3)[2]
-    value = OBJECTIVES[config.policy.objective](
-        key,
-        logits,
-        rewards(correct, config.policy.candidates, config.policy.beta),
-        sample_weights(correct[:, 0], state.first_accuracy),
-    )
+    weights = sample_weights(correct[:, 0], state.first_accuracy)
+    earned = rewards(correct, config.policy.candidates, config.policy.beta)
+    value = OBJECTIVES[config.policy.objective](key, logits, earned, weights)
+    value -= config.policy.entropy * entropy_bonus(logits, weights)
     return value, (jax.nn.softmax(logits), nnx.state(model, nnx.BatchStat))
 
 
