@@ -4,8 +4,8 @@ An ANN is a network of `models` whose neurons are activations, `activation(curre
 (outputs, None)`: they have no membrane, and it runs one timestep. Converted, each is an IF neuron
 of the activation's threshold lambda. For one current the mean of its outputs over t timesteps is
 that of a QCFS with L = t, so it tends to the activation up to its quantisation. Source: Bu et al.,
-"Optimal ANN-SNN conversion for high-accuracy and ultra-low-latency spiking neural networks", ICLR
-2022 (QCFS).
+"Optimal ANN-SNN conversion for high-accuracy and ultra-low-latency spiking neural networks",
+ICLR 2022 (QCFS).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from seenn_jax.errors import UserError
 from seenn_jax.models import currents, rest, run_all
@@ -202,7 +202,7 @@ def layer_outputs(
 
 def calibrate(
     model: nnx.Module,
-    batches: Iterable[Float[Array, "B H W C"]],
+    batches: Iterable[Array],
     percentile: float = PERCENTILE,
 ) -> dict[str, float]:
     """Thresholds for the conversion of ReLUs, by their place: a percentile of their outputs.
@@ -213,7 +213,7 @@ def calibrate(
 
     Args:
       model: an ANN for inference.
-      batches: normalised training images; a few thousand in all will do.
+      batches: normalised training images [B, H, W, C]; a few thousand in all will do.
       percentile: above 0, at most 100.
 
     Raises:
@@ -242,7 +242,7 @@ def calibrate(
 def compare(
     ann: nnx.Module,
     snn: nnx.Module,
-    batches: Iterable[tuple[Float[Array, "B H W C"], Int[ArrayLike, "B"]]],
+    batches: Iterable[tuple[Array, ArrayLike]],
     timesteps: Sequence[int],
 ) -> dict:
     """How near a converted network comes to its ANN after t timesteps.
@@ -250,7 +250,7 @@ def compare(
     Args:
       ann: the source, for inference.
       snn: what `convert` made of it, for inference.
-      batches: (normalised images, labels).
+      batches: (normalised images [B, H, W, C], labels [B]).
       timesteps: the t, ascending.
 
     Returns:

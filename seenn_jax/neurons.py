@@ -157,8 +157,8 @@ class LIF:
 class IF(nnx.Module):
     """A layer of IF neurons: `neuron(currents, v0=None) -> (threshold * spikes, v)`; see `if_step`.
 
-    Membranes at rest are threshold / 2, and float32 at least: the soft reset keeps what is left
-    of a membrane for ever, and in bfloat16 that is mostly rounding errors after a few ticks.
+    Membranes at rest are threshold / 2. They are float32 at least, whatever the currents are: the
+    soft reset never clears a membrane, so that rounding errors would add up in it.
 
     Args:
       threshold: above 0, lambda of the activation that the layer stands for.

@@ -38,6 +38,9 @@ def test_an_unknown_key_cannot_be_set():
         ("model.dtype", "float16", "bfloat16, float32, float64"),
         ("model.surrogate", "sigmoid", "dspike, triangle"),
         ("loss", "mse", "mean_ce, tet"),
+        ("activation", "gelu", "lif, qcfs, relu"),
+        ("quantization_levels", 0, "at least 1"),
+        ("initial_threshold", 0.0, "above 0"),
         ("optimizer.schedule", "step", "cosine, onecycle"),
         ("seed", -1, "from 0 to 2^32 - 1"),
         ("seed", 2**32, "from 0 to 2^32 - 1"),
@@ -76,6 +79,15 @@ def test_what_cannot_be_is_named_with_what_can(key, value, allowed):
     assert f"config.{key}" in message
     assert str(value) in message
     assert allowed in message
+
+
+def test_an_ordinary_network_has_no_loss_over_timesteps():
+    config = default_config()
+    config.activation = "qcfs"
+    with pytest.raises(UserError, match=r"config\.loss is 'tet'.*config\.activation=qcfs.*mean_ce"):
+        check_config(config)
+    config.loss = "mean_ce"
+    check_config(config)
 
 
 def test_mixup_and_cutmix_exclude_each_other():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from seenn_jax import neurons
 from seenn_jax.errors import UserError
-from seenn_jax.neurons import LIF, SURROGATES, dspike_derivative, triangle_derivative
+from seenn_jax.neurons import IF, LIF, SURROGATES, dspike_derivative, own, triangle_derivative
 
 PROPERTY = settings(deadline=None, max_examples=25)
 
@@ -72,6 +72,50 @@ def test_integer_spikes_where_asked_for():
     assert v.dtype == jnp.float32
     np.testing.assert_array_equal(spikes, column(*SPIKES))
     np.testing.assert_array_equal(v, [[0.75]])
+
+
+# --- Integrate and fire ------------------------------------------------------------------------
+
+# Threshold 2, so 1 at rest. Membranes before the reset:
+# 1 + 0.5 | 1.5 + 0.5 = 2: fires | 0 + 3: fires | 1 - 4 = -3 | -3 + 4.5 = 1.5
+IF_CURRENTS = (0.5, 0.5, 3, -4, 4.5)
+
+
+def test_integrate_and_fire_by_hand():
+    outputs, v = IF(2.0)(column(*IF_CURRENTS))
+    np.testing.assert_array_equal(outputs, column(0, 2, 2, 0, 0))
+    np.testing.assert_array_equal(v, [[1.5]])
+    after = [float(IF(2.0)(column(*IF_CURRENTS[:n]))[1][0, 0]) for n in range(6)]
+    assert after == [1, 1.5, 0, 1, -3, 1.5]
+
+
+def test_integrate_and_fire_from_a_membrane_given():
+    outputs, v = IF(2.0)(column(0.5), jnp.array([[5.0]]))  # one spike a tick, whatever is there
+    np.testing.assert_array_equal(outputs, column(2))
+    np.testing.assert_array_equal(v, [[3.5]])
+
+
+def test_membranes_of_integrate_and_fire_are_float32():
+    outputs, v = IF(jnp.float32(1.7))(jnp.ones((2, 3, 4), jnp.bfloat16))
+    assert (outputs.dtype, v.dtype) == (jnp.bfloat16, jnp.float32)
+    # 0.85 + 3 - 1.7 - 1.7, not what is left of it in bfloat16: outputs were 1.703125.
+    np.testing.assert_allclose(v, jnp.full((2, 4), 0.45), rtol=1e-6)
+    assert float(outputs.max()) == 1.703125
+
+
+def test_no_ticks_leave_membranes_at_rest():
+    for neuron, at_rest in ((IF(2.0), 1), (LIF(), 0)):
+        outputs, v = neuron(jnp.ones((2, 0, 3)))
+        assert outputs.shape == (2, 0, 3)
+        np.testing.assert_array_equal(v, np.full((2, 3), at_rest))
+
+
+def test_a_layer_has_its_own_parameters():
+    neuron, shared = IF(2.0), LIF()
+    mine = own(neuron)
+    mine.threshold[...] = jnp.float32(3)
+    assert float(neuron.threshold[...]) == 2
+    assert own(shared) is shared
 
 
 def test_unknown_surrogate():

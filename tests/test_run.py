@@ -9,8 +9,10 @@ import pytest
 from flax import nnx
 
 from seenn_jax import run
+from seenn_jax.conversion import QCFS, ReLU
 from seenn_jax.data import Dataset, Split
 from seenn_jax.errors import UserError
+from seenn_jax.neurons import LIF
 
 FACTS = run.DataFacts((8, 8, 1), 10, [0.25], [0.375])
 
@@ -53,6 +55,28 @@ def test_what_is_claimed_is_loaded(tmp_path, make_config):
     content = json.loads((tmp_path / "a" / "b" / "run.json").read_text())
     assert content.keys() == {"config", "data", "revision", "versions", "device"}
     assert os.listdir(tmp_path / "a" / "b") == ["run.json"]
+
+
+def test_a_run_that_is_older_than_a_setting_has_its_default(tmp_path, make_config):
+    config = make_config()
+    run.claim(tmp_path, config, FACTS)
+    with_checkpoint(tmp_path)
+    content = json.loads((tmp_path / "run.json").read_text())
+    del content["config"]["activation"]
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    assert run.load(tmp_path)[0].to_dict() == config.to_dict()
+    run.claim(tmp_path, config, FACTS)
+    with pytest.raises(UserError, match=r"config\.activation was 'lif' and is 'relu' *\)"):
+        run.claim(tmp_path, make_config(activation="relu"), FACTS)
+
+
+@pytest.mark.parametrize(("activation", "kind"), [("qcfs", QCFS), ("relu", ReLU), ("lif", LIF)])
+def test_the_network_has_the_activation_of_the_config(make_config, activation, kind):
+    model = run.build(make_config(activation=activation, quantization_levels=5), FACTS)
+    assert isinstance(model.blocks[0].neuron1, kind)
+    if activation == "qcfs":
+        assert model.neuron.levels == 5
+        assert float(model.neuron.threshold) == pytest.approx(2.0)
 
 
 def test_a_used_workdir_takes_the_same_config_only(tmp_path, make_config, contents):

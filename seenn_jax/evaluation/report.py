@@ -120,7 +120,9 @@ def print_conversions(reports: list[dict[str, Any]], console: Console) -> None:
     """Print reports of `evaluator.conversion_report`: accuracy of all, and the layers of one."""
     for heading, rows in _conversion_tables(reports):
         console.print(Text(heading, style="bold"))
-        table = Table(*rows[0], box=box.SIMPLE_HEAD)
+        table = Table(box=box.SIMPLE_HEAD)
+        for name in rows[0]:
+            table.add_column(name, overflow="fold")
         for row in rows[1:]:
             table.add_row(*row)
         console.print(table)

@@ -160,8 +160,8 @@ def inference_network(
       model: a network of this package with its BatchNorm statistics.
       image_shape: (height, width, channels) of one input, as it is after normalisation.
       timesteps: T of `Network.logits`.
-      int8: (of LIF neurons) spikes, exactly, and the weights that meet spikes, rounded per output
-        channel, are int8; membranes and all else stay in the model's dtype.
+      int8: spikes, exactly, and the weights that meet spikes, rounded per output channel, are int8;
+        membranes and all else stay in the model's dtype. For LIF neurons only.
     """
     model = _folded(model)
     if int8:

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from seenn_jax import exits, run
+from seenn_jax.conversion import convert
 from seenn_jax.data import load_dataset, normalize
 from seenn_jax.errors import UserError
 from seenn_jax.evaluation import evaluator
-from seenn_jax.evaluation.evaluator import Choice, evaluate, load_model
+from seenn_jax.evaluation.evaluator import Choice, conversion_report, evaluate, load_model
 from seenn_jax.models import inference_network
 from seenn_jax.training import checkpoints
 from seenn_jax.training.state import initial_state, make_optimizer
@@ -317,6 +318,106 @@ def test_one_timestep_leaves_nothing_to_decide(trained, make_config, tmp_path):
     assert result["average_timesteps"] == result["aet"] == result["oracle_aet"] == 1
     assert [row["threshold"] for row in result["sweep"]] == [0, 1]
     assert result["accuracy"] == pytest.approx(result["static_accuracy"][0])
+
+
+def test_any_number_of_timesteps(evaluated):
+    result = evaluated(timesteps=5)
+    assert result["timesteps"] == len(result["exit_shares"]) == 5
+    assert result["static_accuracy"][:T] == pytest.approx(evaluated()["static_accuracy"])
+    assert result["network"] == "spiking"
+
+
+# --- Converted networks ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained_ann(call_train, make_config, tmp_path_factory):
+    """A run of an ordinary network with QCFS activations."""
+    workdir = tmp_path_factory.mktemp("runs") / "ann"
+    changes = {"activation": "qcfs", "loss": "mean_ce", "epochs": 2, "inherit_epochs": 0}
+    said = call_train(make_config(**changes), workdir)
+    assert "T = 1, in" in said
+    assert " at t = 1  " in said
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert {name for line in lines for name in line if "validation" in name} == {
+        "validation/accuracy_1"
+    }
+    return workdir
+
+
+def test_a_converted_run_exits_early_and_its_source_does_not(trained_ann, dataset):
+    config, facts = run.load(trained_ann)
+    model, _ = load_model(trained_ann, config, facts)
+    inputs = normalize(jnp.asarray(dataset.test.images), *facts.normalization, dtype="float32")
+
+    def logits_of(model, timesteps):
+        network = inference_network(model, facts.image_shape, timesteps)
+        return np.asarray(jax.jit(network.logits)(network.params, inputs))
+
+    labels = dataset.test.labels
+    source = evaluate(trained_ann, ann=True)
+    assert source["accuracy"] == (logits_of(model, 1)[:, 0].argmax(-1) == labels).mean()
+    assert (source["network"], source["exit"], source["timesteps"]) == ("ANN", "full", 1)
+
+    cumulative = np.cumsum(logits_of(convert(model, facts.image_shape), 4), 1) / 8
+    correct = cumulative.argmax(-1) == labels[:, None]
+    result = evaluate(trained_ann, timesteps=4, choice=Choice(threshold=0.3))
+    accuracy, times = at_exit(np.asarray(exits.confidence(cumulative)), correct, np.float32(0.3))
+    assert len(np.unique(times)) > 1
+    assert result["accuracy"] == pytest.approx(accuracy, abs=1e-6)
+    assert result["average_timesteps"] == pytest.approx(times.mean(), abs=1e-6)
+    assert result["static_accuracy"] == pytest.approx(correct.mean(0).tolist(), abs=1e-6)
+    assert result["share_of_exit_times_that_differ"] == 0
+    assert result["temperatures"] == [8] * 4
+    assert (result["network"], result["method"]) == ("converted", "slots")
+
+    report = conversion_report(trained_ann)
+    assert report["ann_accuracy"] == pytest.approx(source["accuracy"])
+    assert report["timesteps"] == [1, 2, 4, 8, 16, 32]
+    assert report["accuracy"][:3] == pytest.approx([correct[:, t - 1].mean() for t in (1, 2, 4)])
+    assert len(report["layers"]) == 7
+    for layer in report["layers"]:
+        assert layer["threshold"] > 0
+        assert len(layer["error"]) == 6
+        # In the mean over units the quantiser's error is left, of at most lambda / 16.
+        assert layer["error"][-1] < layer["error"][0]
+
+
+def test_a_run_with_relus_is_calibrated_and_converted(call_train, make_config, tmp_path):
+    config = make_config(activation="relu", loss="mean_ce", timesteps=2, ema=0.0)
+    run.claim(tmp_path, config, run.DataFacts((8, 8, 1), 10, [0.3], [0.4]))
+    with checkpoints.open_checkpoints(tmp_path) as manager:
+        model = run.build(config, run.load(tmp_path)[1])
+        _, state = initial_state(model, make_optimizer(config, 1), config.ema)
+        checkpoints.save(manager, 1, state, 0.1)
+    found = {p: conversion_report(tmp_path, percentile=p)["layers"] for p in (None, 99.9, 50, 100)}
+    assert found[None] == found[99.9]
+    half, most, all_of_it = (
+        np.array([layer["threshold"] for layer in found[p]]) for p in (50, 99.9, 100)
+    )
+    assert np.all(half < most)
+    assert np.all(most < all_of_it)
+    assert evaluate(tmp_path, exit="full", percentile=50)["network"] == "converted"
+
+
+def test_what_a_network_is_not_for_is_named(trained, trained_ann):
+    direct = "is of a directly trained spiking network: leave it out"
+    for call, match in (
+        (lambda: evaluate(trained, ann=True), f"--ann is for a run .* {direct}"),
+        (lambda: conversion_report(trained), f"--conversion_report is for a run .* {direct}"),
+        (lambda: evaluate(trained, percentile=99), r"--percentile=99 is for .*'lif': leave"),
+        (lambda: evaluate(trained_ann, percentile=99), r"--percentile=99 is for .*'qcfs': leave"),
+        (lambda: evaluate(trained_ann, dtype="int8"), "--dtype=int8 needs spikes of 0 and 1"),
+        (lambda: conversion_report(trained_ann, dtype="int8"), "unknown dtype 'int8'"),
+        (lambda: conversion_report(trained_ann, split="dev"), "unknown split 'dev'"),
+        (lambda: evaluate(trained_ann, timesteps=0), "--timesteps is 0: it must be at least 1"),
+        (
+            lambda: evaluate(trained_ann, ann=True, choice=Choice(threshold=0.5)),
+            r"--threshold=0\.5 has no meaning for exit 'full'",
+        ),
+    ):
+        with pytest.raises(UserError, match=match):
+            call()
 
 
 # --- Mistakes --------------------------------------------------------------------------------
