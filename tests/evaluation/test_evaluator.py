@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from seenn_jax import exits, run
-from seenn_jax.conversion import convert
+from seenn_jax.conversion import convert, thresholds_of
 from seenn_jax.data import load_dataset, normalize
 from seenn_jax.errors import UserError
 from seenn_jax.evaluation import evaluator
@@ -321,9 +321,9 @@ def test_one_timestep_leaves_nothing_to_decide(trained, make_config, tmp_path):
 
 
 def test_any_number_of_timesteps(evaluated):
-    result = evaluated(timesteps=5)
+    result = evaluated("full", method="full", timesteps=5)
     assert result["timesteps"] == len(result["exit_shares"]) == 5
-    assert result["static_accuracy"][:T] == pytest.approx(evaluated()["static_accuracy"])
+    assert result["static_accuracy"][:T] == pytest.approx(evaluated("full")["static_accuracy"])
     assert result["network"] == "spiking"
 
 
@@ -361,8 +361,10 @@ def test_a_converted_run_exits_early_and_its_source_does_not(trained_ann, datase
 
     cumulative = np.cumsum(logits_of(convert(model, facts.image_shape), 4), 1) / 8
     correct = cumulative.argmax(-1) == labels[:, None]
-    result = evaluate(trained_ann, timesteps=4, choice=Choice(threshold=0.3))
-    accuracy, times = at_exit(np.asarray(exits.confidence(cumulative)), correct, np.float32(0.3))
+    scores = np.array(exits.confidence(cumulative))
+    threshold = float(np.median(scores[:, 1]))
+    result = evaluate(trained_ann, timesteps=4, choice=Choice(threshold=threshold))
+    accuracy, times = at_exit(scores, correct, np.float32(threshold))
     assert len(np.unique(times)) > 1
     assert result["accuracy"] == pytest.approx(accuracy, abs=1e-6)
     assert result["average_timesteps"] == pytest.approx(times.mean(), abs=1e-6)
@@ -383,21 +385,24 @@ def test_a_converted_run_exits_early_and_its_source_does_not(trained_ann, datase
         assert layer["error"][-1] < layer["error"][0]
 
 
-def test_a_run_with_relus_is_calibrated_and_converted(call_train, make_config, tmp_path):
+def test_a_run_with_relus_is_calibrated_and_converted(trained, dataset, make_config, tmp_path):
     config = make_config(activation="relu", loss="mean_ce", timesteps=2, ema=0.0)
-    run.claim(tmp_path, config, run.DataFacts((8, 8, 1), 10, [0.3], [0.4]))
+    facts = run.load(trained)[1]
+    model = run.build(config, facts)
+    run.claim(tmp_path, config, facts)
     with checkpoints.open_checkpoints(tmp_path) as manager:
-        model = run.build(config, run.load(tmp_path)[1])
         _, state = initial_state(model, make_optimizer(config, 1), config.ema)
         checkpoints.save(manager, 1, state, 0.1)
-    found = {p: conversion_report(tmp_path, percentile=p)["layers"] for p in (None, 99.9, 50, 100)}
+    found = {
+        p: thresholds_of(evaluator.convert_model(model, config, facts, dataset, p))
+        for p in (None, 99.9, 90.0, 100.0)
+    }
     assert found[None] == found[99.9]
-    half, most, all_of_it = (
-        np.array([layer["threshold"] for layer in found[p]]) for p in (50, 99.9, 100)
-    )
-    assert np.all(half < most)
-    assert np.all(most < all_of_it)
-    assert evaluate(tmp_path, exit="full", percentile=50)["network"] == "converted"
+    assert len(found[None]) == 7
+    for place in found[None]:
+        assert found[90.0][place] < found[99.9][place] < found[100.0][place]
+    result = evaluate(tmp_path, exit="full", method="full", percentile=90.0)
+    assert (result["network"], result["timesteps"]) == ("converted", 2)
 
 
 def test_what_a_network_is_not_for_is_named(trained, trained_ann):
@@ -405,8 +410,11 @@ def test_what_a_network_is_not_for_is_named(trained, trained_ann):
     for call, match in (
         (lambda: evaluate(trained, ann=True), f"--ann is for a run .* {direct}"),
         (lambda: conversion_report(trained), f"--conversion_report is for a run .* {direct}"),
-        (lambda: evaluate(trained, percentile=99), r"--percentile=99 is for .*'lif': leave"),
-        (lambda: evaluate(trained_ann, percentile=99), r"--percentile=99 is for .*'qcfs': leave"),
+        (lambda: evaluate(trained, percentile=99.0), r"--percentile=99\.0 is for .*'lif': leave"),
+        (
+            lambda: evaluate(trained_ann, percentile=99.0),
+            r"--percentile=99\.0 is for .*'qcfs': leave",
+        ),
         (lambda: evaluate(trained_ann, dtype="int8"), "--dtype=int8 needs spikes of 0 and 1"),
         (lambda: conversion_report(trained_ann, dtype="int8"), "unknown dtype 'int8'"),
         (lambda: conversion_report(trained_ann, split="dev"), "unknown split 'dev'"),
