@@ -104,6 +104,7 @@ def main() -> None:
             conversions.append(_conversion(each))
         print_conversions(conversions, console)
         if len(workdirs) > 1:
+            _copy(conversions, copy)
             return
     console.print(f"Evaluating {workdir}.", soft_wrap=True)
     result = evaluate(
@@ -131,8 +132,12 @@ def main() -> None:
     print_result(result, console)
     report = write_report(result, workdir / "evaluation" / ("ann" if ANN.value else EXIT.value))
     console.print(f"Report: {report}", soft_wrap=True)
-    if copy:
-        copy.write_text(json.dumps(result, indent=2) + "\n")
+    _copy(result, copy)
+
+
+def _copy(found: dict | list, path: Path | None) -> None:
+    if path:
+        path.write_text(json.dumps(found, indent=2) + "\n")
 
 
 def _conversion(workdir: Path) -> dict:

@@ -11,7 +11,7 @@ import pytest
 
 from seenn_jax import exits, run
 from seenn_jax.conversion import convert, thresholds_of
-from seenn_jax.data import load_dataset, normalize
+from seenn_jax.data import Split, load_dataset, normalize
 from seenn_jax.errors import UserError
 from seenn_jax.evaluation import evaluator
 from seenn_jax.evaluation.evaluator import Choice, conversion_report, evaluate, load_model
@@ -393,16 +393,29 @@ def test_a_run_with_relus_is_calibrated_and_converted(trained, dataset, make_con
     with checkpoints.open_checkpoints(tmp_path) as manager:
         _, state = initial_state(model, make_optimizer(config, 1), config.ema)
         checkpoints.save(manager, 1, state, 0.1)
-    found = {
-        p: thresholds_of(evaluator.convert_model(model, config, facts, dataset, p))
-        for p in (None, 99.9, 90.0, 100.0)
-    }
-    assert found[None] == found[99.9]
-    assert len(found[None]) == 7
-    for place in found[None]:
-        assert found[90.0][place] < found[99.9][place] < found[100.0][place]
+    few = dataset._replace(train=Split(*(array[:64] for array in dataset.train)))
+    found, largest = (
+        thresholds_of(evaluator.convert_model(model, config, facts, few, percentile))
+        for percentile in (None, 100.0)
+    )
+    assert len(found) == 7
+    assert all(0 < found[place] < largest[place] for place in found)
     result = evaluate(tmp_path, exit="full", method="full", percentile=90.0)
     assert (result["network"], result["timesteps"]) == ("converted", 2)
+
+
+def test_several_runs_are_compared(program, trained_ann):
+    both = f"--workdir={trained_ann},{trained_ann}"
+    status, _, err = program("evaluate.py", both)
+    assert status == 2
+    assert "names 2 runs, and one is evaluated at a time" in err
+    copy = trained_ann.parent / "both.json"
+    status, out, err = program("evaluate.py", both, "--conversion_report", f"--json={copy}")
+    assert (status, err) == (0, "")
+    report = json.loads((trained_ann / "evaluation" / "conversion.json").read_text())
+    assert json.loads(copy.read_text()) == [report, report]
+    assert out.count(f"{100 * report['ann_accuracy']:.2f}") >= 2
+    assert not (trained_ann / "evaluation" / "confidence").exists()
 
 
 def test_what_a_network_is_not_for_is_named(trained, trained_ann):

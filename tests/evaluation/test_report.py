@@ -11,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from seenn_jax.evaluation.report import _page, _thin, print_result, write_report
+from seenn_jax.evaluation.report import (
+    _page,
+    _thin,
+    print_conversions,
+    print_result,
+    write_report,
+)
 
 
 def made_up(**changes):
@@ -53,6 +59,23 @@ def made_up(**changes):
     }
     assert changes.keys() <= result.keys()
     return result | changes
+
+
+CONVERSION = {
+    "ann_accuracy": 0.9312,
+    "timesteps": [1, 8],
+    "accuracy": [0.7001, 0.9275],
+    "layers": [
+        {"place": "stem", "threshold": 1.25, "error": [0.2, 0.0125]},
+        {"place": "blocks.0.neuron1", "threshold": 2.5, "error": [0.4, 0.03125]},
+    ],
+    "workdir": "runs/<one>",
+    "dataset": "cifar10",
+    "split": "test",
+    "activation": "qcfs",
+    "quantization_levels": 8,
+    "dtype": "float32",
+}
 
 
 def made_up_full(**changes):
@@ -369,3 +392,44 @@ def test_thin_keeps_the_ends(steps, rows):
     assert all(row in sweep for row in kept)
     assert averages == sorted(averages)
     assert (averages[0], averages[-1]) == (min(steps), max(steps))
+
+
+# --- Conversion ------------------------------------------------------------------------------
+
+
+def printed_conversions(reports):
+    console = Console(file=io.StringIO(), width=100)
+    print_conversions(reports, console)
+    return console.file.getvalue()
+
+
+def test_one_conversion_is_printed_with_its_layers():
+    out = printed_conversions([CONVERSION])
+    for figure in ("qcfs, L = 8", "93.12 %", "70.01 %", "92.75 %", "1.250", "0.0125", "0.0312"):
+        assert figure in out
+    assert out.index("stem") < out.index("blocks.0.neuron1")
+
+
+def test_several_conversions_are_printed_as_a_grid():
+    relu = CONVERSION | {"activation": "relu", "quantization_levels": None, "ann_accuracy": 0.5}
+    out = printed_conversions([CONVERSION, relu])
+    assert out.index("93.12 %") < out.index("50.00 %")
+    assert "relu" in out
+    assert "stem" not in out
+
+
+def test_the_page_has_the_conversion_where_there_is_one(tmp_path):
+    page = write_report(made_up() | {"conversion": CONVERSION}, tmp_path).read_text()
+    assert "<td>runs/&lt;one&gt;</td>" in page
+    assert "<td>0.0125</td>" in page
+    assert "Accuracy once converted" not in write_report(made_up(), tmp_path).read_text()
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [("converted", ", converted network"), ("ANN", ", the ANN itself"), ("spiking", "exit\n")],
+)
+def test_the_kind_of_network_is_said(network, said):
+    console = Console(file=io.StringIO(), width=100)
+    print_result(made_up() | {"network": network}, console)
+    assert f"confidence exit{said.removeprefix('exit')}" in console.file.getvalue()

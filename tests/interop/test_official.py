@@ -20,7 +20,7 @@ from seenn_jax.interop.official import (
     read_state_dict,
 )
 from seenn_jax.losses import tet
-from seenn_jax.models import MODELS, build_model, run_all
+from seenn_jax.models import MODELS, build_model, inference_network, run_all
 from seenn_jax.models.resnet import SpikingResNet
 from seenn_jax.neurons import LIF
 
@@ -104,13 +104,15 @@ def test_golden_conversion_in_float64(monkeypatch):
         assert thresholds[0] == pytest.approx(state["conv1.2.up"].item(), rel=1e-12)
         assert thresholds[-1] == pytest.approx(state["conv4_x.1.relu.up"].item(), rel=1e-12)
 
-        def run(model, timesteps):
-            return jax.jit(lambda images: run_all(model, images, timesteps))(images)
-
-        assert relative_error(run(ann, 1)[:, 0], golden["ann_logits"]) < 1e-8
-        logits = run(snn, 16)
+        logits = jax.jit(lambda images: run_all(ann, images, 1))(images)
+        assert relative_error(logits[:, 0], golden["ann_logits"]) < 1e-8
+        network = inference_network(snn, (32, 32, 3), 1)
+        step = jax.jit(lambda v: network.step(network.params, v, shown))
+        shown = network.encode(network.params, images)
+        membranes = jax.tree.map(lambda v: jnp.stack([v] * len(images)), network.at_rest)
         for t in range(16):
-            assert relative_error(logits[:, t], golden["snn_logits"][:, t]) < 1e-8, t
+            membranes, logits = step(membranes)
+            assert relative_error(logits, golden["snn_logits"][:, t]) < 1e-8, t
 
 
 def all_spikes(name, dtype, state, images, timesteps):
@@ -194,6 +196,25 @@ def test_pytorch_file(tmp_path):
     torch.save({k: torch.from_numpy(v) for k, v in state.items()}, tmp_path / "net.pth")
     load_official(model, tmp_path / "net.pth")
     assert np.array_equal(model.head.bias[...], state["classifier.0.module.bias"])
+
+
+def test_qcfs_files():
+    def names_of(name):
+        return official_names(nnx.eval_shape(lambda: small(name, neuron=QCFS(4)))).values()
+
+    last = {"conv5_x.1.relu.up", "conv5_x.0.shortcut.1.weight", "fc.weight"}
+    assert last <= set(names_of("resnet18"))
+    model = small("resnet20", neuron=QCFS(4))
+    names = names_of("resnet20")
+    state = pytorch_names(model, np.random.default_rng(0))
+    state |= {name: np.float32([0.5]) for name in names if name.endswith(".up")}
+    load_state_dict(model, state)
+    assert float(model.blocks[8].neuron2.threshold) == pytest.approx(0.5)
+    with pytest.raises(UserError, match=r"'conv1\.2\.up' is \[0\.\], and thresholds must be pos"):
+        load_state_dict(model, state | {"conv1.2.up": np.zeros(1, np.float32)})
+    for name in ("resnet19", "vgg16"):
+        with pytest.raises(UserError, match=r"no counterpart.*QCFS activations ResNet-18"):
+            names_of(name)
 
 
 def test_bad_files(tmp_path):
