@@ -26,9 +26,9 @@ from seenn_jax.neurons import IF, LIF
 
 # Divides the summed logits of a converted network before exit scores are taken of them, as in the
 # official code. Not their mean: one timestep's logits are as large as those of eight and mostly
-# rounding errors, and must not look as sure. (On digits at 2.0 timesteps on average, with a poor
-# network on purpose: 83 % by the sum, 69 % by the mean.) Not the sum itself: at eight timesteps it
-# is to be of the size of the ANN's logits, on which softmax does not yet round to 1.
+# rounding errors, and must not look as sure. (On the 200 validation digits, a ResNet-8 from
+# lambda = 4, at 2.0 timesteps on average: 83.5 % by this, 76.5 % by the sum, 67.0 % by the mean;
+# one seed. The better a network is at t = 1, the less it matters.)
 EXIT_TEMPERATURE = 8.0
 PERCENTILE = 99.9  # of a ReLU's outputs, its threshold
 
@@ -67,9 +67,9 @@ class QCFS(nnx.Module):
 
     Args:
       levels: L, the number of steps of the quantiser.
-      threshold: initial lambda. The authors' 8, with weight decay on it, takes hundreds of epochs
-        to come down; activations after BatchNorm want 1 to 3, and a lambda that is too large
-        leaves the converted network silent at first.
+      threshold: initial lambda; the authors' is 8, with weight decay. It is learnt slowly, and one
+        that is too large leaves the converted network silent at first: ResNet-8 on digits from 8
+        ended at 7.3 to 7.9 after 40 epochs, and was no better than chance at t = 1.
     """
 
     def __init__(self, levels: int, threshold: float = 2.0):

@@ -91,7 +91,7 @@ def test_golden_conversion_in_float64(monkeypatch):
     with np.load(path) as arrays:
         golden = dict(arrays)
     state = {k.removeprefix("param/"): v for k, v in golden.items() if k.startswith("param/")}
-    # It is called ResNet-20 and has 2 blocks in its last stage, where the authors' code has 3.
+    # SEENN's ResNet-20 has 2 blocks in its last stage; the QCFS authors', and ours, has 3.
     network = functools.partial(SpikingResNet, (3, 3, 2), pool=False)
     monkeypatch.setitem(MODELS, "golden", network)
     with jax.enable_x64(True):
