@@ -2,23 +2,27 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from seenn_jax import provenance
+from seenn_jax import conversion, provenance
 from seenn_jax.config import default_config
 from seenn_jax.conversion import QCFS, ReLU
-from seenn_jax.data import Dataset, channel_statistics
+from seenn_jax.data import Dataset, Split, channel_statistics, normalize
 from seenn_jax.errors import UserError
 from seenn_jax.models import build_model, policy
 from seenn_jax.neurons import LIF
 
 FILE = "run.json"
+CALIBRATION = 2048  # training images that thresholds of ReLUs are taken from
+BATCH = 256
 CHECKPOINTS = "checkpoints"  # the folder of a run that holds them
 
 
@@ -55,6 +59,39 @@ def build(config: ConfigDict, facts: DataFacts) -> nnx.Module:
         dtype=model.dtype,
         seed=config.seed,
     )
+
+
+def convert(
+    model: nnx.Module,
+    config: ConfigDict,
+    facts: DataFacts,
+    dataset: Dataset,
+    percentile: float | None = None,
+) -> nnx.Module:
+    """The spiking network of a run's ANN, for inference; see `conversion.convert`.
+
+    ReLUs are calibrated on `CALIBRATION` images drawn from the training split, with `percentile`
+    (None: `conversion.PERCENTILE`).
+    """
+    model = nnx.view(model, use_running_average=True)
+    thresholds = None
+    if config.activation == "relu":
+        order = np.random.default_rng(0).permutation(len(dataset.train.labels))[:CALIBRATION]
+        some = Split(dataset.train.images[order], dataset.train.labels[order])
+        images = (images for images, _ in batches(some, config, facts))
+        percentile = conversion.PERCENTILE if percentile is None else percentile
+        thresholds = conversion.calibrate(model, images, percentile)
+    return conversion.convert(model, facts.image_shape, thresholds)
+
+
+def batches(
+    split: Split, config: ConfigDict, facts: DataFacts
+) -> Iterator[tuple[jax.Array, np.ndarray]]:
+    """(normalised images, labels) of a split, `BATCH` at a time."""
+    for start in range(0, len(split.labels), BATCH):
+        images = jnp.asarray(split.images[start : start + BATCH])
+        inputs = normalize(images, *facts.normalization, dtype=config.model.dtype)
+        yield inputs, split.labels[start : start + BATCH]
 
 
 def build_policy(config: ConfigDict, facts: DataFacts) -> nnx.Module:

@@ -3,19 +3,18 @@
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
 from seenn_jax import calibration, conversion, engine, exits, policy, provenance, run
 from seenn_jax.config import is_ann, is_policy
-from seenn_jax.data import Dataset, Split, load_dataset, normalize
+from seenn_jax.data import Split, load_dataset, normalize
 from seenn_jax.energy import macs
 from seenn_jax.errors import UserError, check_choice
 from seenn_jax.models import Network, inference_network
@@ -28,7 +27,6 @@ BATCH = 256
 TOLERANCE = 0.001  # of accuracy on the validation split, where nothing else is asked for
 SWEEP = 200  # thresholds
 CHUNK_BYTES = 2**30  # of images on the device at a time
-CALIBRATION = 2048  # training images that thresholds of ReLUs are taken from
 REPORTED = (1, 2, 4, 8, 16, 32)  # timesteps of the conversion report
 
 
@@ -135,7 +133,7 @@ def evaluate(
         )
     model, step = load_model(workdir, config, facts)
     if converted:
-        model = convert_model(model, config, facts, dataset, percentile)
+        model = run.convert(model, config, facts, dataset, percentile)
     network = inference_network(model, facts.image_shape, timesteps, int8=dtype == "int8")
     mean, std = facts.normalization
     transform = functools.partial(normalize, mean=mean, std=std, dtype=config.model.dtype)
@@ -226,28 +224,6 @@ def evaluate(
     }
 
 
-def convert_model(
-    model: nnx.Module,
-    config: ConfigDict,
-    facts: run.DataFacts,
-    dataset: Dataset,
-    percentile: float | None = None,
-) -> nnx.Module:
-    """The spiking network of a run's ANN, for inference; see `evaluate` and `conversion.convert`.
-
-    ReLUs are calibrated on `CALIBRATION` images drawn from the training split.
-    """
-    model = nnx.view(model, use_running_average=True)
-    thresholds = None
-    if config.activation == "relu":
-        order = np.random.default_rng(0).permutation(len(dataset.train.labels))[:CALIBRATION]
-        some = Split(dataset.train.images[order], dataset.train.labels[order])
-        batches = (images for images, _ in _batches(some, config, facts))
-        percentile = conversion.PERCENTILE if percentile is None else percentile
-        thresholds = conversion.calibrate(model, batches, percentile)
-    return conversion.convert(model, facts.image_shape, thresholds)
-
-
 def conversion_report(
     workdir: Path,
     *,
@@ -277,8 +253,8 @@ def conversion_report(
         config.data.name, data_dir=config.data.dir or None, validation=config.data.validation
     )
     model, _ = load_model(workdir, config, facts)
-    snn = convert_model(model, config, facts, dataset, percentile)
-    batches = _batches(getattr(dataset, split), config, facts)
+    snn = run.convert(model, config, facts, dataset, percentile)
+    batches = run.batches(getattr(dataset, split), config, facts)
     ann = nnx.view(model, use_running_average=True)
     compared = conversion.compare(ann, snn, batches, REPORTED)
     return compared | {
@@ -289,16 +265,6 @@ def conversion_report(
         "quantization_levels": config.quantization_levels if config.activation == "qcfs" else None,
         "dtype": config.model.dtype,
     }
-
-
-def _batches(
-    split: Split, config: ConfigDict, facts: run.DataFacts
-) -> Iterator[tuple[jax.Array, np.ndarray]]:
-    """(normalised images, labels) of a split, `BATCH` at a time."""
-    for start in range(0, len(split.labels), BATCH):
-        images = jnp.asarray(split.images[start : start + BATCH])
-        inputs = normalize(images, *facts.normalization, dtype=config.model.dtype)
-        yield inputs, split.labels[start : start + BATCH]
 
 
 def _check_ann(flag: str, workdir: Path, config: ConfigDict) -> None:

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from seenn_jax import run
-from seenn_jax.config import check_config, is_policy
+from seenn_jax.config import check_config, is_ann, is_policy
 from seenn_jax.data import Split, augment, normalize
 from seenn_jax.engine import full_logits
 from seenn_jax.errors import UserError
@@ -94,13 +94,16 @@ def train_policy(config: ConfigDict, workdir: Path, console: Console) -> None:
     steps_per_epoch = total_steps(config, dataset) // config.epochs
     images = steps_per_epoch * config.batch_size
 
+    converted = run.convert(network, config, facts, dataset) if is_ann(config) else None
+
     def make_task(state: PolicyState) -> Task:
         split = dataset.train
         answers = np.zeros((len(split.labels), 1, len(config.policy.candidates)), bool)
         first = state.first_accuracy
         if int(state.step) < joint_from * steps_per_epoch:
             started = time.perf_counter()
-            answers = correctness(graphs, state, config, facts, split)
+            model = converted or nnx.merge(graphs.network, state.params, state.stats)
+            answers = correctness(model, config, facts, split)
             first = np.mean(answers[..., 0], dtype=np.float32)
             console.print(
                 f"The network is right on {first:.2%} of {config.policy.copies} augmented copies "
@@ -130,7 +133,7 @@ def train_policy(config: ConfigDict, workdir: Path, console: Console) -> None:
 
         return Task(
             train=train,
-            validate=_make_validate(graphs, config, facts, dataset.validation),
+            validate=_make_validate(graphs, converted, config, facts, dataset.validation),
             learning_rate=learning_rate(config, total_steps(config, dataset)),
             scalars=lambda epoch: {"train/joint": int(epoch >= joint_from)},
             work=[
@@ -234,10 +237,9 @@ def view(
 
 
 def correctness(
-    graphs: Graphs, state: PolicyState, config: ConfigDict, facts: run.DataFacts, split: Split
+    model: nnx.Module, config: ConfigDict, facts: run.DataFacts, split: Split
 ) -> Bool[np.ndarray, "N copies C"]:
-    """Whether the network is right at each candidate, on each copy of each training image."""
-    model = nnx.merge(graphs.network, state.params, state.stats)
+    """Whether a network is right at each candidate, on each copy of each training image."""
     network = inference_network(model, facts.image_shape, max(config.policy.candidates))
     at = np.asarray(config.policy.candidates) - 1
 
@@ -386,33 +388,43 @@ def _expected(
 
 
 def _make_validate(
-    graphs: Graphs, config: ConfigDict, facts: run.DataFacts, split: Split
+    graphs: Graphs,
+    converted: nnx.Module | None,
+    config: ConfigDict,
+    facts: run.DataFacts,
+    split: Split,
 ) -> Callable[[PolicyState], Validation]:
-    """What the policy's argmax gives on the validation split; the score is its mean reward."""
+    """What the policy's argmax gives on the validation split; the score is its mean reward.
+
+    Args:
+      converted: the spiking network of an ANN; else that of the state is used.
+    """
     candidates = config.policy.candidates
+    images = jax.device_put(split.images)
     size = min(BATCH, len(split.labels))
-    mean, std = facts.normalization
+    frozen = converted and inference_network(converted, facts.image_shape, config.timesteps)
 
     @jax.jit
-    def predict(state, images):
-        model = nnx.merge(graphs.network, state.params, state.stats)
-        network = inference_network(model, facts.image_shape, config.timesteps)
-        model = nnx.merge(graphs.policy, *state.policy)
-        policy = inference_network(model, facts.image_shape, 1)
+    def predict(state, frozen_params, images):
+        if frozen:
+            network = frozen._replace(params=frozen_params)
+        else:
+            model = nnx.merge(graphs.network, state.params, state.stats)
+            network = inference_network(model, facts.image_shape, config.timesteps)
+        policy = inference_network(nnx.merge(graphs.policy, *state.policy), facts.image_shape, 1)
 
         def logits_of(network):
             def logits(images):
-                inputs = normalize(images, mean, std, config.model.dtype)
+                inputs = normalize(images, *facts.normalization, dtype=config.model.dtype)
                 return network.logits(network.params, inputs)
 
             return full_logits(logits, images, size)
 
         return logits_of(network), logits_of(policy)[:, 0]
 
-    images = jax.device_put(split.images)
-
     def validate(state):
-        logits, chosen = jax.device_get(predict(state._replace(opt_state=None), images))
+        found = predict(state._replace(opt_state=None), frozen and frozen.params, images)
+        logits, chosen = jax.device_get(found)
         if not (np.isfinite(logits).all() and np.isfinite(chosen).all()):
             return Validation(math.nan, {}, "")
         correct = np.asarray(accumulate(logits).argmax(-1)) == split.labels[:, None]

@@ -395,7 +395,7 @@ def test_a_run_with_relus_is_calibrated_and_converted(trained, dataset, make_con
         checkpoints.save(manager, 1, state, 0.1)
     few = dataset._replace(train=Split(*(array[:64] for array in dataset.train)))
     found, largest = (
-        thresholds_of(evaluator.convert_model(model, config, facts, few, percentile))
+        thresholds_of(run.convert(model, config, facts, few, percentile))
         for percentile in (None, 100.0)
     )
     assert len(found) == 7

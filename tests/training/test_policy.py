@@ -72,7 +72,8 @@ def test_answers_are_those_of_the_network_on_each_copy(made, dataset, trained):
     split = dataset.train._replace(
         images=dataset.train.images[:100], labels=dataset.train.labels[:100]
     )
-    answers = policy.correctness(graphs, state, config, facts, split)
+    frozen = nnx.merge(graphs.network, state.params, state.stats)
+    answers = policy.correctness(frozen, config, facts, split)
     assert answers.shape == (100, 2, 2)  # copies, candidates
     model, _ = checkpoints.load_model(trained, *run.load(trained))
     model = nnx.view(model, use_running_average=True)
