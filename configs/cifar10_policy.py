@@ -16,7 +16,6 @@ def get_config():
     config.data.validation = 5000
     config.augment.crop = 4
     config.augment.flip = True
-    config.augment.cutout = 8
 
     config.model.name = "resnet19"
     config.model.width = 128
@@ -24,10 +23,10 @@ def get_config():
     config.timesteps = 4
 
     config.policy.candidates = (1, 2, 4)
-    config.policy.beta = 1.0
-    config.policy.copies = 10
-    config.epochs = 40
-    config.joint_epochs = 0
+    config.policy.beta = 0.3
+    config.policy.entropy = 0.3
+    config.policy.copies = 4
+    config.epochs = 30
     config.batch_size = 256
     config.optimizer.learning_rate = 0.01
     config.optimizer.weight_decay = 5e-4

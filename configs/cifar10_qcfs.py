@@ -21,14 +21,14 @@ def get_config():
     config.augment.cutout = 8
 
     config.activation = "qcfs"
-    config.quantization_levels = 8
+    config.quantization_levels = 2
     config.model.name = "resnet18"
     config.model.width = 64
     config.model.dtype = "bfloat16"
     config.timesteps = 8
     config.loss = "mean_ce"
 
-    config.epochs = 150
+    config.epochs = 110
     config.batch_size = 256
     config.optimizer.learning_rate = 0.1
     config.optimizer.weight_decay = 5e-4

@@ -2,7 +2,7 @@
 
 python train.py --config=configs/digits.py
 python train.py --config=configs/digits_policy.py
-python evaluate.py --workdir=runs/digits_policy --exit=policy
+python evaluate.py --workdir=runs/digits_policy --exit=policy --target_timesteps=1.5
 """
 
 from seenn_jax.config import default_config
@@ -17,10 +17,11 @@ def get_config():
     config.model.width = 24
     config.timesteps = 4
 
-    config.policy.candidates = (1, 2, 4)
+    config.policy.candidates = (1, 3)
     config.policy.beta = 1.0
-    config.epochs = 30
+    config.policy.entropy = 0.3
+    config.epochs = 60
     config.batch_size = 64
     config.optimizer.learning_rate = 0.01
-    config.validate_every = 5
+    config.validate_every = 15
     return config
