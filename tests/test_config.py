@@ -90,6 +90,43 @@ def test_an_ordinary_network_has_no_loss_over_timesteps():
     check_config(config)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("policy.candidates", (1, 5), r"candidate 5 of config.policy.candidates (1, 5)"),
+        ("policy.candidates", (2, 2), "two or more different timesteps in ascending order"),
+        ("policy.objective", "ppo", "expectation, reinforce"),
+        ("policy.beta", -0.5, "at least 0"),
+        ("policy.beta", float("inf"), "at least 0"),
+        ("policy.entropy", -0.1, "at least 0"),
+        ("policy.width", 0, "at least 1"),
+        ("policy.copies", 0, "at least 1"),
+        ("policy.joint_learning_rate", 0.0, "above 0"),
+        ("joint_epochs", 31, "from 0 to config.epochs = 30"),
+        ("augment.cutmix", 1.0, "0 for a policy"),
+        ("ema", 0.9, "0 for a policy"),
+    ],
+)
+def test_what_a_policy_cannot_have(key, value, allowed):
+    config = default_config()
+    config.policy.candidates = (1, 2, 4)
+    check_config(config)
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(UserError) as caught:
+        check_config(config)
+    assert key.split(".")[-1] in str(caught.value)
+    assert allowed in str(caught.value)
+
+
+def test_a_converted_network_is_not_trained_with_its_policy():
+    config = default_config()
+    config.update_from_flattened_dict(
+        {"activation": "qcfs", "loss": "mean_ce", "policy.candidates": (1, 2), "joint_epochs": 1}
+    )
+    with pytest.raises(UserError, match=r"config\.joint_epochs is 1: .* 0 for a converted network"):
+        check_config(config)
+
+
 def test_mixup_and_cutmix_exclude_each_other():
     config = default_config()
     config.augment.mixup = config.augment.cutmix = 1.0

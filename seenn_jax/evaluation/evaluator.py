@@ -200,6 +200,7 @@ def evaluate(
         "sweep": sweep,
         "aet": float(exits.aet(static)),
         "oracle_aet": float(exits.oracle_aet(replayed.correct)),
+        "oracle_accuracy": float(np.mean(replayed.correct.any(1))),
         "num_samples": len(predictions),
         "timesteps": timesteps,
         "dataset": config.data.name,

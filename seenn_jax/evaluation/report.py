@@ -11,7 +11,8 @@ Everything here reads the same plain dict, `result`, which is what result.json h
 - policy: for that exit its candidates, beta, macs (of the policy network), network_macs (of one
   timestep), collapsed_to (the timesteps of every sample, or None) and confidence, SEENN-I beside
   it: threshold, accuracy, average_timesteps, sweep; else None. threshold is then the price;
-- aet, oracle_aet, num_samples, timesteps (T), images_per_second (or None);
+- aet, oracle_aet, oracle_accuracy (of an exit that knows the labels), num_samples, timesteps (T),
+  images_per_second (or None);
 - dataset, dataset_note (or None), split, seed, revision, versions (a dict), device, workdir,
   checkpoint_step;
 - optional: network ('spiking', 'converted' or 'ANN'), and conversion, a report of

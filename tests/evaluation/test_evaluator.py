@@ -14,9 +14,10 @@ from seenn_jax.conversion import convert, thresholds_of
 from seenn_jax.data import Split, load_dataset, normalize
 from seenn_jax.errors import UserError
 from seenn_jax.evaluation import evaluator
-from seenn_jax.evaluation.evaluator import Choice, conversion_report, evaluate, load_model
+from seenn_jax.evaluation.evaluator import Choice, conversion_report, evaluate
 from seenn_jax.models import inference_network
 from seenn_jax.training import checkpoints
+from seenn_jax.training.checkpoints import load_model, load_policy
 from seenn_jax.training.state import initial_state, make_optimizer
 
 T = 3
@@ -90,7 +91,8 @@ def at_exit(scores, correct, threshold):
 # --- The result ------------------------------------------------------------------------------
 
 
-USED = [exit for exit in evaluator.EXITS if exit != "margin"]  # a score like the other two
+# Margin is a score like the other two, a policy needs a run of its own.
+USED = [exit for exit in evaluator.EXITS if exit not in ("margin", "policy")]
 
 
 @pytest.mark.parametrize("exit", USED)
@@ -439,6 +441,77 @@ def test_what_a_network_is_not_for_is_named(trained, trained_ann):
     ):
         with pytest.raises(UserError, match=match):
             call()
+
+
+# --- A policy --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def by_policy(trained_policy, dataset, compilation_cache):
+    """(the policy's logits, whether each t is right) of the test split, run plainly."""
+    config, facts = run.load(trained_policy)
+    inputs = normalize(jnp.asarray(dataset.test.images), *facts.normalization, dtype="float32")
+    found = []
+    for model, ticks in (
+        (load_policy(trained_policy, config, facts), 1),
+        (load_model(trained_policy, config, facts)[0], T),
+    ):
+        network = inference_network(model, facts.image_shape, ticks)
+        found.append(np.asarray(jax.jit(network.logits)(network.params, inputs)))
+    chosen, logits = found
+    correct = np.cumsum(logits, axis=1).argmax(-1) == dataset.test.labels[:, None]
+    return chosen[:, 0], correct
+
+
+@pytest.mark.parametrize("price", [None, 0.3, -0.3])
+def test_a_policy_prescribes_the_exits(trained_policy, by_policy, price):
+    chosen, correct = by_policy
+    result = evaluate(trained_policy, exit="policy", choice=Choice(threshold=price))
+    scores = chosen - (price or 0) * np.array([1, 3])
+    times = np.where(scores[:, 0] >= scores[:, 1], 1, 3)
+    assert result["average_timesteps"] == pytest.approx(times.mean())
+    assert result["exit_shares"] == pytest.approx([(times == t).mean() for t in (1, 2, 3)])
+    at = correct[np.arange(360), times - 1]
+    assert result["accuracy"] == pytest.approx(at.mean())
+    assert result["threshold"] == (price or 0)
+    found = result["policy"]
+    assert (found["collapsed_to"] is None) == (len(set(times)) > 1)
+    # SEENN-I beside it takes as many timesteps, but for ties and the last sample.
+    average = found["confidence"]["average_timesteps"]
+    assert times.mean() - 0.02 < average <= times.mean() + 1e-6
+    assert 0 < found["macs"] < found["network_macs"] * 10
+    assert {row["average_timesteps"] for row in result["sweep"]} >= {1.0, 3.0}
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+def test_a_price_is_chosen_for_a_target_on_the_validation_split(trained_policy):
+    choice = Choice(target_timesteps=1.8)
+    result = evaluate(trained_policy, exit="policy", choice=choice, split="validation")
+    assert 1.6 < result["average_timesteps"] <= 1.8 + 1e-6
+    assert "at most 1.8 timesteps" in result["threshold_rule"]
+    masked = evaluate(
+        trained_policy, exit="policy", choice=choice, split="validation", method="masked"
+    )
+    assert masked["accuracy"] == result["accuracy"]
+    assert masked["exit_shares"] == result["exit_shares"]
+
+
+def test_a_policy_s_network_exits_by_confidence_too(trained_policy, by_policy):
+    result = evaluate(trained_policy, exit="full")
+    assert result["static_accuracy"] == pytest.approx(by_policy[1].mean(0).tolist())
+    assert result["policy"] is None
+
+
+def test_a_policy_that_is_not_there_or_cannot_choose(trained, trained_policy):
+    for workdir, arguments, match in [
+        (trained, {}, "--exit=policy needs a run with a policy, and .*tiny has none: train one"),
+        (trained_policy, {"timesteps": 2}, r"--timesteps is 2 and the policy may choose up to 3"),
+        (trained_policy, {"choice": Choice(risk=0.1)}, "--exit=policy has no grid of thresholds"),
+        (trained_policy, {"choice": Choice(threshold=float("inf"))}, "inf is no price"),
+        (trained_policy, {"choice": Choice(target_timesteps=3.5)}, "candidates are from 1 to 3"),
+    ]:
+        with pytest.raises(UserError, match=match):
+            evaluate(workdir, exit="policy", **arguments)
 
 
 # --- Mistakes --------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ def made_up(**changes):
         "policy": None,
         "aet": 1.3358,
         "oracle_aet": 1.1519,
+        "oracle_accuracy": 0.9411,
         "num_samples": 10000,
         "timesteps": 4,
         "dataset": "cifar10",
@@ -126,8 +127,32 @@ def made_up_guarantee():
     )
 
 
+def made_up_policy(collapsed_to=None):
+    return made_up(
+        exit="policy",
+        threshold=0.0,
+        threshold_rule="the most probable candidate of the policy",
+        policy={
+            "candidates": [1, 2, 4],
+            "beta": 0.375,
+            "macs": 12_580_000,
+            "network_macs": 2_285_000_000,
+            "collapsed_to": collapsed_to,
+            "confidence": {
+                "threshold": 0.8125,
+                "accuracy": 0.9034,
+                "average_timesteps": 1.1738,
+                "sweep": [
+                    {"threshold": 0.1, "accuracy": 0.87, "average_timesteps": 1.0},
+                    {"threshold": 1.0, "accuracy": 0.904, "average_timesteps": 4.0},
+                ],
+            },
+        },
+    )
+
+
 ALL = pytest.mark.parametrize(
-    "result", [made_up(), made_up_full(), made_up_single(), made_up_guarantee()]
+    "result", [made_up(), made_up_full(), made_up_single(), made_up_guarantee(), made_up_policy()]
 )
 
 
@@ -231,6 +256,19 @@ def test_a_guarantee_is_shown_whole_on_the_console_and_on_the_page():
     result["guarantee"]["certified"] = False
     assert "certified no: all T run" in " ".join(printed(result).split())
     assert "guarantee" not in (printed(made_up()) + page_of(made_up()).text).lower()
+
+
+def test_a_policy_is_shown_with_its_cost_and_with_seenn_1_beside_it():
+    for text in (printed(made_up_policy()), page_of(made_up_policy()).text):
+        text = " ".join(text.split())
+        assert "price of a timestep 0 nats, the most probable candidate of the policy" in text
+        assert "candidates 1, 2, 4, beta 0.375" in text
+        assert "policy network 12.58 MMAC (0.55 % of one dense timestep)" in text
+        assert "SEENN-I (confidence 0.8125) on the same network: 90.34 %" in text
+        assert "at 1.174 timesteps; the policy is -0.22 points from it" in text
+        assert "collapsed" not in text
+    collapsed = " ".join(printed(made_up_policy(collapsed_to=2)).split())
+    assert "the policy has collapsed: t = 2 for every sample" in collapsed
 
 
 @ALL
