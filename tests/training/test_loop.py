@@ -203,18 +203,16 @@ def refuse(call_train, config, workdir, match, contents):
 def test_a_loss_that_is_not_a_number(
     copy_of_stopped, make_config, call_train, contents, monkeypatch
 ):
-    make = loop._make_train_call
+    run_epochs = loop._loop
 
-    def make_broken(*args):
-        call = make(*args)
-
-        def broken(state, timesteps):
-            state, metrics, steps = call(state, timesteps)
+    def run_broken(state, config, task, *rest):
+        def broken(state, epoch):
+            state, metrics, steps = task.train(state, epoch)
             return state, metrics | {"loss": jnp.nan * metrics["loss"]}, steps
 
-        return broken
+        run_epochs(state, config, task._replace(train=broken), *rest)
 
-    monkeypatch.setattr(loop, "_make_train_call", make_broken)
+    monkeypatch.setattr(loop, "_loop", run_broken)
     match = r"the loss became nan by step \d+ .*lower --config\.optimizer\.learning_rate \(now 0\.1"
     refuse(call_train, make_config(), copy_of_stopped, match, contents)
 
