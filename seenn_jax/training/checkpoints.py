@@ -24,26 +24,27 @@ from seenn_jax.run import CHECKPOINTS
 def open_checkpoints(workdir: Path, *, read_only: bool = False) -> ocp.CheckpointManager:
     """The checkpoints of a run; close it (or use `with`) to wait for what is being written."""
 
-    def score(metrics):
-        return metrics["score"]
-
     policy = checkpoint_managers.AnyPreservationPolicy(
         [
             checkpoint_managers.LatestN(1),
             checkpoint_managers.BestN(
-                get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False
+                get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False
             ),
         ]
     )
     with _no_warnings():
         options = ocp.CheckpointManagerOptions(
-            best_fn=score, preservation_policy=policy, read_only=read_only
+            best_fn=_score, preservation_policy=policy, read_only=read_only
         )
         return ocp.CheckpointManager(
             Path(workdir, CHECKPOINTS).resolve(),
             item_handlers=ocp.StandardCheckpointHandler(),
             options=options,
         )
+
+
+def _score(metrics: dict[str, float]) -> float:
+    return metrics["score"] if "score" in metrics else metrics["accuracy"]  # of older runs
 
 
 def save(manager: ocp.CheckpointManager, step: int, state: Any, score: float) -> None:
@@ -65,7 +66,7 @@ def whole_steps(manager: ocp.CheckpointManager) -> list[int]:
 
 def best_step(manager: ocp.CheckpointManager) -> int:
     """Step of the checkpoint with the best validation score; of several, the latest."""
-    return max(whole_steps(manager), key=lambda s: (manager.metrics(s)["score"], s))
+    return max(whole_steps(manager), key=lambda s: (_score(manager.metrics(s)), s))
 
 
 def restore(manager: ocp.CheckpointManager, step: int, template: Any) -> Any:

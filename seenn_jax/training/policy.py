@@ -23,7 +23,6 @@ from seenn_jax.data import Split, augment, normalize
 from seenn_jax.engine import full_logits
 from seenn_jax.errors import UserError
 from seenn_jax.exits import accumulate, at_exit
-from seenn_jax.losses import LOSSES
 from seenn_jax.models import inference_network, run_all
 from seenn_jax.policy import OBJECTIVES, entropy_bonus, exit_times, rewards, sample_weights
 from seenn_jax.training.checkpoints import load_model
@@ -35,7 +34,13 @@ from seenn_jax.training.loop import (
     run_task,
     total_steps,
 )
-from seenn_jax.training.state import augmented, learning_rate, make_optimizer, sgd
+from seenn_jax.training.state import (
+    augmented,
+    configured_loss,
+    learning_rate,
+    make_optimizer,
+    sgd,
+)
 
 BATCH = 512  # images in one forward pass of the network
 # What a policy's config must share with its network's.
@@ -85,9 +90,15 @@ def train_policy(config: ConfigDict, workdir: Path, console: Console) -> None:
     check_config(config)
     dataset = open_data(config)
     facts = run.DataFacts.of(dataset)
+    # A run that is continued has the network in its own checkpoints.
+    source = workdir if run.has_checkpoint(workdir) else _source(config, workdir, facts)
+    source_config, source_facts = run.load(source)
     with config.unlocked():
-        config.init_from = str(_source(config, workdir, facts))
-    network, _ = load_model(Path(config.init_from), *run.load(Path(config.init_from)))
+        if source == workdir:
+            config.init_from = config.init_from or source_config.init_from
+        else:
+            config.init_from = str(source)
+    network, _ = load_model(source, source_config, source_facts)
     graphs, state, optimizers = _initial(config, facts, network, total_steps(config, dataset))
     run.claim(workdir, config, facts)
     joint_from = config.epochs - config.joint_epochs
@@ -152,8 +163,6 @@ def train_policy(config: ConfigDict, workdir: Path, console: Console) -> None:
 
 def _source(config: ConfigDict, workdir: Path, facts: run.DataFacts) -> Path:
     """The run whose network the policy is for."""
-    if not config.init_from and run.has_checkpoint(workdir):
-        return Path(run.load(workdir)[0].init_from)  # that of the run that is continued
     if not config.init_from:
         fitting = [p for p in run.runs_in(workdir.parent) if not _misfit(p, config, facts)]
         if not fitting:
@@ -197,6 +206,8 @@ def _initial(
 ) -> tuple[Graphs, PolicyState, tuple]:
     """(structures, state at step 0, (optimiser of the policy, of the network or None))."""
     graph, params, stats = nnx.split(network, nnx.Param, nnx.BatchStat)
+    # A copy: a state is donated to the step, and what is converted has these buffers too.
+    params, stats = jax.tree.map(jnp.copy, (params, stats))
     policy_graph, *policy = nnx.split(run.build_policy(config, facts), nnx.Param, nnx.BatchStat)
     optimizers = (make_optimizer(config, steps), None)
     if config.joint_epochs:
@@ -316,9 +327,7 @@ def joint_step(
     """One step of both networks on images augmented anew; returns as `frozen_step`."""
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)
     inputs, targets = augmented(key, images, labels, config, facts.normalization, facts.num_classes)
-    loss_function = LOSSES[config.loss]
-    if config.loss == "tet":
-        loss_function = functools.partial(loss_function, weight=config.tet_weight)
+    loss_function = configured_loss(config)
     at = np.asarray(config.policy.candidates)
 
     def loss(policy, params):

@@ -73,6 +73,13 @@ def evaluated(state: TrainState) -> tuple[Any, Any]:
     return (state.params, state.stats) if state.average is None else state.average
 
 
+def configured_loss(config: ConfigDict) -> Callable[[Array, Array], Array]:
+    """`(logits [B, T, K], targets [B, K]) -> loss` of the config."""
+    if config.loss == "tet":
+        return functools.partial(LOSSES["tet"], weight=config.tet_weight)
+    return LOSSES[config.loss]
+
+
 def train_step(
     state: TrainState,
     images: UInt8[Array, "B H W C"],
@@ -93,9 +100,7 @@ def train_step(
     """
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)
     inputs, targets = augmented(key, images, labels, config, normalization, num_classes)
-    loss_function = LOSSES[config.loss]
-    if config.loss == "tet":
-        loss_function = functools.partial(loss_function, weight=config.tet_weight)
+    loss_function = configured_loss(config)
 
     def loss(params):
         model = nnx.merge(graph, params, state.stats, copy=True)

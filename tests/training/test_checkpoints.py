@@ -1,5 +1,6 @@
 """Checkpoints come back as they were, the best and the latest are kept, mistakes are named."""
 
+import json
 import logging
 import shutil
 
@@ -181,3 +182,17 @@ def test_names_are_readable_without_this_package(tmp_path, make_config):
     assert {"step", "params.stem.conv.kernel", "stats.blocks.2.conv1.bn.mean"} <= names
     assert "average.0.stem.conv.kernel" in names
     assert len(names) == len(jax.tree.leaves(state))
+
+
+def test_checkpoints_of_older_runs_are_ranked_too(tmp_path):
+    """Their metric was called accuracy."""
+    with open_checkpoints(tmp_path) as manager:
+        save(manager, 1, {"x": jnp.zeros(2)}, 0.7)
+        save(manager, 2, {"x": jnp.ones(2)}, 0.5)
+    for step, accuracy in ((1, 0.7), (2, 0.5)):
+        (path,) = tmp_path.glob(f"checkpoints/{step}/metrics/metrics")
+        assert json.loads(path.read_text()) == {"score": accuracy}
+        path.write_text(json.dumps({"accuracy": accuracy}))
+    with open_checkpoints(tmp_path, read_only=True) as manager:
+        assert best_step(manager) == 1
+        assert whole_steps(manager) == [1, 2]

@@ -12,6 +12,7 @@ from flax import nnx
 from seenn_jax import run
 from seenn_jax.data import load_dataset
 from seenn_jax.errors import UserError
+from seenn_jax.evaluation.evaluator import evaluate
 from seenn_jax.exits import accumulate
 from seenn_jax.models import run_all
 from seenn_jax.training import checkpoints, policy
@@ -156,18 +157,45 @@ def test_a_resumed_run_ends_with_the_same_bits(
             raise KeyboardInterrupt
         save(manager, step, *rest)
 
-    config = make_policy_config(init_from=str(trained))
+    source = shutil.copytree(trained, tmp_path / "source")
+    config, workdir = make_policy_config(init_from=str(source)), tmp_path / "policy"
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "save", save_once)
         with pytest.raises(KeyboardInterrupt):
-            call_train(config, tmp_path)
-    # The network comes from the run that is continued: no need to name it again.
-    out = call_train(make_policy_config(), tmp_path)
-    assert f"Continuing {tmp_path} after epoch 1." in out
-    jax.tree.map(np.testing.assert_array_equal, saved(tmp_path), saved(trained_policy))
-    assert call_train(make_policy_config(), tmp_path) == (
-        f"{tmp_path} is trained: all 3 epochs are done.\n"
+            call_train(config, workdir)
+    # The network is in the run that is continued: no need for the other, or to name it again.
+    shutil.rmtree(source)
+    out = call_train(make_policy_config(), workdir)
+    assert f"Continuing {workdir} after epoch 1." in out
+    jax.tree.map(np.testing.assert_array_equal, saved(workdir), saved(trained_policy))
+    assert call_train(make_policy_config(), workdir) == (
+        f"{workdir} is trained: all 3 epochs are done.\n"
     )
+
+
+def test_a_policy_for_a_converted_network(
+    make_config, make_policy_config, call_train, tmp_path, compilation_cache
+):
+    kind = {"activation": "qcfs", "loss": "mean_ce"}
+    short = {"epochs": 1, "ema": 0.0, "inherit_epochs": 0, "validate_every": 1}
+    call_train(make_config(**kind, **short), tmp_path / "ann")
+    config = make_policy_config(**kind, epochs=1, joint_epochs=0)
+    out = call_train(config, tmp_path / "policy")
+    assert f"for the network of {tmp_path / 'ann'}" in out
+    # It is that of the converted network: the same bits, and the same accuracy at all timesteps.
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        {name: x for name, x in saved(tmp_path / "policy").items() if name.startswith("params.")},
+        {name: x for name, x in saved(tmp_path / "ann").items() if name.startswith("params.")},
+    )
+    found = evaluate(tmp_path / "policy", exit="policy", split="validation")
+    converted = evaluate(tmp_path / "ann", exit="full", split="validation")
+    assert found["network"] == "converted"
+    assert found["static_accuracy"] == converted["static_accuracy"]
+    at_all = metrics_of(tmp_path / "policy")[-1]["validation/accuracy_all_timesteps"]
+    assert at_all == pytest.approx(converted["accuracy"])
+    with pytest.raises(UserError, match="joint_epochs is 1: it must be 0 for a converted network"):
+        call_train(make_policy_config(**kind), tmp_path / "joint")
 
 
 def test_reinforce_trains_too_and_a_collapse_is_reported(
