@@ -86,7 +86,13 @@ def draw(rows: list[dict], path: Path) -> None:
             fontsize=8,
         )
     static = rows[0]["static_accuracy"]
-    axes.plot(range(1, len(static) + 1), [100 * a for a in static], "s", color="#7a5200", label="t")
+    axes.plot(
+        range(1, len(static) + 1),
+        [100 * a for a in static],
+        "s",
+        color="#7a5200",
+        label="all run t timesteps",
+    )
     axes.plot(
         rows[0]["oracle_aet"],
         100 * rows[0]["oracle_accuracy"],

@@ -139,8 +139,9 @@ def evaluate(
     transform = functools.partial(normalize, mean=mean, std=std, dtype=config.model.dtype)
     logits_of = _make_logits(network, transform, batch_size)
 
-    chooser = _load_chooser(workdir, config, facts, transform, batch_size, exit)
-    validation = None
+    chooser, validation = None, None
+    if exit == "policy":
+        chooser = _load_chooser(workdir, config, facts, transform, batch_size)
     temperatures = np.full(timesteps, conversion.EXIT_TEMPERATURE) if converted else None
     if temperature or (exit not in ("full", "policy") and choice.threshold is None):
         logits = logits_of(dataset.validation.images)
@@ -175,6 +176,7 @@ def evaluate(
     sweep, policy_report = [], None
     if exit == "policy":
         chosen = chooser.logits_of(samples.images)
+        exits.check_finite(chosen)
         times = np.asarray(policy.exit_times(chosen, chooser.candidates, threshold))
         sweep = _sweep_prices(chosen, chooser.candidates, replayed.correct)
         beside = _replay(logits, samples.labels, "confidence", temperatures)
@@ -395,11 +397,8 @@ def _load_chooser(
     facts: run.DataFacts,
     transform: Callable,
     batch_size: int,
-    exit: str,
-) -> _Chooser | None:
-    """The policy of a run, None where it does not decide."""
-    if exit != "policy":
-        return None
+) -> _Chooser:
+    """The policy of a run."""
     network = inference_network(load_policy(workdir, config, facts), facts.image_shape, 1)
     logits_of = _make_logits(network, transform, batch_size)
     return _Chooser(

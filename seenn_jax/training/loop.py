@@ -73,6 +73,7 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> None:
         checkpoint of another architecture, a loss that is not finite.
     """
     check_config(config)
+    started = time.perf_counter()
     dataset = open_data(config)
     facts = run.DataFacts.of(dataset)
     model = run.build(config, facts)
@@ -80,7 +81,7 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> None:
     optimizer = make_optimizer(config, total_steps(config, dataset))
     graph, state = initial_state(model, optimizer, config.ema)
 
-    def make_task(state: TrainState) -> Task:
+    def make_task(state: TrainState) -> tuple[TrainState, Task]:
         step_function = functools.partial(
             train_step,
             graph=graph,
@@ -98,7 +99,7 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> None:
             return compiled(step, f"{timesteps} timestep(s)")
 
         images = len(dataset.train.labels) // config.batch_size * config.batch_size
-        return Task(
+        return state, Task(
             train=lambda state, epoch: steps(epochs[epoch])(state),
             validate=_make_validate(graph, facts, config, dataset.validation),
             learning_rate=learning_rate(config, total_steps(config, dataset)),
@@ -111,7 +112,7 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> None:
         f"{len(dataset.train.labels):,} images, {len(dataset.validation.labels):,} held out "
         f"for validation, {config.epochs} epochs, T = {training_timesteps(config)}"
     )
-    run_task(config, workdir, console, what, dataset, state, make_task)
+    run_task(config, workdir, console, what, dataset, state, make_task, started)
 
 
 def open_data(config: ConfigDict) -> Dataset:
@@ -143,7 +144,8 @@ def run_task(
     what: str,
     dataset: Dataset,
     state: Any,
-    make_task: Callable[[Any], Task],
+    make_task: Callable[[Any], tuple[Any, Task]],
+    started: float,
 ) -> None:
     """Run the epochs of a task in `workdir`, from its latest checkpoint if it has one.
 
@@ -152,9 +154,9 @@ def run_task(
       what: is trained, in words.
       dataset: that of `open_data`.
       state: the initial one, which has a `step`.
-      make_task: called with the state to start from, if there is anything to do.
+      make_task: `state to start from -> (state, task)`, called if there is anything to do.
+      started: `time.perf_counter()` at the beginning, reading the data included.
     """
-    started = time.perf_counter()
     steps_per_epoch = total_steps(config, dataset) // config.epochs
     with checkpoints.open_checkpoints(workdir) as manager:
         latest = max(checkpoints.whole_steps(manager), default=None)
@@ -166,7 +168,7 @@ def run_task(
             console.print(f"Continuing {workdir} after epoch {latest // steps_per_epoch}.")
         step = int(state.step)
         console.print(f"Training {what}, in {workdir}.")
-        task = make_task(state)
+        state, task = make_task(state)
         with ScalarLog(workdir, step) as log, progress_bar(console) as bar:
             _loop(state, config, task, steps_per_epoch, manager, log, bar)
     minutes, seconds = divmod(round(time.perf_counter() - started), 60)

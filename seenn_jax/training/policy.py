@@ -88,6 +88,7 @@ def train_policy(config: ConfigDict, workdir: Path, console: Console) -> None:
       UserError: as `loop.train`; `config.init_from` is no run, or one that does not fit.
     """
     check_config(config)
+    started = time.perf_counter()
     dataset = open_data(config)
     facts = run.DataFacts.of(dataset)
     # A run that is continued has the network in its own checkpoints.
@@ -107,20 +108,20 @@ def train_policy(config: ConfigDict, workdir: Path, console: Console) -> None:
 
     converted = run.convert(network, config, facts, dataset) if is_ann(config) else None
 
-    def make_task(state: PolicyState) -> Task:
+    def make_task(state: PolicyState) -> tuple[PolicyState, Task]:
         split = dataset.train
         answers = np.zeros((len(split.labels), 1, len(config.policy.candidates)), bool)
-        first = state.first_accuracy
         if int(state.step) < joint_from * steps_per_epoch:
-            started = time.perf_counter()
+            asked = time.perf_counter()
             model = converted or nnx.merge(graphs.network, state.params, state.stats)
             answers = correctness(model, config, facts, split)
             first = np.mean(answers[..., 0], dtype=np.float32)
+            state = state._replace(first_accuracy=jnp.asarray(first))
             console.print(
                 f"The network is right on {first:.2%} of {config.policy.copies} augmented copies "
                 f"of the training images at t = {config.policy.candidates[0]} and on "
                 f"{answers[..., -1].mean():.2%} at t = {config.policy.candidates[-1]} "
-                f"({time.perf_counter() - started:.1f} s)."
+                f"({time.perf_counter() - asked:.1f} s)."
             )
         index = np.arange(len(split.labels), dtype=np.int32)
         compiled = compiled_steps(state, (*split, index, answers), config, console)
@@ -138,12 +139,8 @@ def train_policy(config: ConfigDict, workdir: Path, console: Console) -> None:
                 step = functools.partial(step, steps_per_epoch=steps_per_epoch)
             return compiled(step, "policy and network" if joint else "the policy")
 
-        def train(state, epoch):
-            state = state._replace(first_accuracy=jnp.asarray(first))
-            return steps(epoch >= joint_from)(state)
-
-        return Task(
-            train=train,
+        return state, Task(
+            train=lambda state, epoch: steps(epoch >= joint_from)(state),
             validate=_make_validate(graphs, converted, config, facts, dataset.validation),
             learning_rate=learning_rate(config, total_steps(config, dataset)),
             scalars=lambda epoch: {"train/joint": int(epoch >= joint_from)},
@@ -158,7 +155,7 @@ def train_policy(config: ConfigDict, workdir: Path, console: Console) -> None:
         f"{len(dataset.validation.labels):,} held out for validation, {config.epochs} epochs, "
         f"the last {config.joint_epochs} of them with the network"
     )
-    run_task(config, workdir, console, what, dataset, state, make_task)
+    run_task(config, workdir, console, what, dataset, state, make_task, started)
 
 
 def _source(config: ConfigDict, workdir: Path, facts: run.DataFacts) -> Path:

@@ -126,6 +126,14 @@ def test_one_step_of_the_policy_by_hand(made, dataset):
     assert after.step == state.step + 1
 
 
+@pytest.fixture(scope="module")
+def trained_longer(call_train, trained, make_policy_config, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "longer"
+    config = make_policy_config(init_from=str(trained), epochs=5, joint_epochs=2)
+    call_train(config, workdir)
+    return workdir
+
+
 # --- Whole runs --------------------------------------------------------------------------------
 
 
@@ -147,29 +155,32 @@ def test_the_network_is_frozen_until_the_joint_epochs(trained_policy, trained):
     assert run.load(trained_policy)[0].init_from == str(trained)
 
 
+# Before the joint epochs, of which there are two of five here, and among them.
+@pytest.mark.parametrize("epochs", [1, 4])
 def test_a_resumed_run_ends_with_the_same_bits(
-    trained_policy, trained, make_policy_config, call_train, tmp_path, monkeypatch
+    trained_longer, trained, make_policy_config, call_train, tmp_path, monkeypatch, epochs
 ):
     save = checkpoints.save
 
     def save_once(manager, step, *rest):
-        if step > EPOCH:
+        if step > epochs * EPOCH:
             raise KeyboardInterrupt
         save(manager, step, *rest)
 
     source = shutil.copytree(trained, tmp_path / "source")
-    config, workdir = make_policy_config(init_from=str(source)), tmp_path / "policy"
+    length = {"epochs": 5, "joint_epochs": 2}
+    config, workdir = make_policy_config(init_from=str(source), **length), tmp_path / "policy"
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "save", save_once)
         with pytest.raises(KeyboardInterrupt):
             call_train(config, workdir)
     # The network is in the run that is continued: no need for the other, or to name it again.
     shutil.rmtree(source)
-    out = call_train(make_policy_config(), workdir)
-    assert f"Continuing {workdir} after epoch 1." in out
-    jax.tree.map(np.testing.assert_array_equal, saved(workdir), saved(trained_policy))
-    assert call_train(make_policy_config(), workdir) == (
-        f"{workdir} is trained: all 3 epochs are done.\n"
+    out = call_train(make_policy_config(**length), workdir)
+    assert f"Continuing {workdir} after epoch {epochs}." in out
+    jax.tree.map(np.testing.assert_array_equal, saved(workdir), saved(trained_longer))
+    assert call_train(make_policy_config(**length), workdir) == (
+        f"{workdir} is trained: all 5 epochs are done.\n"
     )
 
 
