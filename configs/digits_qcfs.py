@@ -14,6 +14,7 @@ def get_config():
 
     config.activation = "qcfs"
     config.quantization_levels = 8
+    config.training_levels = (1, 2, 4, 8)
     config.model.name = "resnet8"
     config.model.width = 24
     config.timesteps = 8

@@ -45,6 +45,9 @@ def default_config() -> ConfigDict:
     # evaluate.py converts: "qcfs" quantised activations of learnt thresholds, "relu" its baseline.
     config.activation = "lif"
     config.quantization_levels = 8  # L of "qcfs"
+    # L in training, shared among the samples of a batch, such as (1, 2, 4, 8): accurate at early
+    # timesteps once converted. () for quantization_levels.
+    config.training_levels = ()
     config.initial_threshold = 2.0  # lambda of "qcfs", from which it is learnt
     config.timesteps = 4  # T; of a converted network, what it is evaluated with
     config.epochs = 30
@@ -126,6 +129,12 @@ def check_config(config: ConfigDict) -> None:
     for key in ("timesteps", "epochs", "batch_size", "validate_every", "data.validation"):
         check(key, "at least 1", lambda v: v >= 1)
     check("quantization_levels", "at least 1", lambda v: v >= 1)
+    for levels in config.training_levels:
+        if levels < 1:
+            raise UserError(
+                f"config.training_levels has {levels}: levels must be at least 1; give some such "
+                "as (1, 2, 4, 8), or () for config.quantization_levels"
+            )
     check("initial_threshold", "above 0", lambda v: v > 0)
     check("model.width", "at least 1", lambda v: v >= 1)
     check("model.tau", "above 0 and at most 1", lambda v: 0 < v <= 1)

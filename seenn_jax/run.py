@@ -107,7 +107,9 @@ def build_policy(config: ConfigDict, facts: DataFacts) -> nnx.Module:
 
 def _neuron(config: ConfigDict) -> Callable:
     if config.activation == "qcfs":
-        return QCFS(config.quantization_levels, config.initial_threshold)
+        return QCFS(
+            config.quantization_levels, config.initial_threshold, tuple(config.training_levels)
+        )
     if config.activation == "relu":
         return ReLU()
     return LIF(config.model.tau, config.model.threshold, config.model.surrogate)

@@ -102,6 +102,35 @@ def test_qcfs_is_computed_in_float32_and_keeps_the_dtype():
     np.testing.assert_array_equal(outputs, wide.astype(jnp.bfloat16))
 
 
+def test_in_training_samples_have_their_levels_in_turn():
+    # threshold 2, x 0.6 of it 0.3: L 1 rounds to 0, L 2 to 1/2, L 4 to 1/4, and round again.
+    activation = QCFS(8, 2.0, training_levels=(1, 2, 4))
+    x = jnp.full((4, 1, 2, 3), 0.6)
+    outputs = activation(x)[0]
+    np.testing.assert_allclose(outputs[:, 0, 0, 0], [0, 1, 0.5, 0], rtol=1e-6)
+    np.testing.assert_array_equal(outputs, jnp.broadcast_to(outputs[:, :1, :1, :1], x.shape))
+    # For inference L is 8: 0.3 is nearest to 2/8.
+    inference = nnx.view(activation, use_running_average=True)
+    np.testing.assert_allclose(inference(x)[0], jnp.full(x.shape, 0.5), rtol=1e-6)
+    np.testing.assert_array_equal(activation(x)[0], outputs)
+
+
+def test_a_network_is_evaluated_and_converted_with_its_own_levels():
+    """A source of several training levels is, for inference, the same as one of none."""
+    mixed, plain = (small(QCFS(8, 2.0, levels)) for levels in ((1, 2), ()))
+    for model in (mixed, plain):  # networks that training left in its own mode
+        nnx.update(model, nnx.state(plain))
+    training = nnx.view(mixed, use_running_average=False)
+    logits = [
+        network.logits(network.params, images())
+        for network in (inference_network(m, SHAPE, 1) for m in (training, plain))
+    ]
+    np.testing.assert_array_equal(*logits)
+    np.testing.assert_array_equal(
+        *(run_all(convert(m, SHAPE), images(), T) for m in (mixed, plain))
+    )
+
+
 # --- One layer -----------------------------------------------------------------------------------
 
 

@@ -191,7 +191,7 @@ def _quantize(model: nnx.Module) -> None:
 
 
 def _folded(model: nnx.Module) -> nnx.Module:
-    model = nnx.clone(model)
+    model = nnx.view(nnx.clone(model), use_running_average=True)
     for _, module in nnx.iter_graph(model):
         if isinstance(module, ConvBN):
             module.fold()
