@@ -6,7 +6,8 @@
     python evaluate.py --workdir=runs/cifar10_qcfs --ann
 
 After Bu et al., ICLR 2022, with fewer epochs, and samples quantised to 1, 2, 4 and 8 levels in
-training, for accuracy at early timesteps (README.md has figures with and without). One NVIDIA GPU of the Hopper generation trains it in minutes.
+training, for accuracy at early timesteps (README.md has figures with and without). One NVIDIA GPU
+of the Hopper generation trains it in minutes.
 The baseline: --config.activation=relu in another --workdir.
 """
 

@@ -77,6 +77,9 @@ def default_config() -> ConfigDict:
     config.policy.objective = "expectation"  # exact, or "reinforce", by sampled actions
     config.policy.beta = 1.0  # penalty of a wrong answer
     config.policy.entropy = 0.0  # weight of the entropy of its choices, which is rewarded
+    # Weight of the cross-entropy of classes that the policy network learns beside its choices: a
+    # network that fits its training images leaves few mistakes to learn from what is difficult.
+    config.policy.auxiliary = 0.0
     # Augmented copies of the training images for which the network's answers are computed, once;
     # epoch after epoch the policy sees one after the other.
     config.policy.copies = 10
@@ -157,6 +160,7 @@ def check_config(config: ConfigDict) -> None:
         check("policy.width", "at least 1", lambda v: v >= 1)
         check("policy.beta", "at least 0", lambda v: v >= 0)
         check("policy.entropy", "at least 0", lambda v: v >= 0)
+        check("policy.auxiliary", "at least 0", lambda v: v >= 0)
         check("policy.copies", "at least 1", lambda v: v >= 1)
         check("policy.joint_learning_rate", "above 0", lambda v: v > 0)
         check("joint_epochs", f"from 0 to config.epochs = {epochs}", lambda v: 0 <= v <= epochs)

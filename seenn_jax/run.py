@@ -100,6 +100,7 @@ def build_policy(config: ConfigDict, facts: DataFacts) -> nnx.Module:
         config.policy.width,
         image_shape=facts.image_shape,
         candidates=len(config.policy.candidates),
+        classes=facts.num_classes if config.policy.auxiliary else 0,
         dtype=config.model.dtype,
         seed=config.seed,
     )

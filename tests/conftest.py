@@ -88,7 +88,7 @@ def tiny_policy_config(**changes):
     with config.unlocked():
         config.update(inherit_epochs=0, ema=0.0, epochs=3, joint_epochs=1, validate_every=1)
         config.optimizer.learning_rate = 0.02
-        config.policy.update(candidates=(1, 3), width=4, copies=2, beta=0.5)
+        config.policy.update(candidates=(1, 3), width=4, copies=2, beta=0.5, auxiliary=0.25)
         config.update(changes)
     return config
 

@@ -401,9 +401,9 @@ def _load_chooser(
     """The policy of a run."""
     network = inference_network(load_policy(workdir, config, facts), facts.image_shape, 1)
     logits_of = _make_logits(network, transform, batch_size)
-    return _Chooser(
-        network, tuple(config.policy.candidates), lambda images: logits_of(images)[:, 0]
-    )
+    candidates = tuple(config.policy.candidates)
+    # What follows the candidates is over classes, for training only.
+    return _Chooser(network, candidates, lambda images: logits_of(images)[:, 0, : len(candidates)])
 
 
 def _check_policy(workdir: Path, config: ConfigDict, timesteps: int) -> None:
@@ -507,7 +507,8 @@ def _make_criterion(
         logits = engine.full_logits(
             lambda x: chooser.network.logits(params, transform(x)), images, batch_size
         )
-        return engine.prescribed(policy.exit_times(logits[:, 0], chooser.candidates, threshold))
+        logits = logits[:, 0, : len(chooser.candidates)]
+        return engine.prescribed(policy.exit_times(logits, chooser.candidates, threshold))
 
     return by_policy
 

@@ -16,17 +16,19 @@ def build_policy(
     *,
     image_shape: tuple[int, int, int],
     candidates: int,
+    classes: int = 0,
     dtype: str = "float32",
     seed: int = 0,
 ) -> nnx.Module:
-    """An ordinary ResNet-8 (ReLU, one pass) whose logits are over the candidate timesteps.
+    """An ordinary ResNet-8 (ReLU, one pass): logits over candidates, then over classes, if any.
 
     At width 16, as in the paper, it takes 12.5 MMAC for a 32x32 image.
 
     Args:
       width: channels of its first stage, at least 1; doubled in each of the next two.
       image_shape: (height, width, channels) of one input.
-      candidates: how many there are to choose from.
+      candidates: how many timesteps there are to choose from.
+      classes: how many it learns beside, for the features (`policy.auxiliary` in config.py).
       dtype: of activations; parameters and logits are float32.
       seed: of the initial parameters.
     """
@@ -35,7 +37,7 @@ def build_policy(
         blocks,
         width,
         in_channels=image_shape[-1],
-        num_classes=candidates,
+        num_classes=candidates + classes,
         neuron=_relu,
         dtype=jnp.dtype(dtype),
         rngs=nnx.Rngs(seed),

@@ -293,7 +293,7 @@ def frozen_step(
 
     def loss(policy):
         value, (chances, policy_stats) = _policy_loss(
-            policy, inputs, correct, state, graphs, config
+            policy, inputs, labels, correct, state, graphs, config
         )
         return value, (_expected(chances, correct, config), policy_stats)
 
@@ -333,7 +333,7 @@ def joint_step(
         mean_logits = jnp.cumsum(logits, axis=1)[:, at - 1] / at[:, None]
         correct = mean_logits.argmax(-1) == labels[:, None]
         value, (chances, policy_stats) = _policy_loss(
-            policy, inputs, correct, state, graphs, config
+            policy, inputs, labels, correct, state, graphs, config
         )
         at_exits = optax.softmax_cross_entropy(mean_logits, targets[:, None])
         value += loss_function(logits, targets)
@@ -366,6 +366,7 @@ def joint_step(
 def _policy_loss(
     policy: Any,
     inputs: Float[Array, "B H W channels"],
+    labels: Int[Array, "B"],
     correct: Bool[Array, "B C"],
     state: PolicyState,
     graphs: Graphs,
@@ -373,13 +374,16 @@ def _policy_loss(
 ) -> tuple[Float[Array, ""], tuple[Float[Array, "B C"], Any]]:
     """(the objective, (the policy's probabilities, its next statistics))."""
     model = nnx.merge(graphs.policy, policy, state.policy[1], copy=True)
-    logits = run_all(model, inputs, 1)[:, 0]
+    logits, classes = jnp.split(run_all(model, inputs, 1)[:, 0], [correct.shape[1]], axis=-1)
     # Of the step's keys a part that nothing else uses.
     key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), state.step), 3)[2]
     weights = sample_weights(correct[:, 0], state.first_accuracy)
     earned = rewards(correct, config.policy.candidates, config.policy.beta)
     value = OBJECTIVES[config.policy.objective](key, logits, earned, weights)
     value -= config.policy.entropy * entropy_bonus(logits, weights)
+    if config.policy.auxiliary:
+        beside = optax.softmax_cross_entropy_with_integer_labels(classes, labels)
+        value += config.policy.auxiliary * jnp.mean(beside)
     return value, (jax.nn.softmax(logits), nnx.state(model, nnx.BatchStat))
 
 
@@ -426,7 +430,7 @@ def _make_validate(
 
             return full_logits(logits, images, size)
 
-        return logits_of(network), logits_of(policy)[:, 0]
+        return logits_of(network), logits_of(policy)[:, 0, : len(candidates)]
 
     def validate(state):
         found = predict(state._replace(opt_state=None), frozen and frozen.params, images)

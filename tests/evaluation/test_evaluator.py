@@ -460,7 +460,8 @@ def by_policy(trained_policy, dataset, compilation_cache):
         found.append(np.asarray(jax.jit(network.logits)(network.params, inputs)))
     chosen, logits = found
     correct = np.cumsum(logits, axis=1).argmax(-1) == dataset.test.labels[:, None]
-    return chosen[:, 0], correct
+    assert chosen.shape[-1] == 2 + 10  # candidates, classes
+    return chosen[:, 0, :2], correct
 
 
 @pytest.mark.parametrize("price", [None, 0.3, -0.3])

@@ -111,11 +111,14 @@ def test_one_step_of_the_policy_by_hand(made, dataset):
     # In the second epoch it is shown the second copy.
     inputs = policy.view(images, index, jnp.int32(1), config, facts)
     model = nnx.merge(graphs.policy, *state.policy, copy=True)
-    v = np.asarray(jax.nn.softmax(run_all(model, inputs, 1)[:, 0]))
+    logits = run_all(model, inputs, 1)[:, 0]  # over the two candidates and the ten classes
+    v = np.asarray(jax.nn.softmax(logits[:, :2]))
+    classes = np.asarray(jax.nn.log_softmax(logits[:, 2:]))[np.arange(8), labels]
     c = np.asarray(answers[:, 1])
     weights = np.where(c[:, 0], 1, 4)
     terms = 0.5 * ~c - np.array([1, 0.25]) * c
-    assert float(metrics["loss"]) == pytest.approx(np.mean(weights * (v * terms).sum(1)), rel=1e-4)
+    expected = np.mean(weights * (v * terms).sum(1)) - 0.25 * classes.mean()
+    assert float(metrics["loss"]) == pytest.approx(expected, rel=1e-4)
     assert float(metrics["accuracy"]) == pytest.approx((v * c).sum(1).mean(), rel=1e-5)
     assert float(metrics["timesteps"]) == pytest.approx((v * [1, 3]).sum(1).mean(), rel=1e-5)
     # The network stays as it is, the policy does not.
