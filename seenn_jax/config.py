@@ -30,6 +30,7 @@ def default_config() -> ConfigDict:
     config.augment.crop = 0  # pixels of padding before a random crop
     config.augment.flip = False  # left to right
     config.augment.cutout = 0  # side of an erased square
+    config.augment.autoaugment = False  # the policy learnt for CIFAR-10, before all others
     config.augment.mixup = 0.0  # alpha of its Beta distribution
     config.augment.cutmix = 0.0  # likewise; not both
 

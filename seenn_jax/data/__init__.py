@@ -1,16 +1,18 @@
 """Image data sets: read once on the host as uint8, augmented on the device.
 
-`sources` is NumPy alone and yields whole data sets; `augment` is pure JAX and runs inside the
-jitted training step.
+`sources` is NumPy alone and yields whole data sets; `augment` and `autoaugment` are pure JAX and
+run inside the jitted training step.
 """
 
 from seenn_jax.data.augment import augment, channel_statistics, cutmix, mixup, normalize
+from seenn_jax.data.autoaugment import autoaugment
 from seenn_jax.data.sources import Dataset, Split, load_dataset
 
 __all__ = [
     "Dataset",
     "Split",
     "augment",
+    "autoaugment",
     "channel_statistics",
     "cutmix",
     "load_dataset",

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from seenn_jax import run
 from seenn_jax.config import check_config, is_ann, is_policy
-from seenn_jax.data import Split, augment, normalize
+from seenn_jax.data import Split, normalize
 from seenn_jax.engine import full_logits
 from seenn_jax.errors import UserError
 from seenn_jax.exits import accumulate, at_exit
@@ -36,6 +36,7 @@ from seenn_jax.training.loop import (
 )
 from seenn_jax.training.state import (
     augmented,
+    augmented_images,
     configured_loss,
     learning_rate,
     make_optimizer,
@@ -230,18 +231,12 @@ def view(
 ) -> Float[Array, "B H W channels"]:
     """The augmented copy number `copy` of training images number `index`: always the same."""
     key = jax.random.fold_in(jax.random.split(jax.random.key(config.seed))[1], copy)
-    inputs = normalize(images, *facts.normalization, dtype=config.model.dtype)
 
     def augmented_one(index, image):
-        return augment(
-            jax.random.fold_in(key, index),
-            image[None],
-            crop=config.augment.crop,
-            flip=config.augment.flip,
-            cutout=config.augment.cutout,
-        )[0]
+        of_image = jax.random.fold_in(key, index)
+        return augmented_images(of_image, image[None], config, facts.normalization)[0]
 
-    return jax.vmap(augmented_one)(index, inputs)
+    return jax.vmap(augmented_one)(index, images)
 
 
 def correctness(

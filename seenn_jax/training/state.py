@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, Shaped, UInt8
 from ml_collections import ConfigDict
 
 from seenn_jax.data.augment import augment, cutmix, mixup, normalize
+from seenn_jax.data.autoaugment import autoaugment
 from seenn_jax.losses import LOSSES
 from seenn_jax.models import run_all
 
@@ -134,20 +135,25 @@ def augmented(
 ) -> tuple[Float[Array, "B H W C"], Float[Array, "B K"]]:
     """(inputs, target distributions) of a batch, as `config.augment` says."""
     shapes_key, mix_key = jax.random.split(key)
-    inputs = normalize(images, *normalization, dtype=config.model.dtype)
-    inputs = augment(
-        shapes_key,
-        inputs,
-        crop=config.augment.crop,
-        flip=config.augment.flip,
-        cutout=config.augment.cutout,
-    )
+    inputs = augmented_images(shapes_key, images, config, normalization)
     targets = optax.smooth_labels(jax.nn.one_hot(labels, num_classes), config.label_smoothing)
     if config.augment.mixup:
         return mixup(mix_key, inputs, targets, config.augment.mixup)
     if config.augment.cutmix:
         return cutmix(mix_key, inputs, targets, config.augment.cutmix)
     return inputs, targets
+
+
+def augmented_images(
+    key: Array, images: UInt8[Array, "B H W C"], config: ConfigDict, normalization: Normalization
+) -> Float[Array, "B H W C"]:
+    """What `config.augment` makes of each image by itself, normalised."""
+    options = config.augment
+    if options.autoaugment:
+        # On pixels, hence first; of the key's parts the one that `augment` does not use.
+        images = autoaugment(jax.random.split(key, 4)[3], images, 255 * normalization[0])
+    inputs = normalize(images, *normalization, dtype=config.model.dtype)
+    return augment(key, inputs, crop=options.crop, flip=options.flip, cutout=options.cutout)
 
 
 def train_steps(

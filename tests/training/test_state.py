@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seenn_jax import run
+from seenn_jax.data import autoaugment
 from seenn_jax.training.state import (
     TrainState,
     augmented,
@@ -261,6 +262,23 @@ def test_mixing_smoothed_labels_keeps_distributions(config):
     (_, targets), _, _ = targets_with(config, label_smoothing=0.3, augment={"mixup": 0.5})
     np.testing.assert_allclose(targets.sum(-1), 1, rtol=1e-6)
     assert targets.min() >= 0.1 - 1e-6
+
+
+def test_autoaugment_comes_first_and_changes_no_other_draw(config):
+    config.augment.update(crop=1, flip=True, cutout=3)
+    images, labels = batch(size=64)
+    images = images.repeat(2, 1).repeat(2, 2)
+    key = jax.random.key(0)
+
+    def inputs(images, autoaugment):
+        config.augment.autoaugment = autoaugment
+        return augmented(key, images, labels, config, NORMALIZATION, 3)[0]
+
+    without, found = inputs(images, False), inputs(images, True)
+    assert not np.array_equal(found, without)
+    policy_key = jax.random.split(jax.random.split(key)[0], 4)[3]
+    changed = autoaugment(policy_key, images, jnp.full(images.shape[-1], 127.5))
+    np.testing.assert_array_equal(found, inputs(changed, False))
 
 
 def test_augmentation_is_drawn_anew_at_every_step_and_again_after_a_resume(config):
