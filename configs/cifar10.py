@@ -16,12 +16,14 @@ def get_config():
     config.data.validation = 5000
     config.augment.crop = 4
     config.augment.flip = True
-    config.augment.cutout = 8
+    config.augment.autoaugment = True
+    config.augment.cutout = 12
 
     config.model.name = "resnet19"
     config.model.width = 128
     config.model.dtype = "bfloat16"
     config.timesteps = 4
+    config.loss = "exit_ce"
 
     config.epochs = 162
     config.inherit_epochs = 130
