@@ -51,7 +51,9 @@ Pixels = Int[Array, "B H W C"]
 
 
 def autoaugment(
-    key: Key[Array, ""], images: UInt8[Array, "B H W C"], fill: Float[Array, "C"]
+    key: Key[Array, ""],
+    images: UInt8[Array, "B H W C"],
+    fill: Float[Array, "C"] | Float[np.ndarray, "C"],
 ) -> UInt8[Array, "B H W C"]:
     """Apply to each image one of the 25 sub-policies, drawn uniformly.
 
@@ -68,6 +70,7 @@ def autoaugment(
     numbers, chances, magnitudes = (jnp.asarray(column)[pairs] for column in _COLUMNS)
     used = jax.random.uniform(use_key, chances.shape) < chances
     operations = jnp.where(used, numbers, NUMBERS["identity"])
+    fill = jnp.asarray(fill)
     signs = jax.random.rademacher(sign_key, chances.shape, jnp.float32)
     first_and_second = (operations.T, magnitudes.T, signs.T)
     # A loop, so that XLA does not compute the first again for each use of its result.
