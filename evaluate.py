@@ -79,6 +79,11 @@ CONVERSION_REPORT = flags.DEFINE_bool(
     "Tell how near the converted network comes to the ordinary one, layer by layer; in "
     "WORKDIR/evaluation/conversion.json too.",
 )
+ENERGY = flags.DEFINE_bool(
+    "energy",
+    False,
+    "Count synaptic operations, multiply-accumulates, firing rates and the energy of arithmetic.",
+)
 JSON = flags.DEFINE_string("json", None, "Write the result to this file too.")
 
 
@@ -126,6 +131,7 @@ def main() -> None:
         timesteps=TIMESTEPS.value,
         ann=ANN.value,
         percentile=PERCENTILE_FLAG.value,
+        energy=ENERGY.value,
     )
     if conversions:
         result["conversion"] = conversions[0]

@@ -285,17 +285,26 @@ def full_logits(
     slots: int,
 ) -> Float[Array, "N T K"]:
     """Logits of every tick of every sample, in batches of `slots`; pure, for use inside jit."""
+    return in_batches(logits_fn, inputs, slots)
+
+
+def in_batches(
+    function: Callable[[Any], PyTree[Shaped[Array, "S ..."]]],
+    inputs: PyTree[Shaped[ArrayLike, "N ..."]],
+    slots: int,
+) -> PyTree[Shaped[Array, "N ..."]]:
+    """`function` of every sample, in batches of `slots`; pure, for use inside jit."""
     _check_at_least_one("slots", slots)
     inputs = jax.tree.map(jnp.asarray, inputs)
     total_samples = jax.tree.leaves(inputs)[0].shape[0]
     slots = min(slots, max(total_samples, 1))
     if total_samples == 0:
-        logits = jax.eval_shape(lambda x: logits_fn(_one_zero(x)), inputs)
-        return jnp.zeros((0, *logits.shape[1:]), logits.dtype)
+        results = jax.eval_shape(lambda x: function(_one_zero(x)), inputs)
+        return jax.tree.map(lambda x: jnp.zeros((0, *x.shape[1:]), x.dtype), results)
 
     def batch(start):
         known = jnp.minimum(start + jnp.arange(slots, dtype=jnp.int32), total_samples - 1)
-        return logits_fn(jax.tree.map(lambda x: x[known], inputs))
+        return function(jax.tree.map(lambda x: x[known], inputs))
 
     starts = jnp.arange(0, total_samples, slots, dtype=jnp.int32)
     return _unbatched(lax.map(batch, starts), total_samples)

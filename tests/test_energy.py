@@ -1,11 +1,25 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from seenn_jax.energy import macs
-from seenn_jax.layers import convolve
-from seenn_jax.models import inference_network
+from seenn_jax.conversion import QCFS, convert, layer_outputs
+from seenn_jax.energy import Layer, account, layers, macs, operations, windows
+from seenn_jax.errors import UserError
+from seenn_jax.layers import ConvBN, convolve
+from seenn_jax.models import build_model, currents, for_inference, inference_network
 from seenn_jax.models.policy import build_policy
+from seenn_jax.models.resnet import SpikingResNet
+from seenn_jax.models.vgg import SpikingVGG
+from seenn_jax.neurons import LIF
+
+SHAPE = (8, 8, 3)
+T = 3
+
+# --- MACs ----------------------------------------------------------------------------------------
 
 
 def test_a_matrix_product_and_a_convolution_by_hand():
@@ -36,5 +50,228 @@ def test_the_policy_of_the_paper_takes_12_5_mmac():
     stage3 = (9 * 32 * 64 + 9 * 64 * 64 + 32 * 64) * 64
     by_hand = stem + stage1 + stage2 + stage3 + 64 * 3
     assert round(by_hand / 1e6, 1) == 12.5
-    # The stem's 27 inputs a pixel are filled up with zeros to 32.
+    # The stem's 27 inputs a pixel are filled up with zeros to 32, which are no work of its layer.
     assert macs(policy.logits, policy.params, image) == by_hand + 5 * 16 * 1024
+    model = nnx.view(model, use_running_average=True)
+    assert sum(layer.macs for layer in layers(model, (32, 32, 3))) == by_hand
+
+
+def small(name, neuron=None, shape=SHAPE):
+    model = build_model(name, 5, image_shape=shape, num_classes=4, neuron=neuron)
+    return nnx.view(model, use_running_average=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "reals"),
+    [
+        ("resnet8", SHAPE, ["blocks.1.shortcut.projection", "blocks.2.shortcut.projection"]),
+        ("resnet20", SHAPE, []),
+        ("resnet34", (16, 16, 3), ["blocks.0.conv1"]),
+        ("vgg16", (16, 16, 3), ["convs.2", "convs.4", "convs.7", "convs.10"]),
+    ],
+)
+def test_what_layers_receive(name, shape, reals):
+    model = nnx.eval_shape(lambda: small(name, shape=shape))
+    found = layers(model, shape)
+    assert [layer.place for layer in found if layer.receives == "real numbers"] == [*reals, "head"]
+    assert [layer.place for layer in found if layer.receives == "pixels"] == [found[0].place]
+    # All convolutions are there once: stem, two a block or the whole chain, projections.
+    convolutions = sum(isinstance(m, ConvBN) for _, m in nnx.iter_graph(model))
+    assert len({layer.place for layer in found}) == len(found) == convolutions + 1
+
+
+def test_a_layer_too_large_to_count_is_named():
+    model = nnx.eval_shape(lambda: build_model("resnet8", 64, image_shape=SHAPE, num_classes=4))
+    with pytest.raises(UserError, match=r"blocks\.0\.conv1 takes 38,654,705,664 .*2\^31 - 1"):
+        layers(nnx.view(model, use_running_average=True), (1024, 1024, 3))
+
+
+# --- Spikes, by hand -----------------------------------------------------------------------------
+
+
+def tiny():
+    """3x3 pixels, a stem of two channels, a strided convolution to 2x2x2, flat, three logits.
+
+    The stem's first channel fires wherever a pixel is 1, the second, of weight 3/4, at every second
+    tick: 0.75, then 0.375 + 0.75. The next layer's first channel always fires, its second never.
+    """
+    model = SpikingVGG(
+        (1, (1, 2)),
+        2,
+        flatten=2,
+        in_channels=1,
+        num_classes=3,
+        neuron=LIF(),
+        dtype=jnp.float32,
+        rngs=nnx.Rngs(0),
+    )
+    model = for_inference(nnx.view(model, use_running_average=True))
+    stem, second = (conv.conv for conv in model.convs)
+    stem.kernel[...] = jnp.zeros((3, 3, 1, 2)).at[1, 1, 0].set(jnp.array([1, 0.75]))
+    stem.bias[...] = jnp.zeros(2)
+    second.kernel[...] = jnp.zeros((3, 3, 2, 2))
+    second.bias[...] = jnp.array([1.0, 0.0])
+    return model
+
+
+def tiny_image():
+    return jnp.zeros((1, 3, 3, 1)).at[0, [0, 1], [0, 1], 0].set(1)
+
+
+def test_a_tiny_network_by_hand():
+    found = layers(tiny(), (3, 3, 1))
+    assert found == [
+        Layer("convs.0", "pixels", 9 * 9 * 2),
+        Layer("convs.1", "spikes", 4 * 9 * 2 * 2),
+        Layer("head", "spikes", 8 * 3),
+    ]
+    counted, rates = operations(tiny(), tiny_image(), 2)
+    # At stride 2, windows begin at -1 and 1: the corner lies in one, the centre in all four. Each
+    # reaches two channels. At the second tick both channels of the stem fire.
+    np.testing.assert_array_equal(counted["convs.1"], [[2 + 8, 2 * (2 + 8)]])
+    np.testing.assert_array_equal(counted["head"], [[4 * 3, 4 * 3]])
+    assert set(counted) == {"convs.1", "head"}
+    np.testing.assert_allclose(rates["neurons.0"], [[2 / 18, 4 / 18]])
+    np.testing.assert_allclose(rates["neurons.1"], [[0.5, 0.5]])
+
+
+def test_the_account_of_two_images_by_hand():
+    images = jnp.concatenate([tiny_image()] * 2)
+    counted, rates = jax.device_get(operations(tiny(), images, 2))
+    found = account(layers(tiny(), (3, 3, 1)), counted, rates, np.array([1, 2]), policy_macs=10)
+    # 22 synaptic operations up to the first tick, 54 up to the second.
+    assert found["at_exit"] == pytest.approx(
+        {
+            "synaptic_operations": 38,
+            "macs": 162 + 10,
+            "picojoules": 4.6 * 172 + 0.9 * 38,
+            "picojoules_stem_each_timestep": 4.6 * (1.5 * 162 + 10) + 0.9 * 38,
+        }
+    )
+    assert [bill["synaptic_operations"] for bill in found["by_timestep"]] == [22, 54]
+    assert [bill["macs"] for bill in found["by_timestep"]] == [162, 162]
+    assert found["ann"] == pytest.approx({"macs": 330, "picojoules": 4.6 * 330})
+    assert [layer["operations"] for layer in found["layers"]] == [162, (10 + 30) / 2, (12 + 24) / 2]
+    # The first image's second tick was not run.
+    assert found["rates"][0] == {
+        "place": "neurons.0",
+        "rate": pytest.approx((2 + 2 + 4) / (3 * 18)),
+    }
+
+
+def test_real_numbers_cost_macs_at_every_timestep():
+    found = account(
+        [Layer("stem", "pixels", 7), Layer("a", "spikes", 100), Layer("head", "real numbers", 5)],
+        {"a": np.array([[1, 2, 3]], np.int32)},
+        {"stem": np.ones((1, 3), np.float32)},
+        np.array([3]),
+    )
+    assert found["at_exit"]["macs"] == 7 + 3 * 5
+    assert found["by_timestep"][-1] == found["at_exit"]
+    assert found["layers"][2]["operations"] == 15
+
+
+# --- Spikes, by force ----------------------------------------------------------------------------
+
+
+def by_force(spikes, window, stride, padding):
+    """Spikes in each window, summed over windows: [B, T] of [B, T, H, W, C]."""
+    height, width = spikes.shape[2:4]
+    count = np.zeros(spikes.shape[:2], int)
+    for top in range(-padding, height + padding - window + 1, stride):
+        for left in range(-padding, width + padding - window + 1, stride):
+            rows = slice(max(top, 0), max(top + window, 0))
+            columns = slice(max(left, 0), max(left + window, 0))
+            count += (spikes[:, :, rows, columns] != 0).sum((2, 3, 4))
+    return count
+
+
+def layer_by_force(spikes, layer):
+    conv = layer.conv
+    found = by_force(spikes, conv.kernel_size[0], conv.strides, conv.padding)
+    return conv.out_features * found
+
+
+@settings(deadline=None)
+@given(
+    sides=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    window=st.sampled_from([1, 3, 7]),
+    stride=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+def test_windows_by_force(sides, window, stride, seed):
+    padding = window // 2
+    spikes = np.random.default_rng(seed).integers(0, 2, (1, 2, *sides, 1))
+    found = windows(sides, window, stride, padding)
+    expected = by_force(spikes, window, stride, padding)
+    np.testing.assert_array_equal((spikes[..., 0] * found).sum((2, 3)), expected)
+    # At most a dense pass, zero padding included.
+    outputs = np.prod([(side + 2 * padding - window) // stride + 1 for side in sides])
+    assert 0 < found.sum() <= outputs * window**2
+
+
+def test_windows_by_hand():
+    np.testing.assert_array_equal(windows((3, 3), 3, 1, 1), [[4, 6, 4], [6, 9, 6], [4, 6, 4]])
+    np.testing.assert_array_equal(windows((4, 2), 3, 2, 1), [[1, 1], [2, 2], [1, 1], [1, 1]])
+    np.testing.assert_array_equal(windows((3, 2), 1, 2), [[1, 0], [0, 0], [1, 0]])
+
+
+def run(neuron):
+    """(model, what `operations` counts, outputs of each neuron) on five images of 7x6 pixels."""
+    model = SpikingResNet(
+        (1, 1),
+        5,
+        pool=False,
+        in_channels=3,
+        num_classes=4,
+        neuron=neuron,
+        dtype=jnp.float32,
+        rngs=nnx.Rngs(0),
+    )
+    model = nnx.view(model, use_running_average=True)
+    if isinstance(neuron, QCFS):
+        model = convert(model, (7, 6, 3))
+    images = 2 * jax.random.normal(jax.random.key(0), (5, 7, 6, 3))
+    graph, state = nnx.split(model)
+
+    @jax.jit
+    def both(state, images):
+        model = nnx.merge(graph, state)
+        outputs = layer_outputs(model, currents(model, images, T))[2]
+        return operations(model, images, T), outputs
+
+    return model, *jax.device_get(both(state, images))
+
+
+@pytest.mark.parametrize("kind", ["LIF", "converted"])
+def test_a_network_by_force(kind):
+    """Its second block takes every second pixel, in the shortcut too."""
+    model, (counted, rates), outputs = run(LIF() if kind == "LIF" else QCFS(4))
+    source, expected = "stem", {}
+    for index, block in enumerate(model.blocks):
+        place = f"blocks.{index}"
+        expected[f"{place}.conv1"] = layer_by_force(outputs[source], block.conv1)
+        if block.shortcut is not None:
+            expected[f"{place}.shortcut"] = layer_by_force(outputs[source], block.shortcut)
+        expected[f"{place}.conv2"] = layer_by_force(outputs[f"{place}.neuron1"], block.conv2)
+        source = f"{place}.neuron2"
+    assert counted.keys() == expected.keys()
+    for place in expected:
+        np.testing.assert_array_equal(counted[place], expected[place], err_msg=place)
+    assert rates.keys() == outputs.keys()
+    for place in outputs:
+        spiked = (outputs[place] != 0).mean((2, 3, 4))
+        np.testing.assert_allclose(rates[place], spiked, rtol=1e-6)
+    if kind == "converted":  # outputs are lambda = 2 or 0, and that is one spike or none
+        assert set(np.unique(outputs["stem"])) == {0, np.float32(2)}
+
+    # At T a network has cost the sum of its ticks, and no layer more than were it dense.
+    found = layers(model, (7, 6, 3))
+    bills = account(found, counted, rates, np.array([1, 2, 3, 1, 3]))["by_timestep"]
+    ticks = sum(counted.values()).mean(0)
+    totals = [bill["synaptic_operations"] for bill in bills]
+    np.testing.assert_allclose(totals, np.cumsum(ticks))
+    for layer in found:
+        if layer.receives == "spikes":
+            assert np.all(counted[layer.place] <= layer.macs)
+    assert bills[0]["synaptic_operations"] > 0

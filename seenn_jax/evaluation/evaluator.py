@@ -15,9 +15,9 @@ from ml_collections import ConfigDict
 from seenn_jax import calibration, conversion, engine, exits, policy, provenance, run
 from seenn_jax.config import is_ann, is_policy
 from seenn_jax.data import Split, load_dataset, normalize
-from seenn_jax.energy import macs
+from seenn_jax.energy import account, layers, operations
 from seenn_jax.errors import UserError, check_choice
-from seenn_jax.models import Network, inference_network
+from seenn_jax.models import Network, for_inference, inference_network
 from seenn_jax.training.checkpoints import load_model, load_policy
 
 EXITS = (*exits.SCORES, "patience", "policy", "full")
@@ -65,6 +65,7 @@ def evaluate(
     timesteps: int | None = None,
     ann: bool = False,
     percentile: float | None = None,
+    energy: bool = False,
 ) -> dict:
     """Evaluate the best checkpoint of a run; an ordinary network (ANN) is converted first.
 
@@ -84,6 +85,7 @@ def evaluate(
       ann: evaluate the ANN itself, once ("full", T = 1), instead of what it is converted to.
       percentile: of the activations of a run with ReLUs, where their thresholds are put; None is
         `conversion.PERCENTILE`.
+      energy: run all timesteps once more and count operations, as in `energy.account`.
 
     Returns:
       the result, as `report.write_report` takes it.
@@ -99,6 +101,11 @@ def evaluate(
     converted = is_ann(config) and not ann
     if ann:
         _check_ann("--ann", workdir, config)
+        if energy:
+            raise UserError(
+                "--energy counts the spikes of a network, and --ann's has none: leave --ann out; "
+                "the ANN's own cost stands beside the converted network's"
+            )
         exit, timesteps = "full", 1
     timesteps = config.timesteps if timesteps is None else timesteps
     if timesteps < 1:
@@ -137,7 +144,7 @@ def evaluate(
     network = inference_network(model, facts.image_shape, timesteps, int8=dtype == "int8")
     mean, std = facts.normalization
     transform = functools.partial(normalize, mean=mean, std=std, dtype=config.model.dtype)
-    logits_of = _make_logits(network, transform, batch_size)
+    logits_of = _over_images(network.logits, network.params, transform, batch_size)
 
     chooser, validation = None, None
     if exit == "policy":
@@ -180,13 +187,30 @@ def evaluate(
         times = np.asarray(policy.exit_times(chosen, chooser.candidates, threshold))
         sweep = _sweep_prices(chosen, chooser.candidates, replayed.correct)
         beside = _replay(logits, samples.labels, "confidence", temperatures)
-        policy_report = _report_policy(chooser, network, facts, config, times, beside)
+        network_macs = _dense_macs(model, facts)
+        policy_report = _report_policy(chooser, network_macs, config, times, beside)
     elif exit != "full":
         times = np.asarray(exits.exit_times(replayed.scores, _exit_above(exit, threshold)))
         sweep = _sweep(replayed, exit)
     if guarantee:
         losses = calibration.exit_losses(replayed.predictions, choice.loss, samples.labels)
         guarantee["reported_risk"] = float(np.mean(exits.at_exit(losses, times)))
+    spent = None
+    if energy:
+        counting = for_inference(model, int8=dtype == "int8")
+        graph, params = nnx.split(counting)
+        count = _over_images(
+            lambda params, x: operations(nnx.merge(graph, params), x, timesteps),
+            params,
+            transform,
+            batch_size,
+        )
+        spent = account(
+            layers(counting, facts.image_shape),
+            *count(samples.images),
+            exited.timesteps,
+            chooser.macs if chooser else 0,
+        )
     static = exits.static_accuracy(replayed.correct)
     return {
         "exit": exit,
@@ -194,6 +218,7 @@ def evaluate(
         "threshold_rule": rule,
         "guarantee": guarantee,
         "policy": policy_report,
+        "energy": spent,
         "temperatures": None if temperatures is None else np.asarray(temperatures).tolist(),
         "accuracy": float(np.mean(predictions == samples.labels)),
         "average_timesteps": float(np.mean(exited.timesteps)),
@@ -387,6 +412,7 @@ class _Chooser(NamedTuple):
     """A policy network, ready to choose."""
 
     network: Network
+    macs: int  # of one image
     candidates: tuple[int, ...]
     logits_of: Callable[[np.ndarray], np.ndarray]  # images [N, H, W, C] -> [N, candidates]
 
@@ -399,11 +425,23 @@ def _load_chooser(
     batch_size: int,
 ) -> _Chooser:
     """The policy of a run."""
-    network = inference_network(load_policy(workdir, config, facts), facts.image_shape, 1)
-    logits_of = _make_logits(network, transform, batch_size)
+    model = load_policy(workdir, config, facts)
+    network = inference_network(model, facts.image_shape, 1)
+    logits_of = _over_images(network.logits, network.params, transform, batch_size)
     candidates = tuple(config.policy.candidates)
-    # What follows the candidates is over classes, for training only.
-    return _Chooser(network, candidates, lambda images: logits_of(images)[:, 0, : len(candidates)])
+    return _Chooser(
+        network,
+        _dense_macs(model, facts),
+        candidates,
+        # What follows the candidates is over classes, for training only.
+        lambda images: logits_of(images)[:, 0, : len(candidates)],
+    )
+
+
+def _dense_macs(model: nnx.Module, facts: run.DataFacts) -> int:
+    """Multiply-accumulates of one image and timestep."""
+    model = nnx.view(model, use_running_average=True)
+    return sum(layer.macs for layer in layers(model, facts.image_shape))
 
 
 def _check_policy(workdir: Path, config: ConfigDict, timesteps: int) -> None:
@@ -452,8 +490,7 @@ def _sweep_prices(
 
 def _report_policy(
     chooser: _Chooser,
-    network: Network,
-    facts: run.DataFacts,
+    network_macs: int,
     config: ConfigDict,
     times: np.ndarray,
     beside: "_Replay",
@@ -463,19 +500,13 @@ def _report_policy(
     That threshold is the one that gives this average on the very samples that are reported, which
     takes no label.
     """
-    image = jax.ShapeDtypeStruct((1, *facts.image_shape), config.model.dtype)
-
-    def one_tick(params, image):
-        at_rest = jax.tree.map(lambda v: v[None], network.at_rest)
-        return network.step(params, at_rest, network.encode(params, image))
-
     threshold = calibration.threshold_for_timesteps(beside.scores, float(np.mean(times)))
     other = np.asarray(exits.exit_times(beside.scores, threshold))
     return {
         "candidates": list(chooser.candidates),
         "beta": config.policy.beta,
-        "macs": macs(chooser.network.logits, chooser.network.params, image),
-        "network_macs": macs(one_tick, network.params, image),  # of one timestep
+        "macs": chooser.macs,
+        "network_macs": network_macs,  # of one timestep
         "collapsed_to": int(times[0]) if np.all(times == times[0]) else None,
         "confidence": {
             "threshold": threshold,
@@ -513,23 +544,21 @@ def _make_criterion(
     return by_policy
 
 
-def _make_logits(
-    network: Network, transform: Callable, batch_size: int
-) -> Callable[[np.ndarray], np.ndarray]:
-    """`images [N, H, W, C] -> logits of every tick [N, T, K]`, on all local devices."""
+def _over_images(
+    function: Callable[[Any, jax.Array], Any], params: Any, transform: Callable, batch_size: int
+) -> Callable[[np.ndarray], Any]:
+    """`images [N, H, W, C] -> function(params, normalised images)`, on all local devices."""
 
     def share(params, images, count):
-        return engine.full_logits(
-            lambda x: network.logits(params, transform(x)), images, batch_size
-        )
+        return engine.in_batches(lambda x: function(params, transform(x)), images, batch_size)
 
     compiled = jax.jit(engine.over_devices(share))
 
-    def logits_of(images):
-        parts = engine.in_chunks(functools.partial(compiled, network.params), _chunks(images))
-        return np.concatenate(list(parts))
+    def over_images(images):
+        parts = engine.in_chunks(functools.partial(compiled, params), _chunks(images))
+        return jax.tree.map(lambda *x: np.concatenate(x), *parts)
 
-    return logits_of
+    return over_images
 
 
 def _run_exits(

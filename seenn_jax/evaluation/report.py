@@ -15,8 +15,8 @@ Everything here reads the same plain dict, `result`, which is what result.json h
   images_per_second (or None);
 - dataset, dataset_note (or None), split, seed, revision, versions (a dict), device, workdir,
   checkpoint_step;
-- optional: network ('spiking', 'converted' or 'ANN'), and conversion, a report of
-  `evaluator.conversion_report`.
+- optional: network ('spiking', 'converted' or 'ANN'), energy, as `energy.account` gives it (or
+  None), and conversion, a report of `evaluator.conversion_report`.
 
 Accuracies and shares are fractions of 1 in the dict, and percent in everything made from it.
 """
@@ -36,6 +36,8 @@ from rich.console import Console
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from seenn_jax.energy import CRITICISM
 
 # Okabe and Ito's hues, told apart under every common colour blindness, made darker or lighter where
 # the background asks for it. The pictures are drawn in the light colours; inside the page each
@@ -113,6 +115,15 @@ def print_result(result: dict[str, Any], console: Console) -> None:
         f"AET {result['aet']:.3f}, oracle AET {result['oracle_aet']:.3f} timesteps",
         highlight=False,
     )
+    if result.get("energy"):
+        header, *rows = _energy_rows(result)
+        bills = _table(*header)
+        for t, row in enumerate(rows):
+            # By timestep, 1, 2, 4 ... and T are enough here.
+            if t & (t - 1) == 0 or t >= result["timesteps"]:
+                bills.add_row(*row)
+        console.print(bills)
+        console.print(f"{_rates(result)}. {CRITICISM}", highlight=False)
     if result["images_per_second"] is not None:
         console.print(f"{result['images_per_second']:,.0f} images/s", highlight=False)
 
@@ -279,6 +290,64 @@ def _conversion_tables(reports: list[dict[str, Any]]) -> list[tuple[str, list[li
             layers.append([layer["place"], f"{layer['threshold']:.3f}", *errors])
         tables.append(("Mean absolute error of a layer's average output", layers))
     return tables
+
+
+def _energy_rows(result: dict[str, Any]) -> list[list[str]]:
+    """The bills of an image: names, then at its exit, at each t for everyone, and as an ANN."""
+    found = result["energy"]
+    bills = [("at the exit", found["at_exit"])]
+    bills += [(f"t = {t}", bill) for t, bill in enumerate(found["by_timestep"], start=1)]
+    bills.append(("as an ANN", found["ann"]))
+    rows = [["per image", "synaptic operations", "MACs", "energy", "stem each timestep"]]
+    for name, bill in bills:
+        again = bill.get("picojoules_stem_each_timestep")
+        rows.append(
+            [
+                name,
+                _millions(bill["synaptic_operations"]) if "synaptic_operations" in bill else "",
+                _millions(bill["macs"]),
+                _joules(bill["picojoules"]),
+                "" if again is None else _joules(again),
+            ]
+        )
+    return rows
+
+
+def _layer_rows(result: dict[str, Any]) -> list[list[str]]:
+    return [
+        ["layer", "receives", "dense MACs", "operations per image"],
+        *(
+            [
+                layer["place"],
+                layer["receives"],
+                _millions(layer["macs"]),
+                f"{_millions(layer['operations'])} {kind}",
+            ]
+            for layer in result["energy"]["layers"]
+            for kind in ("AC" if layer["receives"] == "spikes" else "MAC",)
+        ),
+    ]
+
+
+def _rates(result: dict[str, Any]) -> str:
+    found = result["energy"]["rates"]
+    low, high = (choose(found, key=lambda layer: layer["rate"]) for choose in (min, max))
+    text = (
+        f"Of its neurons {_percent(low['rate'])} ({low['place']}) to {_percent(high['rate'])} "
+        f"({high['place']}) fire in a timestep"
+    )
+    policy = result["energy"]["policy_macs"]
+    return f"{text}; with {_millions(policy)} MACs of the policy at the exit" if policy else text
+
+
+def _millions(count: float) -> str:
+    return f"{count / 1e6:,.3f} M"
+
+
+def _joules(picojoules: float) -> str:
+    if picojoules < 1e9:
+        return f"{picojoules / 1e3:,.1f} nJ"
+    return f"{picojoules / 1e9:,.3f} mJ"
 
 
 def _by_timesteps(sweep: list[dict[str, float]]) -> list[dict[str, float]]:
@@ -506,6 +575,7 @@ def _page(result: dict[str, Any], curve: str, exits: str) -> str:
 </div>
 {_guarantee_table(result)}
 {_sweep_table(result)}
+{_energy_section(result)}
 {_conversion_section(result)}
 <h2>Where these figures come from</h2>
 {_facts_table(result)}
@@ -595,13 +665,34 @@ def _conversion_section(result: dict[str, Any]) -> str:
     if "conversion" not in result:
         return ""
 
+    return "\n".join(
+        f"<h2>{escape(heading)}</h2>\n{_rows_table(rows)}"
+        for heading, rows in _conversion_tables([result["conversion"]])
+    )
+
+
+def _energy_section(result: dict[str, Any]) -> str:
+    """What an image costs, and where; nothing without `--energy`."""
+    if not result.get("energy"):
+        return ""
+    rates = [["neurons", "fire in a timestep"]]
+    rates += [[layer["place"], _percent(layer["rate"])] for layer in result["energy"]["rates"]]
+    return f"""<h2>Energy</h2>
+<p>{escape(_rates(result))}. {escape(CRITICISM)}</p>
+{_rows_table(_energy_rows(result))}
+<details><summary>Layer by layer</summary>
+<div class="row">{_rows_table(_layer_rows(result))}{_rows_table(rates)}</div></details>"""
+
+
+def _rows_table(rows: list[list[str]]) -> str:
+    """A table of strings whose first row names the columns."""
+
     def line(cells, kind):
         return "<tr>" + "".join(f"<{kind}>{escape(c)}</{kind}>" for c in cells) + "</tr>"
 
-    return "\n".join(
-        f'<h2>{escape(heading)}</h2>\n<table class="figures">\n<thead>{line(rows[0], "th")}</thead>'
+    return (
+        f'<table class="figures">\n<thead>{line(rows[0], "th")}</thead>'
         f"\n<tbody>\n{''.join(line(row, 'td') for row in rows[1:])}\n</tbody>\n</table>"
-        for heading, rows in _conversion_tables([result["conversion"]])
     )
 
 

@@ -163,9 +163,7 @@ def inference_network(
       int8: spikes, exactly, and the weights that meet spikes, rounded per output channel, are int8;
         membranes and all else stay in the model's dtype. For LIF neurons only.
     """
-    model = _folded(model)
-    if int8:
-        _quantize(model)
+    model = for_inference(model, int8=int8)
     graph, params = nnx.split(model)
 
     def encode(params, inputs):
@@ -184,15 +182,20 @@ def inference_network(
     return Network(params, encode, step, logits, at_rest)
 
 
-def _quantize(model: nnx.Module) -> None:
-    for layer in model.spike_layers():
-        layer.quantize()
-    model.replace_neurons(lambda place, neuron: dataclasses.replace(neuron, spike_dtype="int8"))
+def for_inference(model: nnx.Module, *, int8: bool = False) -> nnx.Module:
+    """A copy of a trained model with BatchNorm folded into the convolutions.
 
-
-def _folded(model: nnx.Module) -> nnx.Module:
+    Args:
+      model: a network of this package with its BatchNorm statistics.
+      int8: see `inference_network`.
+    """
     model = nnx.view(nnx.clone(model), use_running_average=True)
     for _, module in nnx.iter_graph(model):
         if isinstance(module, ConvBN):
             module.fold()
+    if int8:
+        for layer in model.spike_layers():
+            if isinstance(layer, ConvBN):  # the read-out is computed in float32 in any case
+                layer.quantize()
+        model.replace_neurons(lambda place, neuron: dataclasses.replace(neuron, spike_dtype="int8"))
     return model

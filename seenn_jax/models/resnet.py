@@ -71,8 +71,13 @@ class SpikingResNet(nnx.Module):
 
     def spike_layers(self) -> list[ConvBN]:
         """The layers whose inputs are spikes and nothing else."""
-        convs = [conv for block in self.blocks for conv in (block.conv1, block.conv2)]
-        return convs if self.stem_pool == 1 else convs[1:]
+        layers = [
+            layer
+            for block in self.blocks
+            for layer in (block.conv1, block.conv2, block.shortcut)
+            if isinstance(layer, ConvBN)  # neither none nor one that averages
+        ]
+        return layers if self.stem_pool == 1 else layers[1:]
 
     def replace_neurons(self, replace: Callable[[str, Callable], Callable]) -> None:
         """Put `replace(place, neuron)` for each neuron, in the order in which they run."""

@@ -1,5 +1,6 @@
 """Spiking VGGs: VGG-16 for images, VGGSNN for event data (Deng et al., ICLR 2022)."""
 
+import math
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -41,11 +42,11 @@ class SpikingVGG(nnx.Module):
         self.neurons = nnx.List([own(neuron) for _ in convs])
         self.head = linear(features * (flatten or 1) ** 2, num_classes, rngs=rngs)
 
-    def spike_layers(self) -> list[ConvBN]:
+    def spike_layers(self) -> list[nnx.Module]:
         """The layers whose inputs are spikes and nothing else: not the stem, none after a pool."""
-        return [
-            conv for conv, before in zip(self.convs[1:], self.pools, strict=False) if before == 1
-        ]
+        layers = [*self.convs[1:], self.head]
+        pools = [*self.pools[:-1], self.pools[-1] if self.flatten is not None else None]
+        return [layer for layer, before in zip(layers, pools, strict=True) if before == 1]
 
     def replace_neurons(self, replace: Callable[[str, Callable], Callable]) -> None:
         """Put `replace(place, neuron)` for each neuron, in the order in which they run."""
@@ -77,5 +78,5 @@ class SpikingVGG(nnx.Module):
         if self.flatten is None:
             features = features.mean((2, 3))
         else:
-            features = features.reshape(*features.shape[:2], self.head.in_features)
+            features = features.reshape(*features.shape[:2], math.prod(features.shape[2:]))
         return self.head(features), tuple(after)
