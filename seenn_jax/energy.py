@@ -18,6 +18,7 @@ in 32-bit floating point. See `CRITICISM` for what that does not say.
 """
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -128,7 +129,8 @@ def operations(
       (synaptic operations of each layer that receives spikes, share of neurons that fire in each
       layer of neurons), by place
     """
-    operations, rates = {}, {}
+    # Ordered as they run, which a plain dict does not stay in where `jit` returns it.
+    operations, rates = OrderedDict(), OrderedDict()
 
     def see(place, layer, receives, x):
         if receives == "spikes":

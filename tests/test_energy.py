@@ -258,7 +258,8 @@ def test_a_network_by_force(kind):
     assert counted.keys() == expected.keys()
     for place in expected:
         np.testing.assert_array_equal(counted[place], expected[place], err_msg=place)
-    assert rates.keys() == outputs.keys()
+    places = [f"blocks.{i}.neuron{j}" for i in (0, 1) for j in (1, 2)]
+    assert list(rates) == ["stem", *places]
     for place in outputs:
         spiked = (outputs[place] != 0).mean((2, 3, 4))
         np.testing.assert_allclose(rates[place], spiked, rtol=1e-6)

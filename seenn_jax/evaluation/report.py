@@ -340,11 +340,11 @@ def _rates(result: dict[str, Any]) -> str:
     return f"{text}; with {_millions(policy)} MACs of the policy at the exit" if policy else text
 
 
-def _millions(count: float) -> str:
+def _millions(count: int | float) -> str:
     return f"{count / 1e6:,.3f} M"
 
 
-def _joules(picojoules: float) -> str:
+def _joules(picojoules: int | float) -> str:
     if picojoules < 1e9:
         return f"{picojoules / 1e3:,.1f} nJ"
     return f"{picojoules / 1e9:,.3f} mJ"

@@ -8,14 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from seenn_jax import exits, run
+from seenn_jax import energy, exits, run
 from seenn_jax.conversion import convert, thresholds_of
 from seenn_jax.data import Split, load_dataset, normalize
 from seenn_jax.errors import UserError
 from seenn_jax.evaluation import evaluator
 from seenn_jax.evaluation.evaluator import Choice, conversion_report, evaluate
-from seenn_jax.models import inference_network
+from seenn_jax.models import for_inference, inference_network
 from seenn_jax.training import checkpoints
 from seenn_jax.training.checkpoints import load_model, load_policy
 from seenn_jax.training.state import initial_state, make_optimizer
@@ -513,6 +514,60 @@ def test_a_policy_that_is_not_there_or_cannot_choose(trained, trained_policy):
     ]:
         with pytest.raises(UserError, match=match):
             evaluate(workdir, exit="policy", **arguments)
+
+
+# --- Energy ----------------------------------------------------------------------------------
+
+
+def account_of(workdir, dataset, timesteps, exit_times, ann=False):
+    """`energy.account` of the test split, run plainly."""
+    config, facts = run.load(workdir)
+    model, _ = load_model(workdir, config, facts)
+    if ann:
+        model = convert(model, facts.image_shape)
+    graph, state = nnx.split(for_inference(model))
+    inputs = normalize(jnp.asarray(dataset.test.images), *facts.normalization, dtype="float32")
+
+    @jax.jit
+    def count(state, inputs):
+        return energy.operations(nnx.merge(graph, state), inputs, timesteps)
+
+    found = energy.layers(nnx.merge(graph, state), facts.image_shape)
+    return energy.account(found, *jax.device_get(count(state, inputs)), exit_times)
+
+
+def test_energy_is_counted_up_to_each_exit(evaluated, cached, trained, dataset):
+    result = evaluated(choice=Choice(threshold=0.4), energy=True)
+    scores, correct = cached["test"]
+    _, times = at_exit(scores["confidence"], correct, np.float32(0.4))
+    found, expected = result["energy"], account_of(trained, dataset, T, times)
+    for key in ("at_exit", "ann"):
+        assert found[key] == pytest.approx(expected[key], rel=1e-6)
+    assert [rate["place"] for rate in found["rates"]][:2] == ["stem", "blocks.0.neuron1"]
+    bills = [bill["synaptic_operations"] for bill in found["by_timestep"]]
+    assert 0 < bills[0] < found["at_exit"]["synaptic_operations"] < bills[-1]
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert evaluated()["energy"] is None
+
+
+def test_a_converted_run_s_energy_is_counted(trained_ann, dataset):
+    found = evaluate(trained_ann, exit="full", timesteps=4, energy=True)["energy"]
+    expected = account_of(trained_ann, dataset, 4, np.full(360, 4), ann=True)
+    assert found["at_exit"] == pytest.approx(expected["at_exit"], rel=1e-6)
+    assert found["at_exit"] == found["by_timestep"][-1]
+    with pytest.raises(UserError, match="--energy counts the spikes of a network, and --ann's"):
+        evaluate(trained_ann, ann=True, energy=True)
+
+
+def test_the_policy_s_macs_are_in_the_bill(trained_policy):
+    result = evaluate(trained_policy, exit="policy", energy=True)
+    found, macs = result["energy"], result["policy"]["macs"]
+    assert found["policy_macs"] == macs > 0
+    stem, *rest = found["layers"]
+    assert stem["receives"] == "pixels"
+    each = sum(layer["macs"] for layer in rest if layer["receives"] == "real numbers")
+    expected = stem["macs"] + each * result["average_timesteps"] + macs
+    assert found["at_exit"]["macs"] == pytest.approx(expected)
 
 
 # --- Mistakes --------------------------------------------------------------------------------

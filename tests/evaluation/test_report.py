@@ -79,6 +79,32 @@ CONVERSION = {
 }
 
 
+ENERGY = {
+    "at_exit": {
+        "synaptic_operations": 1_234_567.0,
+        "macs": 162_000.5,
+        "picojoules": 1_856_312.0,
+        "picojoules_stem_each_timestep": 2e9,
+    },
+    "by_timestep": [
+        {
+            "synaptic_operations": t * 1e6,
+            "macs": 150_000.0,
+            "picojoules": t * 900_000.0,
+            "picojoules_stem_each_timestep": t * 1_000_000.0,
+        }
+        for t in (1, 2, 3, 4)
+    ],
+    "policy_macs": 0,
+    "ann": {"macs": 5_000_000, "picojoules": 23_000_000.0},
+    "layers": [
+        {"place": "stem", "receives": "pixels", "macs": 150_000, "operations": 150_000.0},
+        {"place": "blocks.0.conv1", "receives": "spikes", "macs": 4e6, "operations": 1_234_567.0},
+    ],
+    "rates": [{"place": "stem", "rate": 0.3125}, {"place": "blocks.0.neuron1", "rate": 0.0525}],
+}
+
+
 def made_up_full(**changes):
     return made_up(
         exit="full",
@@ -471,3 +497,26 @@ def test_the_kind_of_network_is_said(network, said):
     console = Console(file=io.StringIO(), width=100)
     print_result(made_up() | {"network": network}, console)
     assert f"confidence exit{said.removeprefix('exit')}" in console.file.getvalue()
+
+
+# --- Energy ----------------------------------------------------------------------------------
+
+
+def test_energy_is_shown_where_it_was_counted():
+    result = made_up() | {"energy": ENERGY}
+    out, page = printed(result), page_of(result)
+    for text in (" ".join(out.split()), page.text):
+        assert "at the exit 1.235 M 0.162 M 1,856.3 nJ 2.000 mJ" in text
+        assert "t = 4 4.000 M 0.150 M 3,600.0 nJ 4,000.0 nJ" in text
+        assert "5.000 M 23,000.0 nJ" in text
+        assert "5.25 % (blocks.0.neuron1) to 31.25 % (stem) fire in a timestep." in text
+        assert "Moving data is left out" in text
+        assert "of the policy" not in text
+    assert all(len(line) <= 80 for line in out.splitlines())
+    assert "t = 3" in page.text
+    assert "t = 3" not in out
+    assert "blocks.0.conv1 spikes 4.000 M 1.235 M AC" in page.text
+    assert "stem 31.25 %" in page.text
+    assert "Energy" not in page_of(made_up()).text
+    policy = printed(result | {"energy": ENERGY | {"policy_macs": 12_500_000}})
+    assert "with 12.500 M MACs of the policy at the exit" in " ".join(policy.split())
