@@ -11,9 +11,13 @@ import sys
 import warnings
 from pathlib import Path
 
+import grain  # noqa: F401 - defines flags, which `program` must not take for a script's own.
 import jax
+import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from absl import app, flags
+from PIL import Image
 from rich.console import Console
 from tensorboardX.proto.event_pb2 import Event
 
@@ -127,6 +131,54 @@ def events_in(folder):
             for value in event.summary.value:
                 shown.setdefault((event.step, value.tag), []).append(value.simple_value)
     return shown
+
+
+@pytest.fixture(scope="session")
+def picture():
+    """`(number, height, width) -> image`, smooth, unlike any other number's."""
+
+    def draw(number, height=24, width=32):
+        coarse = np.random.default_rng(number).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+        return np.asarray(Image.fromarray(coarse).resize((width, height)))
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def encoded():
+    """`(image, format) -> bytes of its file`; a NumPy array or Pillow's image."""
+
+    def encode(image, format="JPEG"):
+        file = io.BytesIO()
+        image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+        image.save(file, format)
+        return file.getvalue()
+
+    return encode
+
+
+@pytest.fixture(scope="session")
+def prepare_official():
+    """`(data folder, TFDS name, {split: examples})`: prepare a data set as TFDS itself does.
+
+    Version, features and files are the official ones, the examples are not.
+    """
+
+    def prepare(data_dir, name, splits):
+        official = tfds.builder_cls(name)
+
+        class Prepared(official, skip_registration=True):
+            def _split_generators(self, dl_manager):
+                return {split: self._generate_examples(rows) for split, rows in splits.items()}
+
+            def _generate_examples(self, rows):
+                yield from enumerate(rows)
+
+        Prepared.name = name
+        tfds.disable_progress_bar()
+        Prepared(data_dir=data_dir, file_format="array_record").download_and_prepare()
+
+    return prepare
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int32, Int64, UInt8
@@ -99,12 +99,12 @@ def load_dataset(
             f"test = {test} is not possible: {name!r} has {reported} test images, so keep 1 to "
             f"{reported} of them, or give None for all"
         )
-    order = _permutation(available, seed)
+    order = permutation(available, seed)
     return Dataset(
         name=name,
         train=_take(pool, order[validation:]),
         validation=_take(pool, order[:validation]),
-        test=_take(held_out, _permutation(reported, seed)[:test]),
+        test=_take(held_out, permutation(reported, seed)[:test]),
         num_classes=num_classes,
     )
 
@@ -114,7 +114,7 @@ def _take(split: Split, indices: Int64[np.ndarray, "n"]) -> Split:
     return Split(split.images[indices], split.labels[indices])
 
 
-def _permutation(n: int, seed: int) -> Int64[np.ndarray, "{n}"]:
+def permutation(n: int, seed: int) -> Int64[np.ndarray, "{n}"]:
     """A permutation that no NumPy version will change.
 
     NumPy promises a stable stream for a bit generator's raw words, not for Generator.permutation
@@ -134,7 +134,7 @@ def _digits() -> tuple[Split, Split, int]:
     bunch = load_digits()
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
     labels = bunch.target.astype(np.int32)
-    order = _permutation(len(labels), seed=0)
+    order = permutation(len(labels), seed=0)
     order = order[np.argsort(labels[order], kind="stable")]
     is_test = np.zeros(len(labels), bool)
     is_test[order[::5]] = True
@@ -144,7 +144,7 @@ def _digits() -> tuple[Split, Split, int]:
 
 def _prepared(name: str, data_dir: str | None) -> tuple[Split, Split, int]:
     """The (train, test) images of a prepared TFDS data set, and its number of classes."""
-    folder = _prepared_folder(name, data_dir)
+    folder = prepared_folder(name, data_dir)
     cache = _cache_folder(folder)
     loaded = _read_cache(cache)
     if loaded is None:
@@ -154,7 +154,7 @@ def _prepared(name: str, data_dir: str | None) -> tuple[Split, Split, int]:
     return loaded
 
 
-def _prepared_folder(name: str, data_dir: str | None) -> Path:
+def prepared_folder(name: str, data_dir: str | None) -> Path:
     """The version folder of `name`, found without tensorflow_datasets, which is slow to import."""
     parts = _NAME.fullmatch(name)
     if parts is None:
@@ -248,6 +248,25 @@ def _write_cache(cache: Path, train: Split, test: Split, num_classes: int) -> No
 
 def _decode(name: str, folder: Path, data_dir: str | None) -> tuple[Split, Split, int]:
     """Read and decode the train and test split of a prepared TFDS data set."""
+    builder = open_builder(name, folder, data_dir)
+    absl_log = logging.getLogger("absl")
+    absl_log.addFilter(_is_not_advice)
+    try:
+        train, test = (_decode_split(name, split) for split in labelled_splits(name, builder))
+    finally:
+        absl_log.removeFilter(_is_not_advice)
+    if train.images.shape[1:] != test.images.shape[1:]:
+        raise _unequal(name, train.images.shape[1:], test.images.shape[1:])
+    return train, test, builder.info.features["label"].num_classes
+
+
+def open_builder(name: str, folder: Path, data_dir: str | None) -> Any:
+    """TFDS's builder (DatasetBuilder) of a data set of images and labels, prepared in `folder`.
+
+    Raises:
+      UserError: it is not in array_record format, array_record is missing, or it has other
+        features.
+    """
     info = json.loads((folder / "dataset_info.json").read_text())
     formats = [info.get("fileFormat", "tfrecord"), *info.get("alternativeFileFormats", [])]
     if "array_record" not in formats:
@@ -282,26 +301,31 @@ def _decode(name: str, folder: Path, data_dir: str | None) -> tuple[Split, Split
             f"data set {name!r} has the features {kinds}: choose an image classification data set, "
             f"one with an image (Image, 8 bits a channel) and a label (ClassLabel)"
         )
+    return builder
 
-    absl_log = logging.getLogger("absl")
-    absl_log.addFilter(_is_not_advice)
-    try:
-        splits = {split: builder.as_data_source(split) for split in builder.info.splits}
-        # Some data sets (imagenet2012 5.1.0) have a `test` split without labels: all are -1.
-        reported = next(
-            (s for s in ("test", "validation") if s in splits and splits[s][0]["label"] >= 0), None
+
+def labelled_splits(
+    name: str, builder: Any, decoders: dict | None = None
+) -> tuple[Sequence[dict], Sequence[dict]]:
+    """The data sources of the train split, and of the first of test and validation with labels.
+
+    Some data sets (imagenet2012 5.1.0) have a `test` split without labels: all are -1.
+
+    Raises:
+      UserError: there are no such splits.
+    """
+    splits = {
+        split: builder.as_data_source(split, decoders=decoders) for split in builder.info.splits
+    }
+    reported = next(
+        (s for s in ("test", "validation") if s in splits and splits[s][0]["label"] >= 0), None
+    )
+    if "train" not in splits or reported is None:
+        raise UserError(
+            f"data set {name!r} has the splits {', '.join(splits)}: choose one with a train "
+            f"split and a test or validation split that has labels"
         )
-        if "train" not in splits or reported is None:
-            raise UserError(
-                f"data set {name!r} has the splits {', '.join(splits)}: choose one with a train "
-                f"split and a test or validation split that has labels"
-            )
-        train, test = (_decode_split(name, splits[split]) for split in ("train", reported))
-    finally:
-        absl_log.removeFilter(_is_not_advice)
-    if train.images.shape[1:] != test.images.shape[1:]:
-        raise _unequal(name, train.images.shape[1:], test.images.shape[1:])
-    return train, test, label.num_classes
+    return splits["train"], splits[reported]
 
 
 def _decode_split(name: str, source: Sequence[dict]) -> Split:
@@ -316,17 +340,23 @@ def _decode_split(name: str, source: Sequence[dict]) -> Split:
             images[i] = record["image"]
             labels[i] = record["label"]
     if labels.min() < 0:
-        raise UserError(
-            f"data set {name!r} has images without a label (-1): choose one that is fully labelled"
-        )
+        raise unlabelled(name)
     return Split(images, labels)
+
+
+def unlabelled(name: str) -> UserError:
+    """What is wrong with a data set that has a label of -1."""
+    return UserError(
+        f"data set {name!r} has images without a label (-1): choose one that is fully labelled"
+    )
 
 
 def _unequal(name: str, one: tuple[int, ...], other: tuple[int, ...]) -> UserError:
     sizes = " and ".join(" x ".join(map(str, shape)) for shape in (one, other))
     return UserError(
-        f"data set {name!r} has images of several sizes, {sizes} among them: choose one whose "
-        f"images are all of one size, such as 'cifar10' or 'imagenet_resized/32x32'"
+        f"data set {name!r} has images of several sizes, {sizes} among them: set "
+        f"--config.data.image_size=224 or the like, to which they are brought as they are read, or "
+        f"choose one whose images are all of one size, such as 'cifar10'"
     )
 
 
