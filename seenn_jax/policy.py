@@ -59,6 +59,25 @@ def sample_weights(
     return jnp.where(correct_first, 1, accuracy / rest)
 
 
+def split_outputs(
+    outputs: Float[ArrayLike, "N outputs"], candidates: int
+) -> tuple[Float[Array, "N C"], Float[Array, "N classes"]]:
+    """(logits over the C candidates, over the classes) of what a policy network puts out.
+
+    A network that learns classes beside (`models.policy`) puts out three parts: b and g, of one
+    number for each candidate, and the logits of its own answer. The candidates' logits are then
+    b + g H, with H the entropy of that answer in nats: how unsure a small network is says much
+    about which images are difficult, and a linear read-out could not form it.
+    """
+    outputs = jnp.asarray(outputs)
+    if outputs.shape[1] == candidates:
+        return outputs, outputs[:, candidates:]
+    base, gain, classes = jnp.split(outputs, [candidates, 2 * candidates], axis=-1)
+    log_chances = jax.nn.log_softmax(classes)
+    unsure = -jnp.sum(jnp.exp(log_chances) * log_chances, axis=-1, keepdims=True)
+    return base + gain * unsure, classes
+
+
 def expectation(
     key: Key[Array, ""],
     logits: Float[Array, "B C"],

@@ -16,6 +16,19 @@ KEY = jax.random.key(0)
 # --- By hand -----------------------------------------------------------------------------------
 
 
+def test_a_policy_that_is_unsure_of_the_class_by_hand():
+    # Two candidates, two classes: H of (1/2, 1/2) is ln 2, of (1, 0) nothing.
+    outputs = np.array([[1, 2, 3, -4, 0, 0], [1, 2, 3, -4, 200, 0]], np.float32)
+    logits, classes = policy.split_outputs(outputs, 2)
+    ln2 = np.log(2)
+    np.testing.assert_allclose(logits, [[1 + 3 * ln2, 2 - 4 * ln2], [1, 2]], rtol=1e-6)
+    np.testing.assert_array_equal(classes, outputs[:, 4:])
+    # Without classes there are only the logits of the candidates.
+    logits, classes = policy.split_outputs(outputs[:, :3], 3)
+    np.testing.assert_array_equal(logits, outputs[:, :3])
+    assert classes.shape == (2, 0)
+
+
 def test_rewards_by_hand():
     correct = jnp.array([[True, True, True], [False, True, False]])
     found = policy.rewards(correct, CANDIDATES, beta=0.75)

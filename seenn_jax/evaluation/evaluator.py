@@ -433,8 +433,9 @@ def _load_chooser(
         network,
         _dense_macs(model, facts),
         candidates,
-        # What follows the candidates is over classes, for training only.
-        lambda images: logits_of(images)[:, 0, : len(candidates)],
+        lambda images: np.asarray(
+            policy.split_outputs(logits_of(images)[:, 0], len(candidates))[0]
+        ),
     )
 
 
@@ -538,7 +539,7 @@ def _make_criterion(
         logits = engine.full_logits(
             lambda x: chooser.network.logits(params, transform(x)), images, batch_size
         )
-        logits = logits[:, 0, : len(chooser.candidates)]
+        logits, _ = policy.split_outputs(logits[:, 0], len(chooser.candidates))
         return engine.prescribed(policy.exit_times(logits, chooser.candidates, threshold))
 
     return by_policy

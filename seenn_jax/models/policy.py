@@ -20,7 +20,7 @@ def build_policy(
     dtype: str = "float32",
     seed: int = 0,
 ) -> nnx.Module:
-    """An ordinary ResNet-8 (ReLU, one pass): logits over candidates, then over classes, if any.
+    """An ordinary ResNet-8 (ReLU, one pass); `policy.split_outputs` reads what it puts out.
 
     At width 16, as in the paper, it takes 12.5 MMAC for a 32x32 image.
 
@@ -37,7 +37,7 @@ def build_policy(
         blocks,
         width,
         in_channels=image_shape[-1],
-        num_classes=candidates + classes,
+        num_classes=2 * candidates + classes if classes else candidates,
         neuron=_relu,
         dtype=jnp.dtype(dtype),
         rngs=nnx.Rngs(seed),

@@ -24,7 +24,14 @@ from seenn_jax.engine import full_logits
 from seenn_jax.errors import UserError
 from seenn_jax.exits import accumulate, at_exit
 from seenn_jax.models import inference_network, run_all
-from seenn_jax.policy import OBJECTIVES, entropy_bonus, exit_times, rewards, sample_weights
+from seenn_jax.policy import (
+    OBJECTIVES,
+    entropy_bonus,
+    exit_times,
+    rewards,
+    sample_weights,
+    split_outputs,
+)
 from seenn_jax.training.checkpoints import load_model
 from seenn_jax.training.loop import (
     Task,
@@ -369,7 +376,7 @@ def _policy_loss(
 ) -> tuple[Float[Array, ""], tuple[Float[Array, "B C"], Any]]:
     """(the objective, (the policy's probabilities, its next statistics))."""
     model = nnx.merge(graphs.policy, policy, state.policy[1], copy=True)
-    logits, classes = jnp.split(run_all(model, inputs, 1)[:, 0], [correct.shape[1]], axis=-1)
+    logits, classes = split_outputs(run_all(model, inputs, 1)[:, 0], correct.shape[1])
     # Of the step's keys a part that nothing else uses.
     key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), state.step), 3)[2]
     weights = sample_weights(correct[:, 0], state.first_accuracy)
@@ -425,7 +432,7 @@ def _make_validate(
 
             return full_logits(logits, images, size)
 
-        return logits_of(network), logits_of(policy)[:, 0, : len(candidates)]
+        return logits_of(network), split_outputs(logits_of(policy)[:, 0], len(candidates))[0]
 
     def validate(state):
         found = predict(state._replace(opt_state=None), frozen and frozen.params, images)

@@ -17,6 +17,7 @@ from seenn_jax.errors import UserError
 from seenn_jax.evaluation import evaluator
 from seenn_jax.evaluation.evaluator import Choice, conversion_report, evaluate
 from seenn_jax.models import for_inference, inference_network
+from seenn_jax.policy import split_outputs
 from seenn_jax.training import checkpoints
 from seenn_jax.training.checkpoints import load_model, load_policy
 from seenn_jax.training.state import initial_state, make_optimizer
@@ -461,8 +462,8 @@ def by_policy(trained_policy, dataset, compilation_cache):
         found.append(np.asarray(jax.jit(network.logits)(network.params, inputs)))
     chosen, logits = found
     correct = np.cumsum(logits, axis=1).argmax(-1) == dataset.test.labels[:, None]
-    assert chosen.shape[-1] == 2 + 10  # candidates, classes
-    return chosen[:, 0, :2], correct
+    assert chosen.shape[-1] == 2 * 2 + 10  # candidates twice, classes
+    return np.asarray(split_outputs(chosen[:, 0], 2)[0]), correct
 
 
 @pytest.mark.parametrize("price", [None, 0.3, -0.3])

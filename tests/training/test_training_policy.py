@@ -111,9 +111,10 @@ def test_one_step_of_the_policy_by_hand(made, dataset):
     # In the second epoch it is shown the second copy.
     inputs = policy.view(images, index, jnp.int32(1), config, facts)
     model = nnx.merge(graphs.policy, *state.policy, copy=True)
-    logits = run_all(model, inputs, 1)[:, 0]  # over the two candidates and the ten classes
-    v = np.asarray(jax.nn.softmax(logits[:, :2]))
-    classes = np.asarray(jax.nn.log_softmax(logits[:, 2:]))[np.arange(8), labels]
+    outputs = np.asarray(run_all(model, inputs, 1)[:, 0])
+    base, gain, own = outputs[:, :2], outputs[:, 2:4], np.asarray(jax.nn.softmax(outputs[:, 4:]))
+    v = np.asarray(jax.nn.softmax(base - gain * np.sum(own * np.log(own), 1, keepdims=True)))
+    classes = np.log(own)[np.arange(8), labels]
     c = np.asarray(answers[:, 1])
     weights = np.where(c[:, 0], 1, 4)
     terms = 0.5 * ~c - np.array([1, 0.25]) * c
