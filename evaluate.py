@@ -19,6 +19,7 @@ from seenn_jax.evaluation.evaluator import (
     Choice,
     conversion_report,
     evaluate,
+    export_nir,
 )
 from seenn_jax.evaluation.report import print_conversions, print_result, write_report
 
@@ -84,6 +85,11 @@ ENERGY = flags.DEFINE_bool(
     False,
     "Count synaptic operations, multiply-accumulates, firing rates and the energy of arithmetic.",
 )
+NIR = flags.DEFINE_string(
+    "nir",
+    None,
+    "Write the spiking network to this file, in the Neural Intermediate Representation.",
+)
 JSON = flags.DEFINE_string("json", None, "Write the result to this file too.")
 
 
@@ -111,6 +117,14 @@ def main() -> None:
         if len(workdirs) > 1:
             _copy(conversions, copy)
             return
+    if NIR.value:
+        if ANN.value:
+            raise UserError(
+                f"--nir={NIR.value} writes the spiking network, and --ann is for the one that it "
+                "was converted from: leave one of them out"
+            )
+        export_nir(workdir, Path(NIR.value), percentile=PERCENTILE_FLAG.value)
+        console.print(f"Network: {NIR.value}", soft_wrap=True)
     console.print(f"Evaluating {workdir}.", soft_wrap=True)
     result = evaluate(
         workdir,

@@ -17,6 +17,7 @@ from seenn_jax.config import is_ann, is_policy
 from seenn_jax.data import Split, load_dataset, normalize
 from seenn_jax.energy import account, layers, operations
 from seenn_jax.errors import UserError, check_choice
+from seenn_jax.interop import nir
 from seenn_jax.models import Network, for_inference, inference_network
 from seenn_jax.training.checkpoints import load_model, load_policy
 
@@ -293,6 +294,26 @@ def conversion_report(
         "quantization_levels": config.quantization_levels if config.activation == "qcfs" else None,
         "dtype": config.model.dtype,
     }
+
+
+def export_nir(workdir: Path, path: Path, *, percentile: float | None = None) -> None:
+    """Write the spiking network of a run, converted if need be, to a new file; see `interop.nir`.
+
+    Args:
+      workdir, percentile: as for `evaluate`.
+      path: of the file.
+    """
+    nir.check_path(path)
+    config, facts = run.load(workdir)
+    model, _ = load_model(workdir, config, facts)
+    if is_ann(config):
+        dataset = load_dataset(
+            config.data.name, data_dir=config.data.dir or None, validation=config.data.validation
+        )
+        model = run.convert(model, config, facts, dataset, percentile)
+    mean, std = facts.normalization
+    about = {"mean": mean, "std": std, "timesteps": config.timesteps, "dataset": config.data.name}
+    nir.write(path, model, facts.image_shape, metadata=about)
 
 
 def _check_ann(flag: str, workdir: Path, config: ConfigDict) -> None:

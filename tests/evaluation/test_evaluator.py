@@ -6,16 +6,18 @@ import shutil
 
 import jax
 import jax.numpy as jnp
+import nir as graphs
 import numpy as np
 import pytest
 from flax import nnx
 
 from seenn_jax import energy, exits, run
+from seenn_jax.calibration import threshold_with_guarantee
 from seenn_jax.conversion import convert, thresholds_of
 from seenn_jax.data import Split, load_dataset, normalize
 from seenn_jax.errors import UserError
 from seenn_jax.evaluation import evaluator
-from seenn_jax.evaluation.evaluator import Choice, conversion_report, evaluate
+from seenn_jax.evaluation.evaluator import Choice, conversion_report, evaluate, export_nir
 from seenn_jax.models import for_inference, inference_network
 from seenn_jax.policy import split_outputs
 from seenn_jax.training import checkpoints
@@ -443,6 +445,48 @@ def test_what_a_network_is_not_for_is_named(trained, trained_ann):
     ):
         with pytest.raises(UserError, match=match):
             call()
+
+
+def test_a_converted_run_is_calibrated_with_a_guarantee(trained_ann, dataset):
+    config, facts = run.load(trained_ann)
+    model = convert(load_model(trained_ann, config, facts)[0], facts.image_shape)
+    split = dataset.validation
+    inputs = normalize(jnp.asarray(split.images), *facts.normalization, dtype="float32")
+    network = inference_network(model, facts.image_shape, 4)
+    logits = jax.jit(network.logits)(network.params, inputs)
+    cumulative = np.cumsum(np.asarray(logits), 1) / 8
+    expected = threshold_with_guarantee(
+        np.asarray(exits.confidence(cumulative)), cumulative.argmax(-1), 0.2, 0.1, "disagreement"
+    )
+    result = evaluate(trained_ann, timesteps=4, choice=Choice(risk=0.2))
+    found = result["guarantee"]
+    assert expected.certified
+    assert (found["n"], found["threshold"]) == (150, pytest.approx(expected.threshold))
+    assert found["empirical_risk"] == pytest.approx(expected.empirical_risk)
+    assert 1 < result["average_timesteps"] < 4
+
+
+def test_networks_are_written_as_nir(trained, trained_ann, program, tmp_path):
+    for workdir, kind, other in (
+        (trained, graphs.LIF, graphs.IF),
+        (trained_ann, graphs.IF, graphs.LIF),
+    ):
+        path = tmp_path / f"{workdir.name}.nir"
+        export_nir(workdir, path)
+        graph = graphs.read(path)
+        kinds = [type(node) for node in graph.nodes.values()]
+        assert kinds.count(kind) == 7
+        assert other not in kinds
+        np.testing.assert_array_equal(graph.metadata["mean"], run.load(workdir)[1].normalization[0])
+        assert graph.metadata["timesteps"] == T
+    status, _, err = program("evaluate.py", f"--workdir={trained}", f"--nir={path}")
+    assert status == 2
+    assert "ann.nir exists already" in err
+    new = tmp_path / "new.nir"
+    status, _, err = program("evaluate.py", f"--workdir={trained_ann}", "--ann", f"--nir={new}")
+    assert status == 2
+    assert "writes the spiking network, and --ann is for the one that it was converted from" in err
+    assert not new.exists()
 
 
 # --- A policy --------------------------------------------------------------------------------

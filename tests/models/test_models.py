@@ -210,7 +210,12 @@ def test_layers_whose_inputs_are_spikes():
     # All but the stem, and but what comes after a pool: 0 1 P 2 3 P 4 5 6 P 7 8 9 P 10 11 12.
     assert places("vgg16", lambda model: model.convs) == [1, 3, 5, 6, 8, 9, 11, 12]
     assert places("vggsnn", lambda model: model.convs) == [1, 2, 3, 4, 5, 6, 7]
+    assert places("vggsnn", lambda model: [model.head]) == [0]
+    assert places("vgg16", lambda model: [model.head]) == []
+    shortcuts = lambda model: [block.shortcut for block in model.blocks]  # noqa: E731
+    assert places("resnet18", shortcuts) == [2, 4, 6]
     # Neither the stem nor, after a pool, a shortcut.
+    assert places("resnet8", shortcuts) == []
     resnet = lambda model: [  # noqa: E731
         model.stem,
         *(layer for block in model.blocks for layer in (block.conv1, block.conv2)),

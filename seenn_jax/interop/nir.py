@@ -1,0 +1,261 @@
+"""Spiking networks as NIR graphs, for simulators and neuromorphic hardware (https://neuroir.org).
+
+NIR (Pedersen et al., Nature Communications 2024) describes neurons by differential equations, in
+which it leaves the time step to whoever runs them. What is written here is such that one forward
+Euler step of `dt` of those equations is one tick of ours, v' = tau v + I:
+
+- A layer of LIF neurons becomes `nir.LIF`, tau_nir dv/dt = (v_leak - v) + r I, with tau_nir = dt /
+  (1 - tau), r = 1 / (1 - tau), v_leak = 0: v + dt / tau_nir (r I - v) = tau v + I. NIR resets to
+  v_reset, 0, as we do. With tau = 1 it becomes `nir.IF`, dv/dt = r I, with r = 1 / dt.
+- A layer of IF neurons of a converted network becomes `nir.IF`. That resets to v_reset and says
+  nothing of the membrane at the start, so neither the soft reset (lambda is subtracted) nor the
+  start at lambda / 2 can be told in it: they are in the node's metadata, and a reader that leaves
+  them there runs another network.
+- NIR fires above v_threshold, we at it: v_threshold is the largest float32 below our threshold,
+  which is in the metadata.
+- Spikes are 0 and 1. Lambda is in the weights of the layers after a converted one, and where a
+  residual skips these, in a `nir.Scale`.
+
+Without a `dt` it is 1e-4 s for LIF and 1 for IF neurons, at which snnTorch reads these nodes.
+
+BatchNorm is folded into the convolutions; layouts are PyTorch's, channels first; residuals are two
+edges into one node, which adds them. The input of each tick is a normalised image (its mean and
+standard deviation are in the metadata; padding is zero after normalisation), the output its logits,
+to be summed over ticks.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax import nnx
+
+from seenn_jax.errors import UserError
+from seenn_jax.layers import ConvBN, Shortcut
+from seenn_jax.models import for_inference
+from seenn_jax.models.resnet import SpikingResNet
+from seenn_jax.models.vgg import SpikingVGG
+from seenn_jax.neurons import IF, LIF
+
+LIF_DT, IF_DT = 1e-4, 1.0
+
+
+def write(
+    path: str | Path,
+    model: nnx.Module,
+    image_shape: tuple[int, int, int],
+    *,
+    dt: float | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a network to a NIR file (HDF5).
+
+    Args:
+      path: of a new file.
+      model: a trained spiking network of this package, or a converted one.
+      image_shape: (height, width, channels) of one input.
+      dt: the time step, see the module's docstring.
+      metadata: strings, numbers and arrays that go with the graph.
+
+    Raises:
+      UserError: the file exists or has no folder, nir is not installed, or NIR can't express the
+        network: activations that do not spike, or a shortcut that averages an odd map.
+    """
+    path = Path(path)
+    check_path(path)
+    _nir().write(path, build_graph(model, image_shape, dt=dt, metadata=metadata))
+
+
+def check_path(path: Path) -> None:
+    """Raise the UserErrors of `write` that need no network."""
+    _nir()
+    if path.exists():
+        raise UserError(f"{path} exists already: give the name of a new file")
+    if not path.parent.is_dir():
+        raise UserError(f"there is no folder {path.parent} for {path.name}: make it first")
+
+
+def build_graph(
+    model: nnx.Module,
+    image_shape: tuple[int, int, int],
+    *,
+    dt: float | None = None,
+    metadata: Mapping[str, Any] | None = None,
+):
+    """The `nir.NIRGraph` of a network; arguments and errors as for `write`."""
+    nir = _nir()
+    model = for_inference(model)
+    neurons = {}
+
+    def look(place, neuron):
+        neurons[place] = neuron
+        return neuron
+
+    model.replace_neurons(look)
+    leaky = all(isinstance(neuron, LIF) and neuron.tau < 1 for neuron in neurons.values())
+    dt = (LIF_DT if leaky else IF_DT) if dt is None else dt
+    if not 0 < dt < float("inf"):
+        raise UserError(f"the time step dt is {dt}: it must be above 0, in seconds")
+    graph = _Graph(nir, dt)
+    height, width, channels = image_shape
+    image = graph.add("input", nir.Input(np.array([channels, height, width])), (), image_shape)
+    build = _resnet if isinstance(model, SpikingResNet) else _vgg
+    graph.add(
+        "output", nir.Output(np.array([model.head.out_features])), [build(graph, model, image)]
+    )
+    about = {"dt": dt, "output": "logits of each tick, to be summed over ticks"}
+    return nir.NIRGraph(graph.nodes, graph.edges, metadata=about | dict(metadata or {}))
+
+
+def _nir():
+    try:
+        import nir
+    except ImportError as error:
+        raise UserError(
+            "writing NIR needs the package nir, which is not installed: pip install nir"
+        ) from error
+    return nir
+
+
+class _Signal(NamedTuple):
+    """What a node puts out."""
+
+    node: str
+    shape: tuple[int, ...]  # height, width, channels
+    scale: float = 1.0  # by which it must be multiplied to be what it is in our network
+
+
+class _Graph:
+    """Nodes and edges, as they are added."""
+
+    def __init__(self, nir, dt):
+        self.nir, self.dt = nir, dt
+        self.nodes, self.edges = {}, []
+
+    def add(self, place, node, sources, shape=(), scale=1.0) -> _Signal:
+        name = place.replace(".", "_")  # PyTorch's modules may have no dots in their names
+        self.nodes[name] = node
+        self.edges += [(source.node, name) for source in sources]
+        return _Signal(name, tuple(shape), scale)
+
+    def convolve(self, place: str, layer: ConvBN, x: _Signal) -> _Signal:
+        conv = layer.conv
+        kernel = np.asarray(conv.kernel[...], np.float32).transpose(3, 2, 0, 1) * x.scale
+        stride, padding, window = conv.strides, conv.padding, conv.kernel_size[0]
+        height, width = ((side + 2 * padding - window) // stride + 1 for side in x.shape[:2])
+        node = self.nir.Conv2d(
+            input_shape=x.shape[:2],
+            weight=np.float32(kernel),
+            stride=(stride, stride),
+            padding=(padding, padding),
+            dilation=(1, 1),
+            groups=1,
+            bias=np.asarray(conv.bias[...], np.float32),
+        )
+        return self.add(place, node, [x], (height, width, conv.out_features))
+
+    def fire(self, place: str, neuron: Callable, *sources: _Signal) -> _Signal:
+        shape = sources[0].shape
+        if not isinstance(neuron, LIF | IF):
+            kind = getattr(neuron, "__name__", type(neuron).__name__)
+            raise UserError(
+                f"{place} is a {kind}, which does not spike, and NIR is written of spiking "
+                "networks: convert the network first, with conversion.convert"
+            )
+        threshold = float(neuron.threshold if isinstance(neuron, LIF) else neuron.threshold[...])
+        soft = isinstance(neuron, IF)
+        about = {
+            "threshold": threshold,
+            "reset": "subtract threshold" if soft else "zero",
+            "initial_membrane": threshold / 2 if soft else 0.0,
+        }
+
+        def everywhere(value):
+            height, width, channels = shape
+            return np.full((channels, height, width), value, np.float32)
+
+        below = np.nextafter(np.float32(threshold), np.float32(0))
+        membrane = {
+            "v_threshold": everywhere(below),
+            "v_reset": everywhere(0),
+            "metadata": about,
+        }
+        if soft or neuron.tau == 1:
+            node = self.nir.IF(r=everywhere(1 / self.dt), **membrane)
+        else:
+            leak = 1 - neuron.tau
+            node = self.nir.LIF(
+                tau=everywhere(self.dt / leak),
+                r=everywhere(1 / leak),
+                v_leak=everywhere(0),
+                **membrane,
+            )
+        # An edge only passes on: where one must be scaled, a node of its own does it.
+        sources = [
+            source if source.scale == 1 else self._scaled(f"{place}.residual", source)
+            for source in sources
+        ]
+        return self.add(place, node, sources, shape, threshold if soft else 1.0)
+
+    def _scaled(self, place: str, x: _Signal) -> _Signal:
+        height, width, channels = x.shape
+        scale = np.full((channels, height, width), x.scale, np.float32)
+        return self.add(place, self.nir.Scale(scale), [x], x.shape)
+
+    def pool(self, place: str, x: _Signal, rows: int, columns: int) -> _Signal:
+        window = np.array([rows, columns])
+        node = self.nir.AvgPool2d(kernel_size=window, stride=window, padding=np.array([0, 0]))
+        height, width, channels = x.shape
+        return self.add(place, node, [x], (height // rows, width // columns, channels), x.scale)
+
+    def read_out(self, model: nnx.Module, x: _Signal, flatten: bool) -> _Signal:
+        """The linear layer, of all positions or of their average."""
+        if not flatten:
+            x = self.pool("average", x, *x.shape[:2])
+        height, width, channels = x.shape
+        shape = np.array([channels, height, width])
+        flat = self.add("flatten", self.nir.Flatten(shape, start_dim=0), [x], scale=x.scale)
+        kernel = np.asarray(model.head.kernel[...], np.float32) * x.scale
+        weight = kernel.reshape(height, width, channels, -1).transpose(3, 2, 0, 1)
+        node = self.nir.Affine(
+            weight=np.float32(weight.reshape(len(weight), -1)),
+            bias=np.asarray(model.head.bias[...], np.float32),
+        )
+        return self.add("head", node, [flat])
+
+
+def _resnet(graph: _Graph, model: SpikingResNet, image: _Signal) -> _Signal:
+    x = graph.fire("stem.neuron", model.neuron, graph.convolve("stem", model.stem, image))
+    if model.stem_pool > 1:
+        x = graph.pool("stem.pool", x, model.stem_pool, model.stem_pool)
+    for index, block in enumerate(model.blocks):
+        place = f"blocks.{index}"
+        residual, shortcut = x, block.shortcut
+        if isinstance(shortcut, Shortcut):
+            if any(side % shortcut.stride for side in x.shape[:2]):
+                raise UserError(
+                    f"{place} averages a map of {x.shape[0]}x{x.shape[1]} in its shortcut, and NIR "
+                    "has no pooling that fills up an odd border: use images whose sides can be "
+                    "halved at every stage"
+                )
+            if shortcut.stride > 1:
+                residual = graph.pool(f"{place}.pool", x, shortcut.stride, shortcut.stride)
+            shortcut = shortcut.projection
+        if shortcut is not None:
+            residual = graph.convolve(f"{place}.shortcut", shortcut, residual)
+        hidden = graph.convolve(f"{place}.conv1", block.conv1, x)
+        hidden = graph.fire(f"{place}.neuron1", block.neuron1, hidden)
+        hidden = graph.convolve(f"{place}.conv2", block.conv2, hidden)
+        x = graph.fire(f"{place}.neuron2", block.neuron2, hidden, residual)
+    return graph.read_out(model, x, flatten=False)
+
+
+def _vgg(graph: _Graph, model: SpikingVGG, image: _Signal) -> _Signal:
+    x = image
+    for index, pool in enumerate(model.pools):
+        x = graph.convolve(f"convs.{index}", model.convs[index], x)
+        x = graph.fire(f"neurons.{index}", model.neurons[index], x)
+        if pool > 1:
+            x = graph.pool(f"pools.{index}", x, pool, pool)
+    return graph.read_out(model, x, flatten=model.flatten is not None)

@@ -1,0 +1,247 @@
+"""What is written is read back by the NIR library, run by its equations, and gives our logits."""
+
+import functools
+import sys
+
+import jax
+import jax.numpy as jnp
+import nir
+import numpy as np
+import pytest
+from flax import nnx
+
+from seenn_jax.conversion import QCFS, convert, layer_outputs
+from seenn_jax.errors import UserError
+from seenn_jax.interop.nir import build_graph, write
+from seenn_jax.layers import ConvBN
+from seenn_jax.models import currents
+from seenn_jax.models.resnet import SpikingResNet
+from seenn_jax.models.vgg import SpikingVGG
+from seenn_jax.neurons import IF, LIF
+
+T = 4
+
+# --- A small interpreter of NIR ------------------------------------------------------------------
+
+
+def convolve(x, node):
+    (top, left), (down, right) = node.padding, node.stride
+    x = np.pad(x, ((0, 0), (0, 0), (top, top), (left, left)))
+    windows = np.lib.stride_tricks.sliding_window_view(x, node.weight.shape[2:], (2, 3))
+    y = np.einsum("nchwij,ocij->nohw", windows[:, :, ::down, ::right], node.weight)
+    return y + node.bias[:, None, None]
+
+
+def average(x, node):
+    (rows, columns), height, width = node.kernel_size, *x.shape[2:]
+    x = x[:, :, : height // rows * rows, : width // columns * columns]
+    return x.reshape(*x.shape[:2], height // rows, rows, width // columns, columns).mean((3, 5))
+
+
+def tick(graph, x, membranes):
+    """(logits, outputs by node) of one tick; `membranes` are updated.
+
+    Neurons take an Euler step of their equation, which for LIF is all that NIR says. What it does
+    not say of IF is in their metadata.
+    """
+    dt = np.float32(graph.metadata["dt"])
+    sources = {name: [a for a, b in graph.edges if b == name] for name in graph.nodes}
+    outputs = {}
+
+    @functools.cache
+    def output(name):
+        node = graph.nodes[name]
+        total = sum(output(source) for source in sources[name])
+        match node:
+            case nir.Input():
+                outputs[name] = x
+            case nir.Output():
+                outputs[name] = total
+            case nir.Conv2d():
+                outputs[name] = convolve(total, node)
+            case nir.AvgPool2d():
+                outputs[name] = average(total, node)
+            case nir.Scale():
+                outputs[name] = total * node.scale
+            case nir.Flatten():
+                outputs[name] = total.reshape(len(total), -1)
+            case nir.Affine():
+                outputs[name] = total @ node.weight.T + node.bias
+            case nir.LIF() | nir.IF():
+                rest = np.float32(node.metadata["initial_membrane"])
+                v = membranes.get(name, np.full_like(total, rest))
+                if isinstance(node, nir.LIF):
+                    v = v + dt / node.tau * (node.v_leak - v + node.r * total)
+                else:
+                    v = v + dt * node.r * total
+                spikes = v > node.v_threshold
+                if node.metadata["reset"] == "zero":
+                    after = node.v_reset
+                else:
+                    after = v - np.float32(node.metadata["threshold"])
+                membranes[name] = np.where(spikes, after, v)
+                outputs[name] = spikes.astype(np.float32)
+        return outputs[name]
+
+    return output("output"), outputs
+
+
+# --- Networks ------------------------------------------------------------------------------------
+
+
+def resnet(neuron, **kinds):
+    return SpikingResNet((1, 2), 5, neuron=neuron, **kinds)
+
+
+def vgg(neuron, **kinds):
+    return SpikingVGG((1, 2, "P", 2, (4, 2)), 5, neuron=neuron, **kinds)
+
+
+def exact(build, neuron, image_shape, **kinds):
+    """A network all of whose sums are exact in float32, so that no order of them changes a spike.
+
+    Weights, statistics and thresholds are small multiples of powers of two.
+    """
+    model = build(
+        neuron,
+        in_channels=image_shape[2],
+        num_classes=3,
+        dtype=jnp.float32,
+        rngs=nnx.Rngs(0),
+        **kinds,
+    )
+    rng = np.random.default_rng(0)
+
+    def draw(like, unit, low=-4, high=5):
+        return jnp.asarray(unit * rng.integers(low, high, like.shape), jnp.float32)
+
+    for _, module in nnx.iter_graph(model):
+        if isinstance(module, ConvBN):
+            kernel, bn = module.conv.kernel, module.bn
+            kernel[...] = draw(kernel, 1 / 16)
+            bn.var[...] = jnp.asarray(rng.choice([1 / 4, 1], bn.var.shape) - bn.epsilon)
+            bn.mean[...], bn.bias[...] = draw(bn.mean, 1 / 8), draw(bn.bias, 1 / 8, 0)
+    model.head.kernel[...] = draw(model.head.kernel, 1 / 16)
+    model.head.bias[...] = draw(model.head.bias, 1 / 4)
+    model = nnx.view(model, use_running_average=True)
+    if isinstance(neuron, QCFS):
+        model = convert(model, image_shape)
+        thresholds = iter(np.resize([2.0, 1.0, 0.5], 9))
+        model.replace_neurons(lambda place, neuron: IF(next(thresholds)))
+    images = 0.25 * rng.integers(-6, 7, (3, *image_shape))
+    return model, jnp.asarray(images, jnp.float32)
+
+
+NETWORKS = {
+    # Shortcuts that average, an identity, and a border: 6 halved is odd, which a convolution takes.
+    "averaging shortcuts": (resnet, LIF(), (6, 4, 2), {}),
+    "strided shortcuts": (resnet, LIF(tau=0.75, threshold=0.5), (7, 5, 2), {"pool": False}),
+    "no leak": (vgg, LIF(tau=1.0), (8, 8, 3), {}),
+    "large images": (resnet, LIF(), (16, 16, 3), {"pool": False, "large_images": True}),
+    "flat": (vgg, LIF(), (8, 8, 2), {"flatten": 2}),
+    "converted": (resnet, QCFS(4), (8, 8, 2), {}),
+    "converted, strided": (resnet, QCFS(4), (7, 5, 2), {"pool": False}),
+    "converted chain": (vgg, QCFS(4), (8, 8, 2), {"flatten": 2}),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_is_read_back_is_the_network(name, tmp_path):
+    build, neuron, image_shape, kinds = NETWORKS[name]
+    model, images = exact(build, neuron, image_shape, **kinds)
+    path = tmp_path / "network.nir"
+    write(path, model, image_shape, metadata={"std": np.float32([0.5, 0.25])})
+    graph = nir.read(path)
+
+    graph_of_ours, state = nnx.split(model)
+
+    @jax.jit
+    def run(state, images):
+        model = nnx.merge(graph_of_ours, state)
+        logits, _, outputs = layer_outputs(model, currents(model, images, T))
+        return logits, outputs
+
+    logits, expected = jax.device_get(run(state, images))
+    membranes, fired = {}, set()
+    for t in range(T):
+        found, outputs = tick(graph, np.asarray(images).transpose(0, 3, 1, 2), membranes)
+        np.testing.assert_allclose(found, logits[:, t], rtol=1e-5, atol=1e-5)
+        for place, ours in expected.items():
+            node = "stem_neuron" if place == "stem" else place.replace(".", "_")
+            spikes = (ours[:, t] != 0).transpose(0, 3, 1, 2)
+            np.testing.assert_array_equal(outputs[node], spikes, err_msg=place)
+            fired |= {(place, bool(spike)) for spike in np.unique(spikes)}
+    # Each layer fired somewhere and kept silent elsewhere, and ticks differ.
+    assert len(fired) == 2 * len(expected)
+    assert not np.array_equal(logits[:, 0], logits[:, -1])
+    np.testing.assert_array_equal(graph.metadata["std"], np.float32([0.5, 0.25]))
+
+
+def only(kind, graph):
+    return [node for node in graph.nodes.values() if isinstance(node, kind)]
+
+
+def test_an_euler_step_is_a_tick_for_any_time_step():
+    model, _ = exact(resnet, LIF(tau=0.75, threshold=0.5), (8, 8, 2))
+    for dt, graph in (
+        (1e-4, build_graph(model, (8, 8, 2))),
+        (2.0, build_graph(model, (8, 8, 2), dt=2.0)),
+    ):
+        assert graph.metadata["dt"] == dt
+        for node in only(nir.LIF, graph):
+            # v + dt / tau (v_leak - v + r I) = 0.75 v + I
+            np.testing.assert_allclose(1 - dt / node.tau, 0.75, rtol=1e-6)
+            np.testing.assert_allclose(dt / node.tau * node.r, 1, rtol=1e-6)
+            assert np.all(node.v_leak == 0)
+            assert np.all(node.v_reset == 0)
+            below = np.unique(node.v_threshold)
+            assert below < 0.5
+            assert np.nextafter(below, np.float32(1)) == 0.5
+
+
+def test_a_converted_network_s_thresholds_go_into_the_weights():
+    model, _ = exact(resnet, QCFS(4), (8, 8, 2))
+    graph = build_graph(model, (8, 8, 2))
+    assert graph.metadata["dt"] == 1
+    stem = graph.nodes["stem_neuron"]
+    assert np.all(stem.r == 1)
+    assert stem.metadata == {
+        "threshold": 2.0,
+        "reset": "subtract threshold",
+        "initial_membrane": 1.0,
+    }
+    # What follows the stem, of lambda 2; its own batch norm leaves the weights or doubles them.
+    weight = graph.nodes["blocks_0_conv1"].weight.transpose(2, 3, 1, 0)
+    kernel = np.asarray(model.blocks[0].conv1.conv.kernel[...])
+    ratio = weight[kernel != 0] / kernel[kernel != 0]
+    assert set(np.unique(ratio)) <= {2.0, 4.0}
+    # The first and the third block have no convolution in their shortcut; lambda is 2 and 1 there.
+    assert [np.unique(node.scale).item() for node in only(nir.Scale, graph)] == [2.0]
+    assert ("stem_neuron", "blocks_0_neuron2_residual") in graph.edges
+    into = [a for a, b in graph.edges if b == "blocks_1_neuron2"]
+    assert sorted(into) == ["blocks_1_conv2", "blocks_1_shortcut"]
+
+
+# --- Mistakes ------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_written_is_named(tmp_path, monkeypatch):
+    model, _ = exact(resnet, LIF(), (8, 8, 2))
+    taken = tmp_path / "taken.nir"
+    taken.write_text("mine")
+    ann, _ = exact(resnet, lambda x, v0=None: (x, None), (8, 8, 2))
+    for path, network, shape, match in (
+        (taken, model, (8, 8, 2), "taken.nir exists already: give the name of a new file"),
+        (tmp_path / "no" / "a.nir", model, (8, 8, 2), "there is no folder .*no for a.nir"),
+        (tmp_path / "a.nir", ann, (8, 8, 2), r"stem\.neuron is a <lambda>, which does not spike"),
+        (tmp_path / "a.nir", model, (7, 8, 2), r"blocks\.1 averages a map of 7x8.*halved"),
+    ):
+        with pytest.raises(UserError, match=match):
+            write(path, network, shape)
+    with pytest.raises(UserError, match=r"time step dt is 0\.0: it must be above 0"):
+        build_graph(model, (8, 8, 2), dt=0.0)
+    assert taken.read_text() == "mine"
+    assert list(tmp_path.iterdir()) == [taken]
+    monkeypatch.setitem(sys.modules, "nir", None)
+    with pytest.raises(UserError, match="needs the package nir, which is not installed: pip inst"):
+        write(tmp_path / "a.nir", model, (8, 8, 2))
