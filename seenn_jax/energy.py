@@ -226,7 +226,9 @@ def account(
     operations: Mapping[str, Int[np.ndarray, "N T"]],
     rates: Mapping[str, Float[np.ndarray, "N T"]],
     exit_times: Int[np.ndarray, "N"],
+    *,
     policy_macs: int = 0,
+    still: bool = True,
 ) -> dict:
     """What images cost on average, each up to its exit, as plain figures.
 
@@ -235,6 +237,7 @@ def account(
       operations, rates: of its run, from `operations`, on N images.
       exit_times: timesteps of each image, from 1.
       policy_macs: of the policy network, which looks once at each image.
+      still: each timestep shows the same image. Else, of event data, its stem has new work at each.
 
     Returns:
       {at_exit: a bill; by_timestep: the bills at t = 1..T if every image ran t timesteps, without
@@ -242,8 +245,9 @@ def account(
       list of {place, receives, macs (dense, of one timestep), operations (up to the exit: ACs where
       it receives spikes, else MACs, the stem's once)}; rates: a list of {place, rate}, the share of
       neurons that fire in a timestep, over those that were run}.
-      A bill is {synaptic_operations; macs, the stem once; picojoules, the stem once; and
-      picojoules_stem_each_timestep, where nothing keeps its currents}.
+      A bill is {synaptic_operations; macs; picojoules; picojoules_stem_each_timestep}. The stem
+      is counted once, and in the last of these at each timestep, as where nothing keeps its
+      currents; of event data, at each timestep in all of them.
     """
     exit_times = np.asarray(exit_times)
     # [N, T], of all timesteps up to each one. Past 2^31 in large networks.
@@ -257,8 +261,9 @@ def account(
     def bill(times, policy_macs):
         accumulates = sum((_at(x, times) for x in cumulative.values()), 0.0)
         average = float(np.mean(times))
-        macs = stem + each * average + policy_macs
-        again = picojoules(stem * (average - 1))
+        stems = 1 if still else average
+        macs = stem * stems + each * average + policy_macs
+        again = picojoules(stem * (average - stems))
         return {
             "synaptic_operations": accumulates,
             "macs": macs,
@@ -269,7 +274,8 @@ def account(
     def spent(layer):
         if layer.receives == "spikes":
             return _at(cumulative[layer.place], exit_times)
-        return float(layer.macs * (1 if layer.receives == "pixels" else np.mean(exit_times)))
+        once = still and layer.receives == "pixels"
+        return float(layer.macs * (1 if once else np.mean(exit_times)))
 
     dense = sum(layer.macs for layer in layers)
     return {

@@ -159,6 +159,19 @@ def test_the_account_of_two_images_by_hand():
     }
 
 
+def test_event_data_costs_a_stem_at_every_timestep():
+    images = jnp.concatenate([tiny_image()] * 2)
+    frames = jnp.broadcast_to(images[:, None], (2, 2, 3, 3, 1))
+    counted, rates = jax.device_get(operations(tiny(), frames, 2))
+    np.testing.assert_array_equal(counted["convs.1"], [[10, 20]] * 2)
+    found = account(layers(tiny(), (3, 3, 1)), counted, rates, np.array([1, 2]), still=False)
+    assert found["at_exit"]["macs"] == 1.5 * 162
+    energy = pytest.approx(4.6 * 1.5 * 162 + 0.9 * 38)
+    assert found["at_exit"]["picojoules"] == energy
+    assert found["at_exit"]["picojoules_stem_each_timestep"] == energy
+    assert found["layers"][0]["operations"] == 1.5 * 162
+
+
 def test_real_numbers_cost_macs_at_every_timestep():
     found = account(
         [Layer("stem", "pixels", 7), Layer("a", "spikes", 100), Layer("head", "real numbers", 5)],

@@ -210,7 +210,8 @@ def evaluate(
             layers(counting, facts.image_shape),
             *count(samples.images),
             exited.timesteps,
-            chooser.macs if chooser else 0,
+            policy_macs=chooser.macs if chooser else 0,
+            still=samples.images.ndim == 4,
         )
     static = exits.static_accuracy(replayed.correct)
     return {
