@@ -23,6 +23,8 @@ def default_config() -> ConfigDict:
     config.data.name = "digits"  # or any TFDS image classification data set, such as "cifar10"
     config.data.dir = ""  # where TFDS prepared it; "" is TFDS's own default
     config.data.note = ""  # a remark on this copy of the data, printed beside every figure on it
+    # Leave out files that can't be read, say which, and count them; else the first one is an error.
+    config.data.skip_corrupt = False
     config.data.validation = 200  # images held out of the training split, the same for every seed
 
     # On the device, drawn anew for every image and epoch; 0 or False turns one off.

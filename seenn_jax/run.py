@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from seenn_jax import conversion, provenance
 from seenn_jax.config import default_config
 from seenn_jax.conversion import QCFS, ReLU
-from seenn_jax.data import Dataset, Split, channel_statistics, normalize
+from seenn_jax.data import Dataset, Split, channel_statistics, load_dataset, normalize
 from seenn_jax.errors import UserError
 from seenn_jax.models import build_model, policy
 from seenn_jax.neurons import LIF
@@ -45,6 +45,13 @@ class DataFacts(NamedTuple):
     def normalization(self) -> tuple[np.ndarray, np.ndarray]:
         """(mean, std) of each channel, of pixels scaled to 0..1."""
         return np.float32(self.mean), np.float32(self.std)
+
+
+def load_data(config: ConfigDict) -> Dataset:
+    """The data set of a config; see `sources.load_dataset`."""
+    return load_dataset(
+        config.data.name, data_dir=config.data.dir or None, validation=config.data.validation
+    )
 
 
 def build(config: ConfigDict, facts: DataFacts) -> nnx.Module:

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from seenn_jax import calibration, conversion, engine, exits, policy, provenance, run
 from seenn_jax.config import is_ann, is_policy
-from seenn_jax.data import Split, load_dataset, normalize
+from seenn_jax.data import Split, normalize
 from seenn_jax.energy import account, layers, operations
 from seenn_jax.errors import UserError, check_choice
 from seenn_jax.interop import nir
@@ -128,9 +128,7 @@ def evaluate(
     _check(choice, exit, timesteps)
     if exit == "policy":
         _check_policy(workdir, config, timesteps)
-    dataset = load_dataset(
-        config.data.name, data_dir=config.data.dir or None, validation=config.data.validation
-    )
+    dataset = run.load_data(config)
     samples: Split = getattr(dataset, split)
     if batch_size is None:
         batch_size = min(BATCH, len(samples.labels))
@@ -279,9 +277,7 @@ def conversion_report(
     if dtype is not None:
         check_choice("dtype", dtype, ("bfloat16", "float32"))
         config.model.dtype = dtype
-    dataset = load_dataset(
-        config.data.name, data_dir=config.data.dir or None, validation=config.data.validation
-    )
+    dataset = run.load_data(config)
     model, _ = load_model(workdir, config, facts)
     snn = run.convert(model, config, facts, dataset, percentile)
     batches = run.batches(getattr(dataset, split), config, facts)

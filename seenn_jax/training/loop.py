@@ -16,7 +16,7 @@ from rich.console import Console
 
 from seenn_jax import run
 from seenn_jax.config import check_config, training_timesteps
-from seenn_jax.data import Dataset, Split, load_dataset, normalize
+from seenn_jax.data import Dataset, Split, normalize
 from seenn_jax.engine import full_logits
 from seenn_jax.errors import UserError
 from seenn_jax.exits import accumulate, static_accuracy
@@ -121,9 +121,7 @@ def open_data(config: ConfigDict) -> Dataset:
     Raises:
       UserError: they are not there, or are fewer than a batch.
     """
-    dataset = load_dataset(
-        config.data.name, data_dir=config.data.dir or None, validation=config.data.validation
-    )
+    dataset = run.load_data(config)
     if config.batch_size > len(dataset.train.labels):
         raise UserError(
             f"config.batch_size is {config.batch_size} and {config.data.name} has only "
