@@ -20,8 +20,10 @@ def default_config() -> ConfigDict:
     config.seed = 0
 
     config.data = ConfigDict()
-    config.data.name = "digits"  # or any TFDS image classification data set, such as "cifar10"
-    config.data.dir = ""  # where TFDS prepared it; "" is TFDS's own default
+    # Or "digits_dvs", "cifar10_dvs" (event data), or any TFDS image classification data set.
+    config.data.name = "digits"
+    # Where TFDS prepared it, "" is TFDS's own default; of cifar10_dvs, see its config.
+    config.data.dir = ""
     config.data.note = ""  # a remark on this copy of the data, printed beside every figure on it
     # Leave out files that can't be read, say which, and count them; else the first one is an error.
     config.data.skip_corrupt = False
@@ -33,6 +35,8 @@ def default_config() -> ConfigDict:
     config.augment.flip = False  # left to right
     config.augment.cutout = 0  # side of an erased square
     config.augment.autoaugment = False  # the policy learnt for CIFAR-10, before all others
+    config.augment.roll = 0  # largest shift along each axis, in pixels, cyclical
+    config.augment.rotate = 0.0  # largest turn, in degrees
     config.augment.mixup = 0.0  # alpha of its Beta distribution
     config.augment.cutmix = 0.0  # likewise; not both
 
@@ -52,7 +56,8 @@ def default_config() -> ConfigDict:
     # timesteps once converted. () for quantization_levels.
     config.training_levels = ()
     config.initial_threshold = 2.0  # lambda of "qcfs", from which it is learnt
-    config.timesteps = 4  # T; of a converted network, what it is evaluated with
+    # T, and the frames of event data; of a converted network, what it is evaluated with.
+    config.timesteps = 4
     config.epochs = 30
     # Of these, the first so many run one timestep only (time inheritance training, Deng et al.,
     # ICLR 2022, section 4.3): a good start for T timesteps at 1/T of the cost.
@@ -153,7 +158,7 @@ def check_config(config: ConfigDict) -> None:
     check("optimizer.momentum", "at least 0 and below 1", lambda v: 0 <= v < 1)
     check("optimizer.weight_decay", "at least 0", lambda v: v >= 0)
     check("ema", "at least 0 and below 1", lambda v: 0 <= v < 1)
-    for key in ("crop", "cutout", "mixup", "cutmix"):
+    for key in ("crop", "cutout", "roll", "rotate", "mixup", "cutmix"):
         check(f"augment.{key}", "at least 0", lambda v: v >= 0)
     if config.augment.mixup:
         check("augment.cutmix", "0 where config.augment.mixup is not", lambda v: v == 0)

@@ -220,12 +220,14 @@ def run_masked(
     count: Int[Array, ""] | int | None = None,
     scale: Float[Array, "T"] | None = None,
     prepare: Callable[[Any], Any] | None = None,
+    input_at: Callable[[Any, Array, Array], Any] | None = None,
 ) -> Exited:
     """Run batches of `slots` samples tick by tick, each until its last sample has exited.
 
     Args:
       prepare: what is computed once a batch, on its inputs, before the first tick (None: nothing);
-        `step_fn` gets its result. The rest as for `early_exit`.
+        `step_fn` gets its result. Where `input_at` is given, it is not used. The rest as for
+        `early_exit`.
     """
     _check_at_least_one("slots", slots)
     _check_at_least_one("timesteps", timesteps)
@@ -240,11 +242,14 @@ def run_masked(
     def batch(start):
         index = start + jnp.arange(slots, dtype=jnp.int32)
         known = jnp.minimum(index, total_samples - 1)
-        held = prepare(jax.tree.map(lambda x: x[known], inputs))
+        held = None if input_at else prepare(jax.tree.map(lambda x: x[known], inputs))
+
+        def shown(t):
+            return input_at(inputs, known, jnp.full(slots, t)) if input_at else held
 
         def body(carry):
             state, memory, total, t, active, logits, times = carry
-            state, now = step_fn(state, held)
+            state, now = step_fn(state, shown(t))
             total, t = total + now, t + 1
             cumulative = total if scale is None else total * scale[t - 1]
             memory, leave = criterion.decide(memory, cumulative, jnp.full(slots, t), known)
@@ -253,7 +258,7 @@ def run_masked(
             return state, memory, total, t, active & ~leave, logits, jnp.where(leave, t, times)
 
         state, memory, zeros = _at_rest(
-            lambda state: step_fn(state, held), init_state, criterion, slots
+            lambda state: step_fn(state, shown(jnp.int32(0))), init_state, criterion, slots
         )
         carry = (state, memory, zeros, jnp.int32(0), index < count, zeros, jnp.zeros_like(index))
         end = lax.while_loop(lambda carry: jnp.any(carry[4]), body, carry)
@@ -354,12 +359,13 @@ def run_network(
     """Run a network of this package by one of `METHODS`; pure, for use inside jit.
 
     With slots, the stem is computed again at every tick, from the image: most slots are fresh at
-    most ticks, and its currents are the largest tensor that a slot could have to carry.
+    most ticks, and its currents are the largest tensor that a slot could have to carry. So it is,
+    by whatever method, for event data, where tick t of a sample sees its frame t.
 
     Args:
       network: from `models.inference_network`; its `params` are given apart, so that a jitted
         caller passes them as an argument.
-      inputs: still images, as `transform` takes them.
+      inputs: still images [N, H, W, C], or event data [N, T, H, W, C], as `transform` takes them.
       transform: images to what the network takes, such as their normalisation.
       criterion, timesteps, slots, count, scale: as for `early_exit`.
 
@@ -374,36 +380,27 @@ def run_network(
     def step(membranes, currents):
         return network.step(params, membranes, currents)
 
-    if method == "slots":
-        return early_exit(
-            lambda membranes, images: step(membranes, encode(images)),
-            network.at_rest,
+    def whole_step(membranes, images):
+        return step(membranes, encode(images))
+
+    frame_at = (lambda x, index, t: x[index, t]) if inputs.ndim == 5 else None
+    if frame_at and inputs.shape[1] != timesteps:
+        raise UserError(
+            f"the inputs have {inputs.shape[1]} timesteps and T is {timesteps}: give as many"
+        )
+    if method == "full":
+        return run_full(
+            lambda images: network.logits(params, transform(images)),
             inputs,
             criterion,
-            timesteps,
             slots,
-            count=count,
             scale=scale,
         )
-    if method == "masked":
-        return run_masked(
-            step,
-            network.at_rest,
-            inputs,
-            criterion,
-            timesteps,
-            slots,
-            count=count,
-            scale=scale,
-            prepare=encode,
-        )
-    return run_full(
-        lambda images: network.logits(params, transform(images)),
-        inputs,
-        criterion,
-        slots,
-        scale=scale,
-    )
+    arguments = (network.at_rest, inputs, criterion, timesteps, slots)
+    if method == "masked" and frame_at is None:
+        return run_masked(step, *arguments, count=count, scale=scale, prepare=encode)
+    run = early_exit if method == "slots" else run_masked
+    return run(whole_step, *arguments, count=count, scale=scale, input_at=frame_at)
 
 
 def over_devices(run: Callable[[Any, Any, Array], Any]) -> Callable[..., Any]:

@@ -15,7 +15,14 @@ from ml_collections import ConfigDict
 from seenn_jax import conversion, provenance
 from seenn_jax.config import default_config
 from seenn_jax.conversion import QCFS, ReLU
-from seenn_jax.data import Dataset, Split, channel_statistics, load_dataset, normalize
+from seenn_jax.data import (
+    Dataset,
+    Split,
+    channel_statistics,
+    count_statistics,
+    load_dataset,
+    normalize,
+)
 from seenn_jax.errors import UserError
 from seenn_jax.models import build_model, policy
 from seenn_jax.neurons import LIF
@@ -29,28 +36,35 @@ CHECKPOINTS = "checkpoints"  # the folder of a run that holds them
 class DataFacts(NamedTuple):
     """What a network must know of its data: to be built, and to see its inputs normalised."""
 
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, int, int]  # of event data, that of one frame
     num_classes: int
     mean: list[float]
     std: list[float]
+    frames: int = 0  # of event data, one for each timestep; 0 of still images
 
     @staticmethod
     def of(dataset: Dataset) -> "DataFacts":
         """The facts of a data set; mean and standard deviation are those of its train split."""
-        mean, std = channel_statistics(dataset.train.images)
-        shape = dataset.train.images.shape[1:]
-        return DataFacts(shape, dataset.num_classes, mean.tolist(), std.tolist())
+        images = dataset.train.images
+        *frames, height, width, channels = images.shape[1:]
+        mean, std = (count_statistics if frames else channel_statistics)(images)
+        shape = (height, width, channels)
+        return DataFacts(shape, dataset.num_classes, mean.tolist(), std.tolist(), *frames)
 
     @property
     def normalization(self) -> tuple[np.ndarray, np.ndarray]:
-        """(mean, std) of each channel, of pixels scaled to 0..1."""
+        """(mean, std) of each channel, of values scaled to 0..1; see `data.normalize`."""
         return np.float32(self.mean), np.float32(self.std)
 
 
 def load_data(config: ConfigDict) -> Dataset:
     """The data set of a config; see `sources.load_dataset`."""
     return load_dataset(
-        config.data.name, data_dir=config.data.dir or None, validation=config.data.validation
+        config.data.name,
+        data_dir=config.data.dir or None,
+        validation=config.data.validation,
+        timesteps=config.timesteps,
+        skip_corrupt=config.data.skip_corrupt,
     )
 
 

@@ -1,10 +1,17 @@
-"""Image data sets: read once on the host as uint8, augmented on the device.
+"""Images and event data: read once on the host as uint8, augmented on the device.
 
-`sources` is NumPy alone and yields whole data sets; `augment` and `autoaugment` are pure JAX and
-run inside the jitted training step.
+`sources` and `events` are NumPy alone and yield whole data sets; `augment` and `autoaugment` are
+pure JAX and run inside the jitted training step.
 """
 
-from seenn_jax.data.augment import augment, channel_statistics, cutmix, mixup, normalize
+from seenn_jax.data.augment import (
+    augment,
+    channel_statistics,
+    count_statistics,
+    cutmix,
+    mixup,
+    normalize,
+)
 from seenn_jax.data.autoaugment import autoaugment
 from seenn_jax.data.sources import Dataset, Split, load_dataset
 
@@ -14,6 +21,7 @@ __all__ = [
     "augment",
     "autoaugment",
     "channel_statistics",
+    "count_statistics",
     "cutmix",
     "load_dataset",
     "mixup",

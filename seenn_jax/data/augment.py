@@ -1,5 +1,9 @@
 """Normalisation and augmentation of image batches, as pure functions of arrays and keys.
 
+Event data, [B, T, H, W, C] or one frame of it [B, H, W, C], is treated as images are: its values
+are counts, which `normalize` divides by their root mean square and shifts by nothing, so that no
+event stays zero; and `augment` treats all frames of a sample alike.
+
 The order in a training step is `normalize`, `augment`, then `mixup` or `cutmix`: what `augment`
 blanks (the border of a crop, the square of a cutout) is zero after normalisation, the mean colour,
 which is the convention of the papers. Everything is sampled per image, but for the one lambda (and
@@ -47,12 +51,23 @@ def channel_statistics(
     return (mean / 255).astype(np.float32), (std / 255).astype(np.float32)
 
 
+def count_statistics(
+    frames: UInt8[np.ndarray, "N T H W C"],
+) -> tuple[Float[np.ndarray, "C"], Float[np.ndarray, "C"]]:
+    """What `normalize` takes for event counts: (zeros, root mean square / 255) of each channel.
+
+    A channel without events has 1 for the latter. Otherwise as `channel_statistics`.
+    """
+    mean, std = channel_statistics(frames.reshape(-1, *frames.shape[2:]))
+    return np.zeros_like(mean), np.hypot(mean, std)
+
+
 def normalize(
-    images: UInt8[Array, "B H W C"],
+    images: UInt8[Array, "B *T H W C"],
     mean: Float[Array, "C"] | Float[np.ndarray, "C"],
     std: Float[Array, "C"] | Float[np.ndarray, "C"],
     dtype: DTypeLike,
-) -> Float[Array, "B H W C"]:
+) -> Float[Array, "B *T H W C"]:
     """`(images / 255 - mean) / std` per channel, computed in float32 at least and cast to `dtype`.
 
     Args:
@@ -67,36 +82,56 @@ def normalize(
 
 def augment(
     key: Key[Array, ""],
-    images: Float[Array, "B H W C"],
+    images: Float[Array, "B *T H W C"],
     *,
     crop: int = 0,
     flip: bool = False,
     cutout: int = 0,
-) -> Float[Array, "B H W C"]:
-    """Random crop, horizontal flip and cutout of normalised images, in this order, per image.
+    roll: int = 0,
+    rotate: float = 0.0,
+) -> Float[Array, "B *T H W C"]:
+    """Random rotation, roll, crop, horizontal flip and cutout of normalised images, in this order.
 
-    Each of the three draws from its own part of `key`: leaving one out does not change the others.
+    All are drawn for each image, or sample of event data: its frames are all treated alike. Each
+    draws from its own part of `key`: leaving one out does not change the others.
 
     Args:
       key: a `jax.random.key`.
-      images: normalised images, so that 0 is the mean colour.
+      images: normalised images, so that 0 is the mean colour, or no event.
       crop: zero pixels added on each side before a window of H x W is cut out at a uniformly random
         place; 0 leaves the images where they are.
       flip: mirror left and right with probability 1/2.
       cutout: side, in pixels, of a square set to zero whose centre is uniform over the image; the
         part outside the image is clipped (DeVries & Taylor, arXiv 1708.04552); 0 for none.
+      roll: shift by -roll to roll pixels along each axis, cyclically, as for event data (Li et al.,
+        ECCV 2022, arXiv 2203.06145); 0 for none.
+      rotate: turn around the centre by -rotate to rotate degrees, interpolating between pixels,
+        with zeros from outside; 0 for none.
 
     Raises:
-      UserError: `crop` or `cutout` is negative or not smaller than the images' sides.
+      UserError: `crop`, `cutout` or `roll` is negative or not smaller than the images' sides.
     """
+    if images.ndim == 5:
+        # Ticks as channels.
+        flat = jnp.moveaxis(images, 1, 3)
+        flat = flat.reshape(*flat.shape[:3], -1)
+        kinds = {"crop": crop, "flip": flip, "cutout": cutout, "roll": roll, "rotate": rotate}
+        flat = augment(key, flat, **kinds).reshape(*flat.shape[:3], *images.shape[1::3])
+        return jnp.moveaxis(flat, 3, 1)
     batch, height, width, channels = images.shape
-    for what, value in (("crop", crop), ("cutout", cutout)):
+    for what, value in (("crop", crop), ("cutout", cutout), ("roll", roll)):
         if not 0 <= value < min(height, width):
             raise UserError(
                 f"{what} = {value} is not possible for images of {height} x {width} pixels: "
                 f"set {what} to 0 to {min(height, width) - 1}"
             )
     crop_key, flip_key, cutout_key = jax.random.split(key, 3)
+    rotate_key, roll_key = jax.random.split(jax.random.fold_in(key, 4))
+    if rotate:
+        images = _rotated(images, jax.random.uniform(rotate_key, (batch,), minval=-1) * rotate)
+    if roll:
+        shifts = jax.random.randint(roll_key, (batch, 2), -roll, roll + 1)
+        images = jax.vmap(lambda image, shift: jnp.roll(image, shift, (0, 1)))(images, shifts)
     if crop:
         padded = jnp.pad(images, ((0, 0), (crop, crop), (crop, crop), (0, 0)))
         corners = jax.random.randint(crop_key, (batch, 2), 0, 2 * crop + 1)
@@ -115,12 +150,34 @@ def augment(
     return images
 
 
+def _rotated(
+    images: Float[Array, "B H W C"], degrees: Float[Array, "B"]
+) -> Float[Array, "B H W C"]:
+    """Each image turned around its centre, bilinearly; zero is what comes from outside."""
+    batch, height, width, _ = images.shape
+    angles = jnp.deg2rad(degrees)[:, None, None]
+    rows = jnp.arange(height)[:, None] - (height - 1) / 2
+    columns = jnp.arange(width) - (width - 1) / 2
+    # Where the pixel of the result comes from.
+    y = jnp.cos(angles) * rows - jnp.sin(angles) * columns + (height - 1) / 2
+    x = jnp.sin(angles) * rows + jnp.cos(angles) * columns + (width - 1) / 2
+    top, left = jnp.floor(y), jnp.floor(x)
+    turned = jnp.zeros_like(images)
+    for row, by_row in ((top, top + 1 - y), (top + 1, y - top)):
+        for column, by_column in ((left, left + 1 - x), (left + 1, x - left)):
+            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+            weight = jnp.where(inside, by_row * by_column, 0).astype(images.dtype)
+            at = jnp.arange(batch)[:, None, None], row.astype(int), column.astype(int)
+            turned += weight[..., None] * images.at[at].get(mode="clip")
+    return turned
+
+
 def mixup(
     key: Key[Array, ""],
-    images: Float[Array, "B H W C"],
+    images: Float[Array, "B *T H W C"],
     targets: Float[Array, "B K"],
     alpha: float,
-) -> tuple[Float[Array, "B H W C"], Float[Array, "B K"]]:
+) -> tuple[Float[Array, "B *T H W C"], Float[Array, "B K"]]:
     """Blend each image, and its target, with the one before it in the batch (cyclically).
 
     `lambda * x_i + (1 - lambda) * x_j`, one lambda ~ Beta(alpha, alpha) per batch (Zhang et al.,
@@ -146,10 +203,10 @@ def mixup(
 
 def cutmix(
     key: Key[Array, ""],
-    images: Float[Array, "B H W C"],
+    images: Float[Array, "B *T H W C"],
     targets: Float[Array, "B K"],
     alpha: float,
-) -> tuple[Float[Array, "B H W C"], Float[Array, "B K"]]:
+) -> tuple[Float[Array, "B *T H W C"], Float[Array, "B K"]]:
     """Replace one box in every image by the same box of the image before it in the batch.
 
     lambda ~ Beta(alpha, alpha) once per batch; the box has sides sqrt(1 - lambda) times the
@@ -170,7 +227,7 @@ def cutmix(
       UserError: `alpha` is not above 0.
     """
     _check_alpha("cutmix", alpha)
-    _, height, width, _ = images.shape
+    height, width = images.shape[-3:-1]
     weight_key, centre_key = jax.random.split(key)
     side = jnp.sqrt(1 - jax.random.beta(weight_key, alpha, alpha))
     sides = jnp.floor(side * jnp.array([height, width])).astype(jnp.int32)

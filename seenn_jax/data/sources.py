@@ -1,12 +1,14 @@
-"""Whole image data sets in host memory: scikit-learn's digits, or any prepared TFDS data set.
+"""Whole data sets in host memory: digits, any prepared TFDS data set of images, event data.
 
 A TFDS data set is read without TensorFlow and without a network from the folder it was prepared in.
 It is decoded once; the pixels are then kept as uint8 .npy files in the user's cache folder
 (`$XDG_CACHE_HOME` or `~/.cache`, under `seenn_jax/`), which may be deleted at any time. Where they
-are found, tensorflow_datasets is not even imported. NumPy only, no JAX.
+are found, tensorflow_datasets is not even imported. So are the frames of CIFAR10-DVS. NumPy only,
+no JAX.
 """
 
 import difflib
+import functools
 import hashlib
 import json
 import logging
@@ -15,13 +17,14 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int32, Int64, UInt8
 
+from seenn_jax.data import events
 from seenn_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -35,9 +38,12 @@ _CHUNK = 1000  # Records read at once: far quicker than one by one.
 
 
 class Split(NamedTuple):
-    """Images and their classes, 0 <= label < num_classes."""
+    """Images and their classes, 0 <= label < num_classes.
 
-    images: UInt8[np.ndarray, "N H W C"]
+    Event data has an axis for time, [N, T, H, W, C]: a frame of event counts for each timestep.
+    """
+
+    images: UInt8[np.ndarray, "N *T H W C"]
     labels: Int32[np.ndarray, "N"]
 
 
@@ -58,6 +64,8 @@ def load_dataset(
     validation: int,
     test: int | None = None,
     seed: int = 0,
+    timesteps: int = 1,
+    skip_corrupt: bool = False,
 ) -> Dataset:
     """Load an image classification data set and hold a validation split out of its training images.
 
@@ -66,24 +74,33 @@ def load_dataset(
         of a prepared TFDS data set with features image and label: `cifar10`, `cifar10:3.0.2`,
         `imagenet_resized/32x32`. Without a version, the highest one prepared. Its split `train` is
         divided into train and validation; `test` is the test split, or `validation` where there
-        is no `test` or its labels are withheld.
+        is no `test` or its labels are withheld. Or event data: `digits_dvs` (the same digits before
+        a simulated camera, `events.record`) or `cifar10_dvs`, from its AEDAT files.
       data_dir: where TFDS data sets are prepared; by default `$TFDS_DATA_DIR`, else
-        `~/tensorflow_datasets`.
+        `~/tensorflow_datasets`. For `cifar10_dvs` the folder of its ten class folders; by default
+        `cifar10_dvs` there.
       validation: how many training images to hold out.
       test: how many test images to keep, for short trials; by default all.
       seed: of the permutation that picks the validation (and `test`) images. It belongs to the data
         set, not to a run: leave it alone where results are to be compared. Digits' own division
         into 1,437 training and 360 test images does not depend on it.
+      timesteps: T, frames into which event data are cut.
+      skip_corrupt: leave out recordings that can't be read; they are named and counted in the log.
 
     Returns:
       The data set; every split is in memory, in the stored order.
 
     Raises:
       UserError: the name is unknown, the data set is not prepared, is not in array_record format,
-        has other features or images of several sizes, or `validation` or `test` is out of range.
+        has other features or images of several sizes, `validation` or `test` is out of range; files
+        are missing or corrupt.
     """
     if name == "digits":
         pool, held_out, num_classes = _digits()
+    elif name == "digits_dvs":
+        pool, held_out, num_classes = _digits_dvs(timesteps)
+    elif name == "cifar10_dvs":
+        pool, held_out, num_classes = _cifar10_dvs(data_dir, timesteps, skip_corrupt)
     else:
         pool, held_out, num_classes = _prepared(name, data_dir)
     available, reported = len(pool.labels), len(held_out.labels)
@@ -142,16 +159,60 @@ def _digits() -> tuple[Split, Split, int]:
     return pool, Split(images[is_test], labels[is_test]), len(bunch.target_names)
 
 
+@functools.cache
+def _digits_dvs(timesteps: int) -> tuple[Split, Split, int]:
+    """The digits of `_digits` as a simulated event camera records them; takes seconds."""
+    pool, test, num_classes = _digits()
+    images = np.concatenate([pool.images, test.images])[..., 0]
+    frames, count = events.record(images, timesteps), len(pool.labels)
+    return Split(frames[:count], pool.labels), Split(frames[count:], test.labels), num_classes
+
+
+def _cifar10_dvs(
+    data_dir: str | None, timesteps: int, skip_corrupt: bool
+) -> tuple[Split, Split, int]:
+    """The (train, test) recordings of CIFAR10-DVS, and its number of classes."""
+    folder = Path(data_dir).expanduser() if data_dir else _default_root() / "cifar10_dvs"
+    files = list(events.cifar10_dvs_files(folder))
+    cache = _cache_folder(folder, (file for file, *_ in files), ("frames", timesteps, skip_corrupt))
+    loaded = _read_cache(cache)
+    if loaded is None:
+        _log.info("integrating the recordings in %s, once; this takes minutes", folder)
+        read = events.read_recordings(files, timesteps, skip_corrupt=skip_corrupt)
+        train, test = (
+            Split(read.frames[where], read.labels[where]) for where in (~read.is_test, read.is_test)
+        )
+        for split in (train, test):
+            left = np.bincount(split.labels, minlength=len(events.CIFAR10_DVS))
+            if not left.all():
+                raise UserError(
+                    f"no recording of class {events.CIFAR10_DVS[left.argmin()]!r} in {folder} can "
+                    "be read, for training or for testing: extract its archive again"
+                )
+        loaded = train, test, len(events.CIFAR10_DVS)
+        _write_cache(cache, *loaded)
+    missing = len(files) - len(loaded[0].labels) - len(loaded[1].labels)
+    if missing:
+        _log.warning("%d of %d recordings are corrupt and left out", missing, len(files))
+    return loaded
+
+
 def _prepared(name: str, data_dir: str | None) -> tuple[Split, Split, int]:
     """The (train, test) images of a prepared TFDS data set, and its number of classes."""
     folder = prepared_folder(name, data_dir)
-    cache = _cache_folder(folder)
+    info = (folder / "dataset_info.json").read_bytes()
+    cache = _cache_folder(folder, folder.iterdir(), info)
     loaded = _read_cache(cache)
     if loaded is None:
         _log.info("decoding %s from %s, once", name, folder)
         loaded = _decode(name, folder, data_dir)
         _write_cache(cache, *loaded)
     return loaded
+
+
+def _default_root() -> Path:
+    """Where data sets are looked for where nothing is said."""
+    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
 def prepared_folder(name: str, data_dir: str | None) -> Path:
@@ -162,7 +223,7 @@ def prepared_folder(name: str, data_dir: str | None) -> Path:
             f"{name!r} is not the name of a data set: give 'digits' or a TFDS name such as "
             f"'cifar10', 'cifar10:3.0.2' or 'imagenet_resized/32x32'"
         )
-    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    root = Path(data_dir).expanduser() if data_dir else _default_root()
     parent = root / parts["set"] / (parts["config"] or "")
     prepared = {
         info.parent.name: info.parent
@@ -197,7 +258,12 @@ def _command(name: str, data_dir: str | None) -> str:
 def _check_known(dataset: str) -> None:
     import tensorflow_datasets as tfds
 
-    known = ["digits", *tfds.list_builders(with_community_datasets=False)]
+    known = [
+        "digits",
+        "digits_dvs",
+        "cifar10_dvs",
+        *tfds.list_builders(with_community_datasets=False),
+    ]
     if dataset in known:
         return
     near = difflib.get_close_matches(dataset, known, n=3)
@@ -205,11 +271,10 @@ def _check_known(dataset: str) -> None:
     raise UserError(f"unknown data set {dataset!r}: neither 'digits' nor a TFDS data set; {hint}")
 
 
-def _cache_folder(folder: Path) -> Path:
-    """Where the decoded pixels of `folder` are kept: elsewhere once it is prepared anew."""
-    files = sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in folder.iterdir())
-    info = (folder / "dataset_info.json").read_bytes()
-    identity = repr((_CACHE_FORMAT, str(folder.resolve()), files, info))
+def _cache_folder(folder: Path, files: Iterable[Path], about: object) -> Path:
+    """Where what is made of the files of `folder` is kept: elsewhere once they change."""
+    found = sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files)
+    identity = repr((_CACHE_FORMAT, str(folder.resolve()), found, about))
     key = hashlib.sha256(identity.encode()).hexdigest()[:16]
     root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     return root / "seenn_jax" / f"{folder.parent.name}-{folder.name}-{key}"

@@ -14,11 +14,12 @@ from ml_collections import ConfigDict
 
 from seenn_jax import calibration, conversion, engine, exits, policy, provenance, run
 from seenn_jax.config import is_ann, is_policy
-from seenn_jax.data import Split, normalize
+from seenn_jax.data import Dataset, Split, normalize
 from seenn_jax.energy import account, layers, operations
 from seenn_jax.errors import UserError, check_choice
 from seenn_jax.interop import nir
-from seenn_jax.models import Network, for_inference, inference_network
+from seenn_jax.models import Network, first_ticks, for_inference, inference_network
+from seenn_jax.models.policy import seen
 from seenn_jax.training.checkpoints import load_model, load_policy
 
 EXITS = (*exits.SCORES, "patience", "policy", "full")
@@ -82,7 +83,7 @@ def evaluate(
       split: one of `SPLITS`, whose figures are returned.
       batch_size: number of slots, or images in one forward pass. None: 256, or the size of the
         smallest split in use.
-      timesteps: T; None is the run's.
+      timesteps: T; None is the run's. Of event data the first T frames.
       ann: evaluate the ANN itself, once ("full", T = 1), instead of what it is converted to.
       percentile: of the activations of a run with ReLUs, where their thresholds are put; None is
         `conversion.PERCENTILE`.
@@ -128,7 +129,7 @@ def evaluate(
     _check(choice, exit, timesteps)
     if exit == "policy":
         _check_policy(workdir, config, timesteps)
-    dataset = run.load_data(config)
+    dataset = _first_ticks(run.load_data(config), facts, timesteps)
     samples: Split = getattr(dataset, split)
     if batch_size is None:
         batch_size = min(BATCH, len(samples.labels))
@@ -143,11 +144,15 @@ def evaluate(
     network = inference_network(model, facts.image_shape, timesteps, int8=dtype == "int8")
     mean, std = facts.normalization
     transform = functools.partial(normalize, mean=mean, std=std, dtype=config.model.dtype)
+
+    def shown(images):
+        return transform(seen(images))
+
     logits_of = _over_images(network.logits, network.params, transform, batch_size)
 
     chooser, validation = None, None
     if exit == "policy":
-        chooser = _load_chooser(workdir, config, facts, transform, batch_size)
+        chooser = _load_chooser(workdir, config, facts, shown, batch_size)
     temperatures = np.full(timesteps, conversion.EXIT_TEMPERATURE) if converted else None
     if temperature or (exit not in ("full", "policy") and choice.threshold is None):
         logits = logits_of(dataset.validation.images)
@@ -169,7 +174,7 @@ def evaluate(
         network,
         transform,
         samples.images,
-        _make_criterion(exit, threshold, chooser, transform, batch_size),
+        _make_criterion(exit, threshold, chooser, shown, batch_size),
         chooser.network.params if chooser else (),
         scale,
         timesteps,
@@ -320,6 +325,24 @@ def _check_ann(flag: str, workdir: Path, config: ConfigDict) -> None:
             "spiking network: leave it out, or give the --workdir of a run of "
             "configs/digits_qcfs.py"
         )
+
+
+def _first_ticks(dataset: Dataset, facts: run.DataFacts, timesteps: int) -> Dataset:
+    """Event data of so many timesteps; still images as they are."""
+    if not facts.frames:
+        return dataset
+    if timesteps > facts.frames:
+        raise UserError(
+            f"--timesteps is {timesteps} and {dataset.name} was trained on with {facts.frames} "
+            "frames of a recording, one for each timestep: give at most that"
+        )
+
+    def cut(split):
+        return Split(first_ticks(split.images, timesteps), split.labels)
+
+    return dataset._replace(
+        train=cut(dataset.train), validation=cut(dataset.validation), test=cut(dataset.test)
+    )
 
 
 class _Replay(NamedTuple):

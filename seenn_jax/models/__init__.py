@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Shaped
 
 from seenn_jax.errors import UserError, check_choice
 from seenn_jax.layers import ConvBN
@@ -122,6 +123,11 @@ def currents(
     return jnp.broadcast_to(first, shape) if still else first
 
 
+def first_ticks(inputs: Shaped[ArrayLike, "B ..."], timesteps: int) -> Shaped[ArrayLike, "B ..."]:
+    """The inputs of the first `timesteps` ticks: fewer frames of event data, still images as is."""
+    return inputs[:, :timesteps] if inputs.ndim == 5 else inputs
+
+
 def rest(model: nnx.Module, currents: Float[Array, "B T H W D"] | jax.ShapeDtypeStruct):
     """Membranes at rest for a batch like `currents`, as `model.integrate` carries them.
 
@@ -138,9 +144,11 @@ class Network(NamedTuple):
 
     Attributes:
       params: arrays, BatchNorm folded into the convolutions.
-      encode: `(params, inputs [S, H, W, C]) -> currents` of the first layer, without state.
+      encode: `(params, inputs [S, H, W, C]) -> currents` of the first layer, without state; of
+        event data, the inputs of one tick.
       step: `(params, membranes, currents) -> (membranes, logits [S, K])`, one tick.
-      logits: `(params, inputs [S, H, W, C]) -> logits of all ticks [S, T, K]`, all ticks at once.
+      logits: `(params, inputs [S, H, W, C] or [S, T, H, W, C]) -> logits of all ticks [S, T, K]`,
+        all ticks at once.
       at_rest: membranes of one fresh sample.
     """
 
@@ -158,7 +166,7 @@ def inference_network(
 
     Args:
       model: a network of this package with its BatchNorm statistics.
-      image_shape: (height, width, channels) of one input, as it is after normalisation.
+      image_shape: (height, width, channels) of the input of one tick.
       timesteps: T of `Network.logits`.
       int8: spikes, exactly, and the weights that meet spikes, rounded per output channel, are int8;
         membranes and all else stay in the model's dtype. For LIF neurons only.

@@ -3,12 +3,21 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Shaped
 
 from seenn_jax.models.resnet import STAGES, SpikingResNet
 
 
 def _relu(currents, v0=None):
     return jax.nn.relu(currents), None
+
+
+def seen(inputs: Shaped[Array, "B ..."]) -> Shaped[Array, "B H W C"]:
+    """What a policy is shown: a still image itself, of event data the first tick's frame.
+
+    It is all that a live recording has to show when the policy has to choose.
+    """
+    return inputs[:, 0] if inputs.ndim == 5 else inputs
 
 
 def build_policy(

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from seenn_jax import run
-from seenn_jax.config import check_config, training_timesteps
+from seenn_jax.config import check_config, is_ann, training_timesteps
 from seenn_jax.data import Dataset, Split, normalize
 from seenn_jax.engine import full_logits
 from seenn_jax.errors import UserError
@@ -119,15 +119,30 @@ def open_data(config: ConfigDict) -> Dataset:
     """The data of a config.
 
     Raises:
-      UserError: they are not there, or are fewer than a batch.
+      UserError: they are not there, or are fewer than a batch, or event data for an ANN.
     """
     dataset = run.load_data(config)
+    if dataset.train.images.ndim == 5:
+        _check_for_events(config)
     if config.batch_size > len(dataset.train.labels):
         raise UserError(
             f"config.batch_size is {config.batch_size} and {config.data.name} has only "
             f"{len(dataset.train.labels)} training images: set --config.batch_size to at most that"
         )
     return dataset
+
+
+def _check_for_events(config: ConfigDict) -> None:
+    if is_ann(config):
+        raise UserError(
+            f"config.activation={config.activation} trains an ordinary network of still images, "
+            f"and {config.data.name} is event data: set --config.activation=lif"
+        )
+    if config.augment.autoaugment:
+        raise UserError(
+            f"config.augment.autoaugment is for colour images, and {config.data.name} is event "
+            "data: set it to false; roll and rotate are for event data too"
+        )
 
 
 def total_steps(config: ConfigDict, dataset: Dataset) -> int:

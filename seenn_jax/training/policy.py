@@ -23,7 +23,8 @@ from seenn_jax.data import Split, normalize
 from seenn_jax.engine import full_logits
 from seenn_jax.errors import UserError
 from seenn_jax.exits import accumulate, at_exit
-from seenn_jax.models import inference_network, run_all
+from seenn_jax.models import first_ticks, inference_network, run_all
+from seenn_jax.models.policy import seen
 from seenn_jax.policy import (
     OBJECTIVES,
     entropy_bonus,
@@ -230,12 +231,12 @@ def _initial(
 
 
 def view(
-    images: UInt8[Array, "B H W channels"],
+    images: UInt8[Array, "B *T H W channels"],
     index: Int[Array, "B"],
     copy: Int[Array, ""],
     config: ConfigDict,
     facts: run.DataFacts,
-) -> Float[Array, "B H W channels"]:
+) -> Float[Array, "B *T H W channels"]:
     """The augmented copy number `copy` of training images number `index`: always the same."""
     key = jax.random.fold_in(jax.random.split(jax.random.key(config.seed))[1], copy)
 
@@ -250,13 +251,14 @@ def correctness(
     model: nnx.Module, config: ConfigDict, facts: run.DataFacts, split: Split
 ) -> Bool[np.ndarray, "N copies C"]:
     """Whether a network is right at each candidate, on each copy of each training image."""
-    network = inference_network(model, facts.image_shape, max(config.policy.candidates))
+    timesteps = max(config.policy.candidates)
+    network = inference_network(model, facts.image_shape, timesteps)
     at = np.asarray(config.policy.candidates) - 1
 
     @jax.jit
     def of_copy(params, images, labels, copy):
         def logits(batch):
-            return network.logits(params, view(*batch, copy, config, facts))
+            return network.logits(params, first_ticks(view(*batch, copy, config, facts), timesteps))
 
         index = jnp.arange(len(labels), dtype=jnp.int32)
         cumulative = accumulate(full_logits(logits, (images, index), min(BATCH, len(labels))))
@@ -272,7 +274,7 @@ def correctness(
 
 def frozen_step(
     state: PolicyState,
-    images: UInt8[Array, "B H W channels"],
+    images: UInt8[Array, "B *T H W channels"],
     labels: Int[Array, "B"],
     index: Int[Array, "B"],
     answers: Bool[Array, "B copies C"],
@@ -313,7 +315,7 @@ def frozen_step(
 
 def joint_step(
     state: PolicyState,
-    images: UInt8[Array, "B H W channels"],
+    images: UInt8[Array, "B *T H W channels"],
     labels: Int[Array, "B"],
     index: Int[Array, "B"],
     answers: Bool[Array, "B copies C"],
@@ -367,7 +369,7 @@ def joint_step(
 
 def _policy_loss(
     policy: Any,
-    inputs: Float[Array, "B H W channels"],
+    inputs: Float[Array, "B *T H W channels"],
     labels: Int[Array, "B"],
     correct: Bool[Array, "B C"],
     state: PolicyState,
@@ -376,7 +378,7 @@ def _policy_loss(
 ) -> tuple[Float[Array, ""], tuple[Float[Array, "B C"], Any]]:
     """(the objective, (the policy's probabilities, its next statistics))."""
     model = nnx.merge(graphs.policy, policy, state.policy[1], copy=True)
-    logits, classes = split_outputs(run_all(model, inputs, 1)[:, 0], correct.shape[1])
+    logits, classes = split_outputs(run_all(model, seen(inputs), 1)[:, 0], correct.shape[1])
     # Of the step's keys a part that nothing else uses.
     key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), state.step), 3)[2]
     weights = sample_weights(correct[:, 0], state.first_accuracy)
@@ -425,14 +427,14 @@ def _make_validate(
             network = inference_network(model, facts.image_shape, config.timesteps)
         policy = inference_network(nnx.merge(graphs.policy, *state.policy), facts.image_shape, 1)
 
-        def logits_of(network):
+        def logits_of(network, shown=lambda images: images):
             def logits(images):
-                inputs = normalize(images, *facts.normalization, dtype=config.model.dtype)
+                inputs = normalize(shown(images), *facts.normalization, dtype=config.model.dtype)
                 return network.logits(network.params, inputs)
 
             return full_logits(logits, images, size)
 
-        return logits_of(network), split_outputs(logits_of(policy)[:, 0], len(candidates))[0]
+        return logits_of(network), split_outputs(logits_of(policy, seen)[:, 0], len(candidates))[0]
 
     def validate(state):
         found = predict(state._replace(opt_state=None), frozen and frozen.params, images)

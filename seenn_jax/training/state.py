@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from seenn_jax.data.augment import augment, cutmix, mixup, normalize
 from seenn_jax.data.autoaugment import autoaugment
 from seenn_jax.losses import LOSSES
-from seenn_jax.models import run_all
+from seenn_jax.models import first_ticks, run_all
 
 # Mean and standard deviation of each channel, of pixels scaled to 0..1.
 Normalization = tuple[Float[np.ndarray, "C"], Float[np.ndarray, "C"]]
@@ -83,7 +83,7 @@ def configured_loss(config: ConfigDict) -> Callable[[Array, Array], Array]:
 
 def train_step(
     state: TrainState,
-    images: UInt8[Array, "B H W C"],
+    images: UInt8[Array, "B *T H W C"],
     labels: Int[Array, "B"],
     *,
     graph: nnx.GraphDef,
@@ -100,6 +100,7 @@ def train_step(
       batch as augmented, of its own labels where two images are mixed.
     """
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+    images = first_ticks(images, timesteps)
     inputs, targets = augmented(key, images, labels, config, normalization, num_classes)
     loss_function = configured_loss(config)
 
@@ -127,12 +128,12 @@ def train_step(
 
 def augmented(
     key: Array,
-    images: UInt8[Array, "B H W C"],
+    images: UInt8[Array, "B *T H W C"],
     labels: Int[Array, "B"],
     config: ConfigDict,
     normalization: Normalization,
     num_classes: int,
-) -> tuple[Float[Array, "B H W C"], Float[Array, "B K"]]:
+) -> tuple[Float[Array, "B *T H W C"], Float[Array, "B K"]]:
     """(inputs, target distributions) of a batch, as `config.augment` says."""
     shapes_key, mix_key = jax.random.split(key)
     inputs = augmented_images(shapes_key, images, config, normalization)
@@ -145,20 +146,31 @@ def augmented(
 
 
 def augmented_images(
-    key: Array, images: UInt8[Array, "B H W C"], config: ConfigDict, normalization: Normalization
-) -> Float[Array, "B H W C"]:
+    key: Array,
+    images: UInt8[Array, "B *T H W C"],
+    config: ConfigDict,
+    normalization: Normalization,
+) -> Float[Array, "B *T H W C"]:
     """What `config.augment` makes of each image by itself, normalised."""
     options = config.augment
     if options.autoaugment:
         # On pixels, hence first; of the key's parts the one that `augment` does not use.
         images = autoaugment(jax.random.split(key, 4)[3], images, 255 * normalization[0])
     inputs = normalize(images, *normalization, dtype=config.model.dtype)
-    return augment(key, inputs, crop=options.crop, flip=options.flip, cutout=options.cutout)
+    return augment(
+        key,
+        inputs,
+        crop=options.crop,
+        flip=options.flip,
+        cutout=options.cutout,
+        roll=options.roll,
+        rotate=options.rotate,
+    )
 
 
 def train_steps(
     state: Any,
-    images: UInt8[Array, "N H W C"],
+    images: UInt8[Array, "N *T H W C"],
     *targets: Shaped[Array, "N ..."],
     steps: int,
     batch_size: int,
