@@ -156,6 +156,16 @@ def test_input_of_each_tick():
             state, now = step(state, inputs[i : i + 1, t])
             total = total + now
         np.testing.assert_allclose(found.logits[i], total[0], rtol=1e-5, atol=1e-6)
+    masked = engine.run_masked(
+        step,
+        jnp.zeros(CLASSES),
+        inputs,
+        engine.prescribed(times),
+        4,
+        3,
+        input_at=lambda x, index, t: x[index, t],
+    )
+    assert_same([found, masked])
 
 
 def test_fresh_samples_start_at_rest():
@@ -296,6 +306,33 @@ def test_network(trained):
         np.testing.assert_array_equal(results[0].logits, other.logits)
     with pytest.raises(UserError, match="unknown method 'slot'"):
         engine.run_network("slot", network, network.params, images, criterion, 4, 8)
+
+
+def test_network_with_an_input_for_each_tick(trained):
+    model, images = trained
+    network = inference_network(model, (8, 8, 1), 4)
+    # Frames 2 and 3 of sample i are those of another one.
+    frames = jnp.stack([images, images, images[::-1], images[::-1]], axis=1)
+    logits = jax.jit(network.logits)(network.params, frames)
+    still = jax.jit(network.logits)(network.params, images)
+    np.testing.assert_allclose(logits[:, :2], still[:, :2], atol=1e-5)
+    assert jnp.abs(logits[:, 2] - still[:, 2]).max() > 1e-2
+
+    scores = exits.confidence(exits.accumulate(logits))
+    criterion = engine.above(exits.confidence, float(jnp.median(scores[:, 1])))
+    results = [
+        jax.jit(
+            lambda frames, method=method: engine.run_network(
+                method, network, network.params, frames, criterion, 4, 8
+            )
+        )(frames)
+        for method in engine.METHODS
+    ]
+    assert len(set(np.asarray(results[0].timesteps).tolist())) > 2
+    assert_same(results)
+    for method in engine.METHODS:
+        with pytest.raises(UserError, match="the inputs have 4 timesteps and T is 5"):
+            engine.run_network(method, network, network.params, frames, criterion, 5, 8)
 
 
 def test_int8_network(trained):

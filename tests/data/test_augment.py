@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seenn_jax.data.augment import augment, channel_statistics, cutmix, mixup, normalize
+from seenn_jax.data.augment import (
+    _rotated,
+    augment,
+    channel_statistics,
+    count_statistics,
+    cutmix,
+    mixup,
+    normalize,
+)
 from seenn_jax.errors import UserError
 
 seeds = st.integers(0, 2**31 - 1)
@@ -145,6 +153,86 @@ class TestAugment:
         ((what, value),) = options.items()
         with pytest.raises(UserError, match=f"{what} = {value} .* 8 x 10 pixels: .* 0 to 7"):
             augment(jax.random.key(0), distinct(1), **options)
+
+
+class TestEvents:
+    """Roll, rotation, and frames that are treated alike."""
+
+    @settings(deadline=None, max_examples=20)
+    @given(seed=seeds, roll=st.integers(1, 3))
+    def test_roll_is_a_cyclic_shift(self, seed, roll):
+        images = np.asarray(distinct(4))
+        out = np.asarray(augment(jax.random.key(seed), jnp.asarray(images), roll=roll))
+        shifts = range(-roll, roll + 1)
+        for i in range(4):
+            shifted = [np.roll(images[i], (y, x), (0, 1)) for y in shifts for x in shifts]
+            assert sum(np.array_equal(out[i], other) for other in shifted) == 1
+
+    def test_every_shift_is_as_likely(self):
+        images = jnp.zeros((9000, 5, 5, 1)).at[:, 2, 2, 0].set(1)
+        hits = augment(jax.random.key(1), images, roll=1).sum(axis=(0, 3))
+        np.testing.assert_allclose(hits[1:4, 1:4], 1000, atol=5 * 29.8)
+
+    def test_rotation_by_hand(self):
+        image = jnp.arange(1.0, 10).reshape(1, 3, 3, 1)
+        quarter, half, none = (
+            _rotated(image, jnp.array([d]))[0, ..., 0] for d in (90.0, 180.0, 0.0)
+        )
+        np.testing.assert_allclose(quarter, [[3, 6, 9], [2, 5, 8], [1, 4, 7]], atol=1e-4)
+        np.testing.assert_allclose(half, [[9, 8, 7], [6, 5, 4], [3, 2, 1]], atol=1e-4)
+        np.testing.assert_array_equal(none, image[0, ..., 0])
+        # By 45 degrees the corners come from outside, (1 - sqrt(2)) beyond the border: what is left
+        # of the middle of an edge, 2, is (2 - sqrt(2)) of it.
+        eighth = _rotated(jnp.zeros((1, 3, 3, 1)).at[0, 0, 1].set(1), jnp.array([45.0]))
+        np.testing.assert_allclose(eighth[0, 0, 0, 0], 2 - 2**0.5, atol=1e-5)
+
+    def test_turns_are_random_and_at_most_so_large(self):
+        # A pixel 10 to the right of the centre: how far it turns is where it ends up.
+        images = jnp.zeros((2000, 21, 21, 1)).at[:, 10, 20, 0].set(1)
+        out = np.asarray(augment(jax.random.key(0), images, rotate=20.0))[..., 0]
+        mass = out.sum((1, 2))
+        y = (out.sum(2) * (np.arange(21) - 10)).sum(1) / mass
+        angles = np.degrees(np.arcsin(np.clip(y / 10, -1, 1)))
+        assert np.abs(angles).max() < 20 + 3  # as well as a pixel's centre can be told
+        assert abs(angles.mean()) < 1
+        # Uniform: a standard deviation of 20 / sqrt(3) = 11.5.
+        assert abs(angles.std() - 11.5) < 1
+
+    @pytest.mark.parametrize(
+        "options",
+        [{"crop": 2}, {"flip": True}, {"cutout": 3}, {"roll": 3}, {"rotate": 30.0}],
+        ids=lambda options: next(iter(options)),
+    )
+    def test_all_frames_of_a_sample_are_treated_alike_and_as_an_image_is(self, options):
+        frames = distinct(6 * 3, 7, 7, 2).reshape(6, 3, 7, 7, 2)
+        key = jax.random.key(5)
+        out = augment(key, frames, **options)
+        assert out.shape == frames.shape
+        assert not jnp.array_equal(out, frames)
+        for t in range(3):
+            expected = augment(key, frames[:, t], **options)
+            np.testing.assert_allclose(out[:, t], expected, rtol=1e-6)
+
+    def test_counts_keep_their_zero(self):
+        # Channel 0: 0, 0, 3, 3; root mean square sqrt(18 / 4). Channel 1 is empty.
+        frames = np.zeros((1, 2, 1, 2, 2), np.uint8)
+        frames[0, 1, :, :, 0] = 3
+        mean, std = count_statistics(frames)
+        np.testing.assert_array_equal(mean, [0, 0])
+        np.testing.assert_allclose(255 * std, [4.5**0.5, 255], rtol=1e-6)
+        out = normalize(jnp.asarray(frames), mean, std, jnp.float32)
+        np.testing.assert_allclose(np.square(out[..., 0]).mean(), 1, rtol=1e-6)
+        assert not out[0, 0].any()
+
+    def test_mixup_and_cutmix_of_frames(self):
+        frames, targets = distinct(4 * 3, 6, 6, 2).reshape(4, 3, 6, 6, 2), soft_partner(4)
+        for mix in (mixup, cutmix):
+            out, blended = mix(jax.random.key(1), frames, targets, 1.0)
+            flat = jnp.moveaxis(frames, 1, 3).reshape(4, 6, 6, 6)
+            expected, same = mix(jax.random.key(1), flat, targets, 1.0)
+            found = jnp.moveaxis(out, 1, 3).reshape(4, 6, 6, 6)
+            np.testing.assert_array_equal(found, expected)
+            np.testing.assert_array_equal(blended, same)
 
 
 class TestMixup:
