@@ -188,7 +188,7 @@ def _watched(model: nnx.Module, see: Callable[[str, Any, str, Array], None]) -> 
 def windows(
     sides: tuple[int, int], window: int, stride: int = 1, padding: int = 0
 ) -> Int[np.ndarray, "H W"]:
-    """How many windows of a convolution each pixel of a map lies in; its centre has them all.
+    """How many windows of a convolution each pixel of a map lies in.
 
     Args:
       sides: (H, W) of the map.
