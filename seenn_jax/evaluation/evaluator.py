@@ -309,10 +309,7 @@ def export_nir(workdir: Path, path: Path, *, percentile: float | None = None) ->
     config, facts = run.load(workdir)
     model, _ = load_model(workdir, config, facts)
     if is_ann(config):
-        dataset = load_dataset(
-            config.data.name, data_dir=config.data.dir or None, validation=config.data.validation
-        )
-        model = run.convert(model, config, facts, dataset, percentile)
+        model = run.convert(model, config, facts, run.load_data(config), percentile)
     mean, std = facts.normalization
     about = {"mean": mean, "std": std, "timesteps": config.timesteps, "dataset": config.data.name}
     nir.write(path, model, facts.image_shape, metadata=about)
