@@ -2,7 +2,8 @@
 
 Their names are those of Intelligent-Computing-Lab-Yale/SEENN: models/resnet.py, spike_vgg.py and
 spike_vgg_dvs.py (VGGSNNwoAP); and, of networks with QCFS activations, those of the QCFS authors'
-ResNets (putshua/ANN_SNN_QCFS: Models/ResNet.py).
+ResNets (putshua/ANN_SNN_QCFS: Models/ResNet.py). Their VGG-16 has two hidden linear layers of 4096
+with activations before the last, which the one here has not, so that its files can't be read.
 """
 
 from collections.abc import Mapping
