@@ -28,6 +28,10 @@ def default_config() -> ConfigDict:
     # Leave out files that can't be read, say which, and count them; else the first one is an error.
     config.data.skip_corrupt = False
     config.data.validation = 200  # images held out of the training split, the same for every seed
+    # Images are kept in memory as they are; or, with a side in pixels, read as they are needed and
+    # cut to squares of it, at random to train on. For data that don't fit, and "folder:/path".
+    config.data.image_size = 0
+    config.data.workers = -1  # processes that read them; -1 is one for each core, 0 none
 
     # On the device, drawn anew for every image and epoch; 0 or False turns one off.
     config.augment = ConfigDict()
@@ -94,6 +98,7 @@ def default_config() -> ConfigDict:
     config.policy.joint_learning_rate = 0.01  # of the network in the joint epochs
 
     config.validate_every = 1  # epochs between validations; each one writes a checkpoint
+    config.checkpoint_every = 0  # steps between further checkpoints, to resume within an epoch
     config.lock()
     return config
 
@@ -139,6 +144,9 @@ def check_config(config: ConfigDict) -> None:
     check("seed", "from 0 to 2^32 - 1", lambda v: 0 <= v < 2**32)
     for key in ("timesteps", "epochs", "batch_size", "validate_every", "data.validation"):
         check(key, "at least 1", lambda v: v >= 1)
+    for key in ("checkpoint_every", "data.image_size"):
+        check(key, "at least 0", lambda v: v >= 0)
+    check("data.workers", "at least -1", lambda v: v >= -1)
     check("quantization_levels", "at least 1", lambda v: v >= 1)
     for levels in config.training_levels:
         if levels < 1:
@@ -176,6 +184,7 @@ def check_config(config: ConfigDict) -> None:
             check("joint_epochs", "0 for a converted network", lambda v: v == 0)
         for key in ("mixup", "cutmix"):
             check(f"augment.{key}", "0 for a policy, whose images need one label", lambda v: v == 0)
+        check("data.image_size", "0 for a policy, whose images are in memory", lambda v: v == 0)
         check("ema", "0 for a policy, which has no average of its weights", lambda v: v == 0)
     if config.optimizer.nesterov:
         check("optimizer.momentum", "above 0 for Nesterov's momentum", lambda v: v > 0)

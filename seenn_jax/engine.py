@@ -21,6 +21,7 @@ network of your own needs nothing of this package's models:
     exited.logits.argmax(-1), exited.timesteps
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -39,6 +40,7 @@ from seenn_jax.models import Network
 # a program of their own to pay.
 NARROWING = 4
 NARROWEST = 16
+CHUNK_BYTES = 2**30  # of samples on the device at a time, twice
 
 
 class Exited(NamedTuple):
@@ -444,6 +446,17 @@ def over_devices(run: Callable[[Any, Any, Array], Any]) -> Callable[..., Any]:
         return jax.tree.map(lambda x: x[:samples], exited)
 
     return spread
+
+
+def chunks(images: Any) -> Iterator[np.ndarray]:
+    """The rows of an array, or of what is like one and is read as it is indexed, for `in_chunks`.
+
+    Equally many at a time but for the last, and no more than `CHUNK_BYTES`.
+    """
+    rows = max(1, CHUNK_BYTES // (math.prod(images.shape[1:]) * images.dtype.itemsize))
+    count = -(-len(images) // rows)
+    rows = -(-len(images) // count)
+    return (images[start : start + rows] for start in range(0, len(images), rows))
 
 
 def in_chunks(run: Callable[[Any, Array], Any], chunks: Iterable[Any]) -> Iterator[Any]:

@@ -21,7 +21,9 @@ from seenn_jax.data import (
     channel_statistics,
     count_statistics,
     load_dataset,
+    load_streamed,
     normalize,
+    streaming,
 )
 from seenn_jax.errors import UserError
 from seenn_jax.models import build_model, policy
@@ -31,6 +33,7 @@ FILE = "run.json"
 CALIBRATION = 2048  # training images that thresholds of ReLUs are taken from
 BATCH = 256
 CHECKPOINTS = "checkpoints"  # the folder of a run that holds them
+FREE = ("data.workers", "checkpoint_every")  # settings that may change while a run is continued
 
 
 class DataFacts(NamedTuple):
@@ -44,7 +47,14 @@ class DataFacts(NamedTuple):
 
     @staticmethod
     def of(dataset: Dataset) -> "DataFacts":
-        """The facts of a data set; mean and standard deviation are those of its train split."""
+        """The facts of a data set; mean and standard deviation are those of its train split.
+
+        Of one that is streamed they are ImageNet's.
+        """
+        if isinstance(dataset.train, streaming.Stream):
+            shape = (dataset.train.side, dataset.train.side, 3)
+            mean, std = streaming.MEAN, streaming.STD
+            return DataFacts(shape, dataset.num_classes, list(mean), list(std))
         images = dataset.train.images
         *frames, height, width, channels = images.shape[1:]
         mean, std = (count_statistics if frames else channel_statistics)(images)
@@ -58,14 +68,15 @@ class DataFacts(NamedTuple):
 
 
 def load_data(config: ConfigDict) -> Dataset:
-    """The data set of a config; see `sources.load_dataset`."""
-    return load_dataset(
-        config.data.name,
-        data_dir=config.data.dir or None,
-        validation=config.data.validation,
-        timesteps=config.timesteps,
-        skip_corrupt=config.data.skip_corrupt,
-    )
+    """The data set of a config; see `sources.load_dataset` and `streaming.load_streamed`."""
+    options = {
+        "data_dir": config.data.dir or None,
+        "validation": config.data.validation,
+        "skip_corrupt": config.data.skip_corrupt,
+    }
+    if config.data.image_size:
+        return load_streamed(config.data.name, side=config.data.image_size, **options)
+    return load_dataset(config.data.name, timesteps=config.timesteps, **options)
 
 
 def build(config: ConfigDict, facts: DataFacts) -> nnx.Module:
@@ -97,8 +108,9 @@ def convert(
     model = nnx.view(model, use_running_average=True)
     thresholds = None
     if config.activation == "relu":
-        order = np.random.default_rng(0).permutation(len(dataset.train.labels))[:CALIBRATION]
-        some = Split(dataset.train.images[order], dataset.train.labels[order])
+        pool = dataset.train.images
+        order = np.random.default_rng(0).permutation(len(pool))[:CALIBRATION]
+        some = Split(pool[order], np.zeros(len(order), np.int32))  # labels that nothing reads
         images = (images for images, _ in batches(some, config, facts))
         percentile = conversion.PERCENTILE if percentile is None else percentile
         thresholds = conversion.calibrate(model, images, percentile)
@@ -106,7 +118,7 @@ def convert(
 
 
 def batches(
-    split: Split, config: ConfigDict, facts: DataFacts
+    split: Split | streaming.Stream, config: ConfigDict, facts: DataFacts
 ) -> Iterator[tuple[jax.Array, np.ndarray]]:
     """(normalised images, labels) of a split, `BATCH` at a time."""
     for start in range(0, len(split.labels), BATCH):
@@ -150,7 +162,7 @@ def claim(workdir: Path, config: ConfigDict, facts: DataFacts) -> None:
     if path.is_file() and has_checkpoint(workdir):
         content = _read(path)
         old, new = _flat(_config(content).to_dict()), _flat(config.to_dict())
-        differing = sorted(k for k in old | new if old.get(k) != new.get(k))
+        differing = sorted(k for k in old | new if old.get(k) != new.get(k) and k not in FREE)
         if differing:
             changes = ", ".join(
                 f"config.{k} was {old.get(k)!r} and is {new.get(k)!r}" for k in differing

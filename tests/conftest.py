@@ -182,6 +182,48 @@ def prepare_official():
 
 
 @pytest.fixture(scope="session")
+def imagenet(tmp_path_factory, prepare_official, picture, encoded):
+    """A folder with a tiny imagenet2012: 40, 8 and 3 images, the last of the test split."""
+    folder = tmp_path_factory.mktemp("imagenet")
+
+    def rows(numbers, labelled=True):
+        for i in numbers:
+            image = encoded(picture(i, 20 + i % 7, 30))
+            yield {"file_name": f"n{i}.JPEG", "image": image, "label": i % 5 if labelled else -1}
+
+    splits = {
+        "train": rows(range(40)),
+        "validation": rows(range(40, 48)),
+        "test": rows(range(3), labelled=False),
+    }
+    prepare_official(folder, "imagenet2012", splits)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_imagenet_config(imagenet):
+    """configs/imagenet.py with its network, images and schedule made tiny."""
+
+    def make(**changes):
+        config = runpy.run_path(str(ROOT / "configs/imagenet.py"))["get_config"]()
+        config.data.update(dir=str(imagenet), image_size=8, validation=8, workers=0)
+        config.model.update(name="resnet8", width=4, dtype="float32")
+        config.update(timesteps=2, epochs=2, inherit_epochs=0, batch_size=8, ema=0.5)
+        config.update(validate_every=1, **changes)
+        return config
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def trained_on_imagenet(make_imagenet_config, call_train, tmp_path_factory):
+    """A run of `make_imagenet_config`. Look, don't touch."""
+    workdir = tmp_path_factory.mktemp("runs") / "imagenet"
+    call_train(make_imagenet_config(), workdir)
+    return workdir
+
+
+@pytest.fixture(scope="session")
 def read_events():
     return events_in
 

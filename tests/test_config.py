@@ -65,6 +65,9 @@ def test_an_unknown_key_cannot_be_set():
         ("optimizer.weight_decay", -1e-4, "at least 0"),
         ("ema", 1.0, "at least 0 and below 1"),
         ("augment.crop", -1, "at least 0"),
+        ("data.image_size", -1, "at least 0"),
+        ("data.workers", -2, "at least -1"),
+        ("checkpoint_every", -1, "at least 0"),
         ("augment.cutout", -1, "at least 0"),
         ("augment.mixup", -0.1, "at least 0"),
         ("augment.cutmix", -0.1, "at least 0"),
@@ -104,6 +107,7 @@ def test_an_ordinary_network_has_no_loss_over_timesteps():
         ("policy.joint_learning_rate", 0.0, "above 0"),
         ("joint_epochs", 31, "from 0 to config.epochs = 30"),
         ("augment.cutmix", 1.0, "0 for a policy"),
+        ("data.image_size", 32, "0 for a policy"),
         ("ema", 0.9, "0 for a policy"),
     ],
 )

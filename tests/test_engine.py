@@ -203,6 +203,17 @@ def test_slots_do_only_the_work_that_is_needed():
     assert len(ticks) == 4 + 1 + 2 + 2  # each pair waits for its last
 
 
+@pytest.mark.parametrize(
+    ("rows", "expected"), [(8, [7, 7, 7]), (7, [7, 7, 7]), (6, [6, 6, 6, 3]), (100, [21])]
+)
+def test_chunks_are_equal_and_as_large_as_may_be(monkeypatch, rows, expected):
+    array = np.arange(21 * 6, dtype=np.uint8).reshape(21, 3, 2)
+    monkeypatch.setattr(engine, "CHUNK_BYTES", 6 * rows)
+    found = list(engine.chunks(array))
+    assert [len(chunk) for chunk in found] == expected
+    np.testing.assert_array_equal(np.concatenate(found), array)
+
+
 def test_stream_in_chunks():
     inputs = random_inputs(23)
     criterion = engine.above(exits.confidence, 0.6)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -10,7 +11,8 @@ from flax import nnx
 
 from seenn_jax import run
 from seenn_jax.conversion import QCFS, ReLU
-from seenn_jax.data import Dataset, Split
+from seenn_jax.data import Dataset, Split, Stream
+from seenn_jax.data.streaming import Folder
 from seenn_jax.errors import UserError
 from seenn_jax.neurons import LIF
 
@@ -20,6 +22,17 @@ FACTS = run.DataFacts((8, 8, 1), 10, [0.25], [0.375])
 def with_checkpoint(workdir):
     (workdir / run.CHECKPOINTS / "27").mkdir(parents=True)
     return workdir
+
+
+def test_how_data_are_read_may_change_while_a_run_is_continued(tmp_path, make_config):
+    run.claim(with_checkpoint(tmp_path / "run"), make_config(), FACTS)
+    run.claim(tmp_path / "run", make_config(data={"workers": 3}, checkpoint_every=5), FACTS)
+
+
+def test_the_facts_of_a_streamed_data_set_are_known_beforehand():
+    nothing_read = Stream(Folder(Path("not read"), []), np.arange(3), 16, False)
+    facts = run.DataFacts.of(Dataset("made up", nothing_read, nothing_read, nothing_read, 7))
+    assert facts == run.DataFacts((16, 16, 3), 7, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
 
 def test_the_facts_of_a_data_set_are_those_of_its_train_split():

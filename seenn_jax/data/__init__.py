@@ -1,7 +1,7 @@
-"""Images and event data: read once on the host as uint8, augmented on the device.
+"""Images and event data: read on the host as uint8, augmented on the device.
 
-`sources` and `events` are NumPy alone and yield whole data sets; `augment` and `autoaugment` are
-pure JAX and run inside the jitted training step.
+`sources` and `events` yield whole data sets, `streaming` reads one as it is needed: NumPy alone.
+`augment` and `autoaugment` are pure JAX and run inside the jitted training step.
 """
 
 from seenn_jax.data.augment import (
@@ -14,16 +14,20 @@ from seenn_jax.data.augment import (
 )
 from seenn_jax.data.autoaugment import autoaugment
 from seenn_jax.data.sources import Dataset, Split, load_dataset
+from seenn_jax.data.streaming import Batches, Stream, load_streamed
 
 __all__ = [
+    "Batches",
     "Dataset",
     "Split",
+    "Stream",
     "augment",
     "autoaugment",
     "channel_statistics",
     "count_statistics",
     "cutmix",
     "load_dataset",
+    "load_streamed",
     "mixup",
     "normalize",
 ]

@@ -46,9 +46,17 @@ class Split(NamedTuple):
     images: UInt8[np.ndarray, "N *T H W C"]
     labels: Int32[np.ndarray, "N"]
 
+    @property
+    def size(self) -> int:
+        """How many images there are."""
+        return len(self.labels)
+
 
 class Dataset(NamedTuple):
-    """Three disjoint splits: train to fit, validation to choose, test to report."""
+    """Three disjoint splits: train to fit, validation to choose, test to report.
+
+    Where it is streamed they are `streaming.Stream`s, which are used alike.
+    """
 
     name: str
     train: Split
@@ -95,6 +103,11 @@ def load_dataset(
         has other features or images of several sizes, `validation` or `test` is out of range; files
         are missing or corrupt.
     """
+    if name.startswith("folder:"):
+        raise UserError(
+            f"config.data.name is {name!r}, whose images are read as they are needed and brought "
+            "to one size: set --config.data.image_size=224 or the like"
+        )
     if name == "digits":
         pool, held_out, num_classes = _digits()
     elif name == "digits_dvs":

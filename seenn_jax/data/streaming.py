@@ -35,6 +35,11 @@ from seenn_jax.errors import UserError
 _log = logging.getLogger(__name__)
 
 FOLDER = "folder:"
+IN_MEMORY = (
+    "digits",
+    "digits_dvs",
+    "cifar10_dvs",
+)  # data sets of their own kind, of which `sources` knows
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 # Of ImageNet's pixels, and what networks for such images are commonly given.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -224,6 +229,11 @@ def load_streamed(
       UserError: no such data set or folder, one of other features, a class folder without an image,
         class folders that differ between train and test, `validation` out of range.
     """
+    if name in IN_MEMORY:
+        raise UserError(
+            f"config.data.image_size is {side} and {name!r} is not streamed: set "
+            "--config.data.image_size=0"
+        )
     if name.startswith(FOLDER):
         pool, held_out, classes = _open_folder(Path(name.removeprefix(FOLDER)).expanduser())
     else:

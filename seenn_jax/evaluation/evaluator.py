@@ -28,7 +28,6 @@ DTYPES = ("bfloat16", "float32", "int8")
 BATCH = 256
 TOLERANCE = 0.001  # of accuracy on the validation split, where nothing else is asked for
 SWEEP = 200  # thresholds
-CHUNK_BYTES = 2**30  # of images on the device at a time
 REPORTED = (1, 2, 4, 8, 16, 32)  # timesteps of the conversion report
 
 
@@ -130,7 +129,7 @@ def evaluate(
     if exit == "policy":
         _check_policy(workdir, config, timesteps)
     dataset = _first_ticks(run.load_data(config), facts, timesteps)
-    samples: Split = getattr(dataset, split)
+    samples = getattr(dataset, split)
     if batch_size is None:
         batch_size = min(BATCH, len(samples.labels))
     elif not 1 <= batch_size <= len(samples.labels):
@@ -594,7 +593,7 @@ def _over_images(
     compiled = jax.jit(engine.over_devices(share))
 
     def over_images(images):
-        parts = engine.in_chunks(functools.partial(compiled, params), _chunks(images))
+        parts = engine.in_chunks(functools.partial(compiled, params), engine.chunks(images))
         return jax.tree.map(lambda *x: np.concatenate(x), *parts)
 
     return over_images
@@ -603,7 +602,7 @@ def _over_images(
 def _run_exits(
     network: Network,
     transform: Callable,
-    images: np.ndarray,
+    images: Any,
     make_criterion: Callable[[Any, jax.Array], engine.Criterion],
     chooser_params: Any,
     scale: Any,
@@ -628,19 +627,14 @@ def _run_exits(
             scale=scale,
         )
 
-    chunks = list(_chunks(images))
+    first = next(engine.chunks(images))
     params = (network.params, chooser_params)
     compiled = functools.partial(jax.jit(engine.over_devices(share)), params)
-    jax.block_until_ready(compiled(chunks[0], np.int32(len(chunks[0]))))
+    jax.block_until_ready(compiled(first, np.int32(len(first))))
     started = time.perf_counter()
-    parts = list(engine.in_chunks(compiled, chunks))
+    parts = list(engine.in_chunks(compiled, engine.chunks(images)))
     seconds = time.perf_counter() - started
     return jax.tree.map(lambda *x: np.concatenate(x), *parts), seconds
-
-
-def _chunks(images: np.ndarray) -> list[np.ndarray]:
-    size = max(1, CHUNK_BYTES // images[0].nbytes)
-    return [images[start : start + size] for start in range(0, len(images), size)]
 
 
 def _sweep(replayed: _Replay, exit: str) -> list[dict[str, float]]:

@@ -48,7 +48,10 @@ def _score(metrics: dict[str, float]) -> float:
 
 
 def save(manager: ocp.CheckpointManager, step: int, state: Any, score: float) -> None:
-    """Begin to write `state`; `score` on validation decides which checkpoint is the best."""
+    """Begin to write `state`; `score` on validation decides which checkpoint is the best.
+
+    It is -inf where nothing was validated.
+    """
     manager.save(
         step,
         args=ocp.args.StandardSave(_named(state)),

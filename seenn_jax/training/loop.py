@@ -1,5 +1,6 @@
 """The training loop: data on the device, many steps in one call, validation, checkpoints, logs."""
 
+import contextlib
 import functools
 import math
 import time
@@ -16,8 +17,8 @@ from rich.console import Console
 
 from seenn_jax import run
 from seenn_jax.config import check_config, is_ann, training_timesteps
-from seenn_jax.data import Dataset, Split, normalize
-from seenn_jax.engine import full_logits
+from seenn_jax.data import Batches, Dataset, Split, Stream, normalize
+from seenn_jax.engine import chunks, full_logits, in_chunks
 from seenn_jax.errors import UserError
 from seenn_jax.exits import accumulate, static_accuracy
 from seenn_jax.models import inference_network
@@ -46,6 +47,10 @@ class Validation(NamedTuple):
     text: str
 
 
+def _nothing() -> None:
+    pass
+
+
 class Task(NamedTuple):
     """What `run_task` trains.
 
@@ -56,6 +61,7 @@ class Task(NamedTuple):
       learning_rate: by step.
       scalars: `epoch -> scalars` to log with it.
       work: of each epoch, in images times timesteps, for the progress bar.
+      close: called when training ends, in whatever way.
     """
 
     train: Callable[[Any, int], tuple[Any, dict, int]]
@@ -63,6 +69,7 @@ class Task(NamedTuple):
     learning_rate: optax.Schedule
     scalars: Callable[[int], dict[str, float]]
     work: list[int]
+    close: Callable[[], None] = _nothing
 
 
 def train(config: ConfigDict, workdir: Path, console: Console) -> None:
@@ -90,7 +97,12 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> None:
             normalization=facts.normalization,
             num_classes=facts.num_classes,
         )
-        compiled = compiled_steps(state, dataset.train, config, console)
+        close = _nothing
+        if isinstance(dataset.train, Stream):
+            batches = host_batches(state, dataset.train, config)
+            compiled, close = streamed_steps(state, batches, config, console), batches.close
+        else:
+            compiled = compiled_steps(state, dataset.train, config, console)
         epochs = [timesteps_of_epoch(config, epoch) for epoch in range(config.epochs)]
 
         @functools.cache
@@ -98,18 +110,19 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> None:
             step = functools.partial(step_function, timesteps=timesteps)
             return compiled(step, f"{timesteps} timestep(s)")
 
-        images = len(dataset.train.labels) // config.batch_size * config.batch_size
+        images = dataset.train.size // config.batch_size * config.batch_size
         return state, Task(
             train=lambda state, epoch: steps(epochs[epoch])(state),
             validate=_make_validate(graph, facts, config, dataset.validation),
             learning_rate=learning_rate(config, total_steps(config, dataset)),
             scalars=lambda epoch: {"train/timesteps": epochs[epoch]},
             work=[images * timesteps for timesteps in epochs],
+            close=close,
         )
 
     what = (
         f"{config.model.name} (width {config.model.width}) on {config.data.name}: "
-        f"{len(dataset.train.labels):,} images, {len(dataset.validation.labels):,} held out "
+        f"{dataset.train.size:,} images, {dataset.validation.size:,} held out "
         f"for validation, {config.epochs} epochs, T = {training_timesteps(config)}"
     )
     run_task(config, workdir, console, what, dataset, state, make_task, started)
@@ -122,12 +135,12 @@ def open_data(config: ConfigDict) -> Dataset:
       UserError: they are not there, or are fewer than a batch, or event data for an ANN.
     """
     dataset = run.load_data(config)
-    if dataset.train.images.ndim == 5:
+    if isinstance(dataset.train, Split) and dataset.train.images.ndim == 5:
         _check_for_events(config)
-    if config.batch_size > len(dataset.train.labels):
+    if config.batch_size > dataset.train.size:
         raise UserError(
             f"config.batch_size is {config.batch_size} and {config.data.name} has only "
-            f"{len(dataset.train.labels)} training images: set --config.batch_size to at most that"
+            f"{dataset.train.size} training images: set --config.batch_size to at most that"
         )
     return dataset
 
@@ -147,7 +160,7 @@ def _check_for_events(config: ConfigDict) -> None:
 
 def total_steps(config: ConfigDict, dataset: Dataset) -> int:
     """Steps of all epochs."""
-    return len(dataset.train.labels) // config.batch_size * config.epochs
+    return dataset.train.size // config.batch_size * config.epochs
 
 
 def run_task(
@@ -178,11 +191,17 @@ def run_task(
             return
         if latest is not None:
             state = checkpoints.restore(manager, latest, state)
-            console.print(f"Continuing {workdir} after epoch {latest // steps_per_epoch}.")
+            epochs, steps = divmod(latest, steps_per_epoch)
+            within = f" and {steps} of {steps_per_epoch} steps" if steps else ""
+            console.print(f"Continuing {workdir} after epoch {epochs}{within}.")
         step = int(state.step)
         console.print(f"Training {what}, in {workdir}.")
         state, task = make_task(state)
-        with ScalarLog(workdir, step) as log, progress_bar(console) as bar:
+        with (
+            contextlib.closing(task),
+            ScalarLog(workdir, step) as log,
+            progress_bar(console) as bar,
+        ):
             _loop(state, config, task, steps_per_epoch, manager, log, bar)
     minutes, seconds = divmod(round(time.perf_counter() - started), 60)
     console.print(f"Trained in {minutes} min {seconds} s; the run is in {workdir}.")
@@ -202,10 +221,12 @@ def compiled_steps(
     state: Any, data: Any, config: ConfigDict, console: Console
 ) -> Callable[[Callable, str], Callable[[Any], tuple[Any, dict, int]]]:
     """`(step function of a batch of data, its name) -> call`, with `call(state)` as in `Task`."""
-    data = jax.device_put(tuple(data))
+    data, step = jax.device_put(tuple(data)), int(state.step)
     state = jax.eval_shape(lambda: state)  # its buffers will be donated
     most = STEPS_PER_CALL.get(jax.default_backend(), DEFAULT_STEPS_PER_CALL)
-    steps = steps_per_call(len(data[0]) // config.batch_size, most)
+    # A run that resumes within an epoch must come to its end.
+    steps_per_epoch = len(data[0]) // config.batch_size
+    steps = steps_per_call(math.gcd(steps_per_epoch, step), most)
 
     def compiled(step_function, name):
         call = functools.partial(
@@ -215,25 +236,73 @@ def compiled_steps(
             seed=config.seed,
             step_function=step_function,
         )
-        console.print(
-            f"Compiling the training step for {name}; this takes up to two "
-            "minutes the first time and seconds from the cache afterwards."
-        )
-        started = time.perf_counter()
-        program = jax.jit(call, donate_argnums=0).lower(state, *data).compile()
-        console.print(f"Compiled in {time.perf_counter() - started:.0f} s.")
+        program = _compile(call, state, data, name, console)
         return lambda state: (*program(state, *data), steps)
 
     return compiled
 
 
+def _compile(
+    call: Callable, state: Any, data: tuple[jax.Array, ...], name: str, console: Console
+) -> Callable[..., tuple[Any, dict]]:
+    """`(state, *data) -> (state, metrics)`, the state donated."""
+    console.print(
+        f"Compiling the training step for {name}; this takes up to two "
+        "minutes the first time and seconds from the cache afterwards."
+    )
+    started = time.perf_counter()
+    program = jax.jit(call, donate_argnums=0).lower(state, *data).compile()
+    console.print(f"Compiled in {time.perf_counter() - started:.0f} s.")
+    return program
+
+
+def host_batches(state: Any, stream: Stream, config: ConfigDict) -> Batches:
+    """The batches that follow a state, from the host, so that a resumed run sees the same."""
+    return Batches(
+        stream,
+        config.batch_size,
+        seed=config.seed,
+        start=int(state.step),
+        workers=config.data.workers,
+        process=(jax.process_index(), jax.process_count()),
+    )
+
+
+def streamed_steps(
+    state: Any, batches: Batches, config: ConfigDict, console: Console
+) -> Callable[[Callable, str], Callable[[Any], tuple[Any, dict, int]]]:
+    """As `compiled_steps`, with a step a call and its batch from the host.
+
+    The next batch goes to the device while a step runs.
+    """
+    state = jax.eval_shape(lambda: state)
+    ahead = []
+
+    def fetch():
+        return jax.device_put(next(batches))
+
+    def compiled(step_function, name):
+        if not ahead:
+            ahead.append(fetch())
+        program = _compile(step_function, state, ahead[0], name, console)
+
+        def call(state):
+            state, metrics = program(state, *ahead.pop())
+            ahead.append(fetch())
+            return state, metrics, 1
+
+        return call
+
+    return compiled
+
+
 def _make_validate(
-    graph: nnx.GraphDef, facts: run.DataFacts, config: ConfigDict, split: Split
+    graph: nnx.GraphDef, facts: run.DataFacts, config: ConfigDict, split: Split | Stream
 ) -> Callable[[TrainState], Validation]:
     """The accuracy on the validation split at each t, of the summed logits."""
     mean, std = facts.normalization
     timesteps = training_timesteps(config)
-    batch_size = min(512, len(split.labels))
+    batch_size = min(512, split.size)
 
     @jax.jit
     def predict(params, stats, images):
@@ -245,10 +314,10 @@ def _make_validate(
 
         return full_logits(logits, images, batch_size)
 
-    images = jax.device_put(split.images)
-
     def validate(state):
-        logits = np.asarray(predict(*evaluated(state), images))
+        params, stats = evaluated(state)
+        parts = in_chunks(lambda x, count: predict(params, stats, x), chunks(split.images))
+        logits = np.concatenate(list(parts))
         if not np.isfinite(logits).all():
             return Validation(math.nan, {}, "")
         predictions = np.asarray(accumulate(logits).argmax(-1))
@@ -273,6 +342,8 @@ def _loop(
     for epoch in range(start, config.epochs):
         started, timed, metrics, pending = time.perf_counter(), 0, [], None
         end = (epoch + 1) * steps_per_epoch
+        # Of a run that resumes in the middle of an epoch; its means are those of the rest.
+        before = (step - epoch * steps_per_epoch) * config.batch_size
         while step < end:
             state, measured, taken = task.train(state, epoch)
             step += taken
@@ -281,20 +352,25 @@ def _loop(
                 metrics.append(_read_metrics(pending, config, step))
                 done = len(metrics) * taken * config.batch_size
                 rate = (done - timed) / (time.perf_counter() - started)
-                if len(metrics) == 1:
+                if not timed:
                     # The first call of an epoch may have waited for the compiler.
                     started, timed = time.perf_counter(), done
                 last = metrics[-1]
                 bar.update(
                     shown,
                     description=f"epoch {epoch + 1}/{config.epochs}",
-                    completed=sum(work[:epoch]) + work[epoch] * done / images_per_epoch,
+                    completed=sum(work[:epoch]) + work[epoch] * (before + done) / images_per_epoch,
                     status=f"loss {last['loss']:.3f}  accuracy {last['accuracy']:.1%}  "
                     f"{rate:,.0f} images/s",
                 )
             pending = measured
+            every = config.checkpoint_every
+            if every and step < end and step // every > (step - taken) // every:
+                metrics.append(_read_metrics(pending, config, step))  # What is saved is finite.
+                pending = None
+                checkpoints.save(manager, step, state, -math.inf)
         metrics.append(_read_metrics(pending, config, step))
-        rate = (images_per_epoch - timed) / (time.perf_counter() - started)
+        rate = (images_per_epoch - before - timed) / (time.perf_counter() - started)
         mean = {name: float(np.mean([m[name] for m in metrics])) for name in metrics[0]}
         scalars = {f"train/{name}": value for name, value in mean.items()}
         scalars |= task.scalars(epoch)

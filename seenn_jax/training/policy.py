@@ -160,8 +160,8 @@ def train_policy(config: ConfigDict, workdir: Path, console: Console) -> None:
 
     what = (
         f"a policy over t = {', '.join(map(str, config.policy.candidates))} for the network of "
-        f"{config.init_from} on {config.data.name}: {len(dataset.train.labels):,} images, "
-        f"{len(dataset.validation.labels):,} held out for validation, {config.epochs} epochs, "
+        f"{config.init_from} on {config.data.name}: {dataset.train.size:,} images, "
+        f"{dataset.validation.size:,} held out for validation, {config.epochs} epochs, "
         f"the last {config.joint_epochs} of them with the network"
     )
     run_task(config, workdir, console, what, dataset, state, make_task, started)

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from seenn_jax import energy, exits, run
+from seenn_jax import energy, engine, exits, run
 from seenn_jax.calibration import threshold_with_guarantee
 from seenn_jax.conversion import convert, thresholds_of
 from seenn_jax.data import Split, load_dataset, normalize
 from seenn_jax.errors import UserError
 from seenn_jax.evaluation import evaluator
 from seenn_jax.evaluation.evaluator import Choice, conversion_report, evaluate, export_nir
-from seenn_jax.models import for_inference, inference_network
+from seenn_jax.models import for_inference, inference_network, run_all
 from seenn_jax.policy import split_outputs
 from seenn_jax.training import checkpoints
 from seenn_jax.training.checkpoints import load_model, load_policy
@@ -310,6 +310,22 @@ def test_an_evaluation_changes_nothing_in_the_run(trained, evaluated, contents, 
     assert contents(workdir) == before
     assert caplog.text == ""
     assert result["accuracy"] == evaluated()["accuracy"]
+
+
+def test_streamed_data_are_evaluated_chunk_by_chunk(trained_on_imagenet, monkeypatch):
+    monkeypatch.setattr(engine, "CHUNK_BYTES", 3 * 8 * 8 * 3)  # three images
+    found = evaluate(trained_on_imagenet, choice=Choice(target_timesteps=1.5))
+    config, facts = run.load(trained_on_imagenet)
+    dataset = run.load_data(config)
+    model, _ = load_model(trained_on_imagenet, config, facts)
+    images = jnp.asarray(dataset.test.images[:])
+    inputs = normalize(images, *facts.normalization, dtype="float32")
+    logits = run_all(nnx.view(model, use_running_average=True), inputs, 2)
+    correct = exits.accumulate(logits).argmax(-1) == dataset.test.labels[:, None]
+    assert found["static_accuracy"] == pytest.approx(correct.mean(0).tolist())
+    assert found["num_samples"] == 8
+    assert found["share_of_answers_that_differ"] == found["share_of_exit_times_that_differ"] == 0
+    assert "validation split (8 images)" in found["threshold_rule"]
 
 
 def test_one_timestep_leaves_nothing_to_decide(trained, make_config, tmp_path):

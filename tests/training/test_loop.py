@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import shutil
 
 import jax
@@ -10,11 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from seenn_jax import run
 from seenn_jax.data import load_dataset
 from seenn_jax.errors import UserError
 from seenn_jax.training import checkpoints, loop
+from seenn_jax.training.state import TrainState
 
 EPOCH = (1437 - 150) // 64  # steps
 
@@ -167,6 +170,76 @@ def test_what_a_killed_process_left_behind_does_not_stop_a_resume(
     assert [line["epoch"] for line in metrics_of(copy_of_stopped)] == [1, 2, 3, 4, 5, 6]
 
 
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_streamed_run_resumes_in_the_middle_of_an_epoch(
+    trained_on_imagenet, make_imagenet_config, call_train, tmp_path, monkeypatch, workers
+):
+    config = make_imagenet_config(checkpoint_every=3)
+    read = loop._read_metrics
+
+    def read_until_step_7(metrics, config, step):
+        if step > 7:
+            raise Stop
+        return read(metrics, config, step)
+
+    monkeypatch.setattr(loop, "_read_metrics", read_until_step_7)
+    with pytest.raises(Stop):
+        call_train(config, tmp_path / "run")
+    monkeypatch.undo()
+    # Of 4 steps an epoch, 3 is within the first and 6 within the second; 4 is the end of one.
+    assert latest_of(tmp_path / "run")[0] == 6
+
+    config.data.workers = workers
+    out = call_train(config, tmp_path / "run")
+    assert "Continuing" in out
+    assert "after epoch 1 and 2 of 4 steps." in out
+    (step, expected), (resumed_step, found) = map(
+        latest_of, (trained_on_imagenet, tmp_path / "run")
+    )
+    assert step == resumed_step == 8
+    for name in expected:
+        np.testing.assert_array_equal(expected[name], found[name], err_msg=name)
+
+
+def test_calls_come_to_the_end_of_an_epoch_from_its_middle(monkeypatch, make_config):
+    monkeypatch.setitem(loop.STEPS_PER_CALL, jax.default_backend(), 50)
+
+    def step(state, images):
+        return state._replace(step=state.step + 1), {"seen": images.sum()}
+
+    def taken(start):
+        state = TrainState(jnp.int32(start), None, None, None, None)
+        data = (np.ones((80, 1, 1, 1), np.uint8),)
+        compiled = loop.compiled_steps(state, data, make_config(batch_size=2), Console(quiet=True))
+        return compiled(step, "a test")(state)[2]
+
+    # Of 40 steps an epoch: as many as divide it and come to its end from 26 and 50.
+    assert [taken(start) for start in (0, 80, 26, 50)] == [40, 40, 2, 10]
+
+
+def test_cifar100_as_tfds_prepares_it(tmp_path, prepare_official, picture, encoded, call_train):
+    def rows(numbers):
+        for i in numbers:
+            image = encoded(picture(i, 32, 32), "PNG")
+            yield {"image": image, "label": 7 * i % 100, "coarse_label": i % 20, "id": str(i)}
+
+    prepare_official(tmp_path, "cifar100", {"train": rows(range(40)), "test": rows(range(40, 48))})
+    config = runpy.run_path("configs/cifar100.py")["get_config"]()
+    config.data.update(dir=str(tmp_path), validation=8)
+    config.model.update(name="resnet8", width=4)
+    config.update(timesteps=2, epochs=1, inherit_epochs=0, batch_size=8)
+    assert config.augment.autoaugment
+    call_train(config, tmp_path / "run")
+    step, saved = latest_of(tmp_path / "run")
+    assert step == 4
+    assert saved["params.head.bias"].shape == (100,)
+    assert np.isfinite(saved["params.head.bias"]).all()
+
+
 # --- Mistakes --------------------------------------------------------------------------------
 
 
@@ -244,6 +317,11 @@ def test_a_gradient_that_is_not_finite(make_config):
     [
         ({"batch_size": 1288}, r"config\.batch_size is 1288 and digits has only 1287 training"),
         ({"data": {"validation": 1437}}, r"validation = 1437 is not possible"),
+        ({"data": {"name": "folder:/x"}}, r"'folder:/x', .* set --config\.data\.image_size=224"),
+        (
+            {"data": {"image_size": 8}},
+            r"'digits' is not streamed: set --config\.data\.image_size",
+        ),
         ({"timesteps": 0}, r"config\.timesteps is 0"),
         ({"model": {"name": "vgg16"}}, r"images of 8x8 are too small for vgg16"),
         ({"model": {"dtype": "float64"}}, r"dtype 'float64' needs JAX_ENABLE_X64=1"),
@@ -256,6 +334,16 @@ def test_what_cannot_be_trained_leaves_nothing(tmp_path, make_config, call_train
 
 
 # --- Arithmetic ------------------------------------------------------------------------------
+
+
+def test_one_class(tmp_path, make_config, call_train, picture, encoded):
+    (tmp_path / "data/only").mkdir(parents=True)
+    for i in range(5):
+        (tmp_path / f"data/only/{i}.jpg").write_bytes(encoded(picture(i)))
+    data = {"name": f"folder:{tmp_path}/data", "image_size": 8, "validation": 1}
+    with pytest.raises(UserError, match=r"the data has 1 class\(es\), and at least 2 are needed"):
+        call_train(make_config(data=data, batch_size=2), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_timesteps_of_epoch(make_config):
