@@ -1,12 +1,17 @@
 """Speed of the training step, augmentation included, on data that live on the device.
 
     python benchmarks/train_step.py --batch_size=512 --timesteps=4
+    python benchmarks/train_step.py --model=resnet34 --width=64 --image_size=224 \\
+        --num_classes=1000 --steps=1 --calls=20 --batch_size=64,128,256,512,1024
 
 Prints images/s (median of several calls of many steps), TFLOP/s (of the convolutions and matrix
-products, forward and backward), memory, compile time, and what it ran with.
+products, forward and backward), memory, compile time, and what it ran with. Of several batch sizes,
+ascending, those for which there is no memory are named. With one step a call the data on the device
+are one batch, as where they are streamed.
 """
 
 import functools
+import gc
 import json
 import statistics
 import time
@@ -25,30 +30,31 @@ from seenn_jax.training.state import initial_state, make_optimizer, train_step, 
 
 MODEL = flags.DEFINE_string("model", "resnet19", "Network.")
 WIDTH = flags.DEFINE_integer("width", 128, "Channels of its first layer.")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Images in a step.")
+BATCH_SIZE = flags.DEFINE_list("batch_size", ["256"], "Images in a step; several, with commas.")
 TIMESTEPS = flags.DEFINE_integer("timesteps", 4, "T.")
 DTYPE = flags.DEFINE_string("dtype", "bfloat16", "Of activations.")
 IMAGE_SIZE = flags.DEFINE_integer("image_size", 32, "Side of the random images.")
+NUM_CLASSES = flags.DEFINE_integer("num_classes", 10, "Classes of the random labels.")
 STEPS = flags.DEFINE_integer("steps", 20, "Steps in a call.")
 CALLS = flags.DEFINE_integer("calls", 5, "Timed calls.")
 JSON = flags.DEFINE_string("json", None, "Append the result to this file, as a line of JSON.")
 
 
-def random_dataset(images: int, size: int) -> Dataset:
+def random_dataset(images: int, size: int, classes: int) -> Dataset:
     """Random pixels and labels: real sizes, no download."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (images, size, size, 3), dtype=np.uint8)
-    split = Split(pixels, rng.integers(0, 10, images, dtype=np.int32))
-    return Dataset("random", split, split, split, 10)
+    split = Split(pixels, rng.integers(0, classes, images, dtype=np.int32))
+    return Dataset("random", split, split, split, classes)
 
 
-def measure() -> dict:
+def measure(batch_size: int) -> dict:
     """Compile and time the step."""
     config = default_config()
     config.model.update(name=MODEL.value, width=WIDTH.value, dtype=DTYPE.value)
     config.augment.update(crop=4, flip=True, cutout=8)
     config.ema = 0.999
-    dataset = random_dataset(BATCH_SIZE.value * STEPS.value, IMAGE_SIZE.value)
+    dataset = random_dataset(batch_size * STEPS.value, IMAGE_SIZE.value, NUM_CLASSES.value)
     facts = run.DataFacts.of(dataset)
     optimizer = make_optimizer(config, steps=1000)
     graph, state = initial_state(run.build(config, facts), optimizer, config.ema)
@@ -64,7 +70,7 @@ def measure() -> dict:
     call = functools.partial(
         train_steps,
         steps=STEPS.value,
-        batch_size=BATCH_SIZE.value,
+        batch_size=batch_size,
         seed=0,
         step_function=step_function,
     )
@@ -72,7 +78,7 @@ def measure() -> dict:
     started = time.perf_counter()
     compiled = jax.jit(call, donate_argnums=0).lower(state, images, labels).compile()
     compile_seconds = time.perf_counter() - started
-    inputs = jax.ShapeDtypeStruct((BATCH_SIZE.value, *facts.image_shape), DTYPE.value)
+    inputs = jax.ShapeDtypeStruct((batch_size, *facts.image_shape), DTYPE.value)
     model = nnx.view(nnx.merge(graph, state.params, state.stats), use_running_average=True)
     # A convolution costs as much again for each of its two gradients.
     flops = 3 * 2 * macs(functools.partial(run_all, model, timesteps=TIMESTEPS.value), inputs)
@@ -89,15 +95,18 @@ def measure() -> dict:
         "model": MODEL.value,
         "width": WIDTH.value,
         "timesteps": TIMESTEPS.value,
-        "batch_size": BATCH_SIZE.value,
+        "batch_size": batch_size,
         "image_size": IMAGE_SIZE.value,
+        "num_classes": NUM_CLASSES.value,
         "dtype": DTYPE.value,
-        "images_per_second": BATCH_SIZE.value / step_seconds,
-        "fastest_call": BATCH_SIZE.value / min(seconds[1:]),
-        "slowest_call": BATCH_SIZE.value / max(seconds[1:]),
+        "images_per_second": batch_size / step_seconds,
+        "fastest_call": batch_size / min(seconds[1:]),
+        "slowest_call": batch_size / max(seconds[1:]),
         "tflops": flops / step_seconds / 1e12,
-        "gflop_per_image": flops / BATCH_SIZE.value / 1e9,
+        "gflop_per_image": flops / batch_size / 1e9,
         "memory_gib": (memory.temp_size_in_bytes + memory.argument_size_in_bytes) / 2**30,
+        # Of all of this process so far, where the device tells.
+        "peak_gib": (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0) / 2**30,
         "compile_seconds": compile_seconds,
         "loss": float(metrics["loss"]),
         "revision": provenance.revision(),
@@ -108,12 +117,25 @@ def measure() -> dict:
 
 def main(_) -> None:
     """Print the result, and append it where the flags say."""
-    result = measure()
-    for name, value in result.items():
-        print(f"{name:18} {value:.4g}" if isinstance(value, float) else f"{name:18} {value}")
-    if JSON.value:
-        with open(JSON.value, "a") as file:
-            file.write(json.dumps(result) + "\n")
+    fitting = []
+    for batch_size in map(int, BATCH_SIZE.value):
+        try:
+            result = measure(batch_size)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            print(f"batch_size         {batch_size} does not fit into the device's memory\n")
+            gc.collect()  # what the failed step has left on the device
+            continue
+        fitting.append(batch_size)
+        for name, value in result.items():
+            print(f"{name:18} {value:.4g}" if isinstance(value, float) else f"{name:18} {value}")
+        print(flush=True)
+        if JSON.value:
+            with open(JSON.value, "a") as file:
+                file.write(json.dumps(result) + "\n")
+    if len(BATCH_SIZE.value) > 1:
+        print(f"largest batch_size that fits: {max(fitting, default='none of them')}")
 
 
 if __name__ == "__main__":
