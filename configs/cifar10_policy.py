@@ -16,6 +16,8 @@ def get_config():
     config.data.validation = 5000
     config.augment.crop = 4
     config.augment.flip = True
+    config.augment.autoaugment = True
+    config.augment.cutout = 12
 
     config.model.name = "resnet19"
     config.model.width = 128
@@ -25,10 +27,11 @@ def get_config():
     config.policy.candidates = (1, 2, 4)
     config.policy.beta = 0.3
     config.policy.entropy = 0.3
-    config.policy.copies = 4
-    config.epochs = 30
+    config.policy.auxiliary = 1.0
+    config.policy.copies = 8
+    config.epochs = 60
     config.batch_size = 256
-    config.optimizer.learning_rate = 0.01
+    config.optimizer.learning_rate = 0.1
     config.optimizer.weight_decay = 5e-4
-    config.validate_every = 10
+    config.validate_every = 20
     return config
