@@ -22,6 +22,7 @@ from rich.console import Console
 from tensorboardX.proto.event_pb2 import Event
 
 from seenn_jax.config import default_config, is_policy
+from seenn_jax.data import events
 from seenn_jax.training.loop import train
 from seenn_jax.training.policy import train_policy
 
@@ -108,6 +109,83 @@ def trained_policy(call_train, trained, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "policy"
     call_train(tiny_policy_config(init_from=str(trained)), workdir)
     return workdir
+
+
+@pytest.fixture(scope="session")
+def aedat():
+    """`(pixels, special=()) -> a file of the DVS128`, of events (x, y, on) a millisecond apart.
+
+    The camera lay on its side and counts backwards: of an address bits 8 to 14 are 127 - x, bits 1
+    to 7 are 127 - y, and bit 0 is 0 for ON. `special` are addresses as they are.
+    """
+    header = (
+        b"#!AER-DAT2.0\r\n# This is a raw AE data file - do not edit\r\n# Data format is int32 "
+        b"address, int32 timestamp (8 bytes total), repeated for each event\r\n# Timestamps tick "
+        b"is 1 us\r\n# created Thu Dec 17 13:59:45 CST 2015\r\n"
+    )
+
+    def make(pixels, special=()):
+        words = [(127 - x) << 8 | (127 - y) << 1 | (not on) for x, y, on in pixels] + [*special]
+        return header + b"".join(struct.pack(">II", word, 1000 * t) for t, word in enumerate(words))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_cifar10_dvs(aedat):
+    """`(folder, patch) -> folder` with a small CIFAR10-DVS, of four recordings a class.
+
+    Number 2 is for testing. Recording n of class c has 40 events at the pixel x = 12 c, y = 10 n,
+    first ON, then OFF. `patch`, a MonkeyPatch, is what makes it pass for the data set.
+    """
+
+    def make(folder, patch):
+        patch.setenv("XDG_CACHE_HOME", str(folder.parent / "cache"))
+        patch.setattr(events, "RECORDINGS", 4)
+        patch.setattr(events, "held_out", lambda: {name: {2} for name in events.CIFAR10_DVS})
+        for label, name in enumerate(events.CIFAR10_DVS):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            for number in range(4):
+                pixels = [(12 * label, 10 * number, i < 20) for i in range(40)]
+                file = folder / name / f"cifar10_{name}_{number}.aedat"
+                if not file.exists():
+                    file.write_bytes(aedat(pixels))
+        return folder
+
+    return make
+
+
+def event_config(folder, **changes):
+    """The smallest experiment on that data."""
+    config = tiny_config(timesteps=3, epochs=2, inherit_epochs=0, batch_size=6, validate_every=1)
+    with config.unlocked():
+        config.data.update(name="cifar10_dvs", dir=str(folder), validation=12)
+        config.augment.update(flip=True, roll=2, rotate=10.0, cutout=3)
+        config.model.surrogate = "triangle"
+        config.update(changes)
+    return config
+
+
+@pytest.fixture(scope="session")
+def make_event_config():
+    return event_config
+
+
+@pytest.fixture(scope="session")
+def trained_on_events(call_train, make_cifar10_dvs, tmp_path_factory):
+    """(a run of `event_config`, the folder of its data). Look, don't touch."""
+    folder = tmp_path_factory.mktemp("events")
+    with pytest.MonkeyPatch.context() as patch:
+        data = make_cifar10_dvs(folder / "dvs", patch)
+        call_train(event_config(data), folder / "run")
+    return folder / "run", data
+
+
+@pytest.fixture
+def on_events(trained_on_events, make_cifar10_dvs, monkeypatch):
+    """`trained_on_events`, in a test that reads the data too."""
+    make_cifar10_dvs(trained_on_events[1], monkeypatch)
+    return trained_on_events
 
 
 @pytest.fixture

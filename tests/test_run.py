@@ -48,6 +48,16 @@ def test_the_facts_of_a_data_set_are_those_of_its_train_split():
     assert mean.dtype == std.dtype == np.float32
 
 
+def test_the_facts_of_event_data_keep_no_event_at_zero():
+    frames = np.zeros((2, 3, 4, 5, 2), np.uint8)
+    frames[0, ..., 0] = 2
+    split = Split(frames, np.array([0, 1], np.int32))
+    facts = run.DataFacts.of(Dataset("made up", split, split, split, 2))
+    # Channel 0: half of the counts are 2, so their root mean square is sqrt(2).
+    assert facts._replace(std=None) == run.DataFacts((4, 5, 2), 2, [0.0, 0.0], None, frames=3)
+    assert facts.std == pytest.approx([2**0.5 / 255, 1])
+
+
 def test_build_makes_the_network_of_the_config(make_config):
     config = make_config()
     params = nnx.state(run.build(config, FACTS), nnx.Param)

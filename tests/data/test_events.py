@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import struct
 import sys
 
 import numpy as np
@@ -15,31 +14,11 @@ from seenn_jax.data.events import Events, fire, record, resize, to_frames
 from seenn_jax.data.sources import load_dataset
 from seenn_jax.errors import UserError
 
-HEADER = (
-    b"#!AER-DAT2.0\r\n"
-    b"# This is a raw AE data file - do not edit\r\n"
-    b"# Data format is int32 address, int32 timestamp (8 bytes total), repeated for each event\r\n"
-    b"# Timestamps tick is 1 us\r\n"
-    b"# created Thu Dec 17 13:59:45 CST 2015\r\n"
-    b"# Creation time: System.currentTimeMillis() 1450331985000\r\n"
-)
-
 
 def made(*pixels):
     """Events of (x, y, on)."""
     x, y, on = np.array(pixels, int).reshape(-1, 3).T
     return Events(x, y, on.astype(bool))
-
-
-def aedat(*pixels, special=()):
-    """A file of the DVS128, with events (x, y, on) a millisecond apart.
-
-    The camera lay on its side and counts backwards: bits 8 to 14 are 127 - x, bits 1 to 7 are
-    127 - y, and bit 0 is 0 for ON.
-    """
-    words = [(127 - x) << 8 | (127 - y) << 1 | (not on) for x, y, on in pixels]
-    words += special
-    return HEADER + b"".join(struct.pack(">II", word, 1000 * t) for t, word in enumerate(words))
 
 
 # --- Frames ----------------------------------------------------------------------------------
@@ -87,53 +66,41 @@ def test_resize_keeps_events_and_gives_all_cells_as_many_of_an_even_scene():
 # --- CIFAR10-DVS -----------------------------------------------------------------------------
 
 
-def test_events_of_a_file(tmp_path):
+def test_events_of_a_file(tmp_path, aedat):
     pixels = [(3, 0, True), (127, 64, False), (0, 127, True), (3, 0, True)]
     path = tmp_path / "a.aedat"
     # Bit 15 marks a record that is not of a pixel.
-    path.write_bytes(aedat(*pixels, special=[0x8000, 0x8123]))
+    path.write_bytes(aedat(pixels, special=[0x8000, 0x8123]))
     read = events.read_aedat(path)
     assert list(zip(*(part.tolist() for part in read), strict=True)) == pixels
 
 
-@pytest.mark.parametrize(
-    ("content", "why"),
-    [
-        (aedat((1, 2, 1), (3, 4, 0))[:-3], r"13 bytes of events of 8 bytes each.*cut short"),
-        (b"", r"#!AER-DAT2\.0"),
-        (b"PK\x03\x04" + bytes(40), r"#!AER-DAT2\.0"),
-        (b"#!AER-DAT3.1\r\n" + bytes(16), r"#!AER-DAT2\.0"),
-        (HEADER[:60], "no events"),
-        (HEADER, "no events"),
-        (aedat(special=[0x8001]), "no events"),
-        (aedat((1, 2, 1), special=[0x10000]), "address 65536"),
-    ],
-)
-def test_a_damaged_file_is_named_with_its_class_folder(tmp_path, content, why):
+DAMAGED = {
+    "cut short": (lambda make: make([(1, 2, 1), (3, 4, 0)])[:-3], "13 bytes of .* 8 bytes each"),
+    "empty": (lambda make: b"", r"#!AER-DAT2\.0"),
+    "of another kind": (lambda make: b"PK\x03\x04" + bytes(40), r"#!AER-DAT2\.0"),
+    "of version 3": (lambda make: b"#!AER-DAT3.1\r\n" + bytes(16), r"#!AER-DAT2\.0"),
+    "cut in its header": (lambda make: make([])[:60], "no events"),
+    "only a header": (lambda make: make([]), "no events"),
+    "nothing of a pixel": (lambda make: make([], special=[0x8001]), "no events"),
+    "of a larger sensor": (lambda make: make([], special=[0x10000]), "address 65536"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_damaged_file_is_named_with_its_class_folder(tmp_path, aedat, kind):
+    content, why = DAMAGED[kind]
     path = tmp_path / "frog" / "cifar10_frog_7.aedat"
     path.parent.mkdir()
-    path.write_bytes(content)
+    path.write_bytes(content(aedat))
     with pytest.raises(UserError, match=rf"cifar10_frog_7.*'frog'.*is corrupt.*{why}") as caught:
         events.read_aedat(path)
     assert "--config.data.skip_corrupt=true" in str(caught.value)
 
 
 @pytest.fixture
-def small(monkeypatch, tmp_path):
-    """CIFAR10-DVS with four recordings of each class, of which number 2 is for testing.
-
-    Recording n of class c has 40 events at the pixels x = c, y = 10 n: ON, later OFF.
-    """
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(events, "RECORDINGS", 4)
-    monkeypatch.setattr(events, "held_out", lambda: {key: {2} for key in events.CIFAR10_DVS})
-    folder = tmp_path / "dvs"
-    for label, name in enumerate(events.CIFAR10_DVS):
-        (folder / name).mkdir(parents=True)
-        for number in range(4):
-            pixels = [(label, 10 * number, i < 20) for i in range(40)]
-            (folder / name / f"cifar10_{name}_{number}.aedat").write_bytes(aedat(*pixels))
-    return folder
+def small(make_cifar10_dvs, monkeypatch, tmp_path):
+    return make_cifar10_dvs(tmp_path / "dvs", monkeypatch)
 
 
 def load(folder, **changes):
@@ -150,16 +117,21 @@ def test_files_come_back_as_the_right_frames(small):
     assert dataset.test.labels.tolist() == list(range(10))
     assert dataset.test.images.shape == (10, 4, 48, 48, 2)
     assert dataset.test.images.dtype == np.uint8
-    # Pixel (x, y) = (3, 20) covers cells 3 (9/8 to 12/8: cell 1) and 20 (60/8 to 63/8: cell 7).
-    # Ten events in each of four frames, in quarters.
+    # A pixel is 3/8 of a cell wide. Number 2 of class 3 is at x = 36, from 108/8 to 111/8 (cell 13)
+    # and y = 20, from 60/8 to 63/8 (cell 7): ten events in each of four frames, in quarters.
     expected = np.zeros((4, 48, 48, 2), int)
-    expected[:2, 7, 1, 0] = expected[2:, 7, 1, 1] = 40
+    expected[:2, 7, 13, 0] = expected[2:, 7, 13, 1] = 40
     np.testing.assert_array_equal(dataset.test.images[3], expected)
-    # Pixel 2 lies from 6/8 to 9/8: two thirds of its 10 events, in quarters 26.7, and 13.3.
-    np.testing.assert_array_equal(dataset.test.images[2, 0, 7, :3, 0], [27, 13, 0])
-    # All others are training or validation images.
-    rows = {images.any((0, 1, 3, 4)).argmax() for images in dataset.train.images[:, None]}
-    assert 7 not in rows
+    # Number 1, for training, is at y = 10, from 30/8 to 33/8: two thirds of it in cell 3.
+    is_first = dataset.train.images[:, 0, 3, :, 0].any(1)
+    assert 0 < is_first.sum() <= 10
+    for images, label in zip(*(x[is_first] for x in dataset.train), strict=True):
+        column = 36 * label // 8
+        np.testing.assert_array_equal(images[0, :, column, 0].nonzero()[0], [3, 4])
+        np.testing.assert_array_equal(images[0, 3:5, column, 0], [27, 13])
+    # No test image is among them.
+    assert not dataset.train.images[:, :, 7].any()
+    assert not dataset.validation.images[:, :, 7].any()
 
 
 def test_the_second_time_frames_come_from_the_cache(small, monkeypatch, caplog):

@@ -685,3 +685,31 @@ def test_a_run_without_a_checkpoint_is_named(copy_of_trained, tmp_path):
         evaluate(copy_of_trained)
     with pytest.raises(UserError, match="nowhere holds no run"):
         evaluate(tmp_path / "nowhere")
+
+
+# --- Event data ------------------------------------------------------------------------------
+
+
+def test_every_method_gives_the_same_on_event_data(on_events):
+    workdir, _ = on_events
+    choice = Choice(target_timesteps=2.0)
+    slots, masked = (
+        evaluate(workdir, choice=choice, method=method, batch_size=4)
+        for method in ("slots", "masked")
+    )
+    for result in (slots, masked):
+        # Of all T ticks at once, that is.
+        assert result["share_of_exit_times_that_differ"] == 0
+        assert result["share_of_answers_that_differ"] == 0
+    assert slots["num_samples"] == 10
+    assert len(set(slots["exit_shares"])) > 1
+    for name in ("accuracy", "average_timesteps", "exit_shares", "threshold"):
+        assert slots[name] == masked[name]
+
+
+def test_fewer_timesteps_of_event_data_are_its_first_frames(on_events):
+    workdir, _ = on_events
+    whole, part = (evaluate(workdir, exit="full", timesteps=t) for t in (3, 2))
+    assert part["static_accuracy"] == whole["static_accuracy"][:2]
+    with pytest.raises(UserError, match=r"--timesteps is 4 and cifar10_dvs .* 3 frames"):
+        evaluate(workdir, timesteps=4)

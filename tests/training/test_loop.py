@@ -365,3 +365,30 @@ def test_steps_per_call_by_hand():
     assert loop.steps_per_call(175, 50) == 35
     assert loop.steps_per_call(173, 50) == 1
     assert loop.steps_per_call(20, 50) == 20
+
+
+# --- Event data ------------------------------------------------------------------------------
+
+
+def test_event_data_trains_with_a_frame_for_each_timestep(trained_on_events):
+    workdir, _ = trained_on_events
+    config, facts = run.load(workdir)
+    assert (facts.frames, facts.image_shape) == (config.timesteps, (48, 48, 2))
+    metrics = metrics_of(workdir)
+    assert [line["epoch"] for line in metrics] == [1, 2]
+    assert all(0 <= line["validation/accuracy_3"] <= 1 for line in metrics)
+    assert all(np.isfinite(line["train/loss"]) for line in metrics)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"activation": "relu", "loss": "mean_ce"}, r"cifar10_dvs is event data: .*activation=lif"),
+        ({"augment": {"autoaugment": True}}, r"autoaugment is for colour images"),
+        ({"timesteps": 2}, r"config\.timesteps was 3 and is 2"),
+    ],
+)
+def test_what_event_data_cannot_have(on_events, make_event_config, call_train, changes, message):
+    workdir, data = on_events
+    with pytest.raises(UserError, match=message):
+        call_train(make_event_config(data, **changes), workdir)

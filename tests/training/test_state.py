@@ -350,3 +350,17 @@ def test_another_seed_is_another_order():
 
 def test_all_samples_are_seen_over_a_few_epochs_where_a_batch_leaves_some_out():
     assert len(set(orders(10, 8, epochs=8, steps=1, seed=0).ravel())) == 10
+
+
+def test_fewer_timesteps_see_the_first_frames_of_event_data(make_config):
+    config = make_config(augment={"crop": 0, "flip": True}, ema=0.0, timesteps=2)
+    state, step = tiny_state(config)
+    frames = jnp.asarray(np.random.default_rng(0).integers(0, 9, (6, 3, 2, 2, 1), np.uint8))
+    labels = jnp.arange(6) % 3
+    after, metrics = step(state, frames, labels)
+    expected, same = step(state, frames[:, :2], labels)
+    jax.tree.map(np.testing.assert_array_equal, (after, metrics), (expected, same))
+    other, _ = step(state, frames[:, 1:], labels)
+    assert not np.array_equal(
+        after.params["head"]["kernel"][...], other.params["head"]["kernel"][...]
+    )

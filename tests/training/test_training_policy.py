@@ -10,11 +10,12 @@ import pytest
 from flax import nnx
 
 from seenn_jax import run
-from seenn_jax.data import load_dataset
+from seenn_jax.data import load_dataset, normalize
 from seenn_jax.errors import UserError
 from seenn_jax.evaluation.evaluator import evaluate
 from seenn_jax.exits import accumulate
 from seenn_jax.models import run_all
+from seenn_jax.policy import exit_times, split_outputs
 from seenn_jax.training import checkpoints, policy
 
 EPOCH = (1437 - 150) // 64  # steps
@@ -275,3 +276,24 @@ def test_what_is_no_network_is_named(make_policy_config, call_train, trained_pol
         with pytest.raises(UserError, match=match):
             call_train(make_policy_config(init_from=str(init_from)), tmp_path / "a" / "run")
         assert list(tmp_path.iterdir()) == []
+
+
+def test_a_policy_for_event_data_sees_the_first_frame(
+    on_events, make_event_config, call_train, tmp_path
+):
+    source, data = on_events
+    changes = {"candidates": (1, 2), "width": 4, "copies": 1}
+    config = make_event_config(
+        data, init_from=str(source), epochs=2, joint_epochs=1, ema=0.0, policy=changes
+    )
+    call_train(config, tmp_path / "policy")
+    result = evaluate(tmp_path / "policy", exit="policy")
+    assert result["share_of_exit_times_that_differ"] == 0
+
+    config, facts = run.load(tmp_path / "policy")
+    first = run.load_data(config).test.images[:, 0]
+    inputs = normalize(jnp.asarray(first), *facts.normalization, dtype="float32")
+    model = checkpoints.load_policy(tmp_path / "policy", config, facts)
+    outputs = run_all(nnx.view(model, use_running_average=True), inputs, 1)[:, 0]
+    times = exit_times(split_outputs(outputs, 2)[0], (1, 2))
+    assert result["average_timesteps"] == pytest.approx(float(times.mean()))
