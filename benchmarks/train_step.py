@@ -3,6 +3,8 @@
     python benchmarks/train_step.py --batch_size=512 --timesteps=4
     python benchmarks/train_step.py --model=resnet34 --width=64 --image_size=224 \\
         --num_classes=1000 --steps=1 --calls=20 --batch_size=64,128,256,512,1024
+    python benchmarks/train_step.py --events --model=vggsnn --width=64 --image_size=48 \\
+        --timesteps=10 --batch_size=64 --steps=4
 
 Prints images/s (median of several calls of many steps), TFLOP/s (of the convolutions and matrix
 products, forward and backward), memory, compile time, and what it ran with. Of several batch sizes,
@@ -35,15 +37,21 @@ TIMESTEPS = flags.DEFINE_integer("timesteps", 4, "T.")
 DTYPE = flags.DEFINE_string("dtype", "bfloat16", "Of activations.")
 IMAGE_SIZE = flags.DEFINE_integer("image_size", 32, "Side of the random images.")
 NUM_CLASSES = flags.DEFINE_integer("num_classes", 10, "Classes of the random labels.")
+EVENTS = flags.DEFINE_bool(
+    "events",
+    False,
+    "Frames of two channels, one a timestep, augmented as in configs/cifar10_dvs.py.",
+)
 STEPS = flags.DEFINE_integer("steps", 20, "Steps in a call.")
 CALLS = flags.DEFINE_integer("calls", 5, "Timed calls.")
 JSON = flags.DEFINE_string("json", None, "Append the result to this file, as a line of JSON.")
 
 
 def random_dataset(images: int, size: int, classes: int) -> Dataset:
-    """Random pixels and labels: real sizes, no download."""
+    """Random pixels (or event counts) and labels: real sizes, no download."""
     rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (images, size, size, 3), dtype=np.uint8)
+    shape = (TIMESTEPS.value, size, size, 2) if EVENTS.value else (size, size, 3)
+    pixels = rng.integers(0, 256, (images, *shape), dtype=np.uint8)
     split = Split(pixels, rng.integers(0, classes, images, dtype=np.int32))
     return Dataset("random", split, split, split, classes)
 
@@ -52,7 +60,10 @@ def measure(batch_size: int) -> dict:
     """Compile and time the step."""
     config = default_config()
     config.model.update(name=MODEL.value, width=WIDTH.value, dtype=DTYPE.value)
-    config.augment.update(crop=4, flip=True, cutout=8)
+    if EVENTS.value:
+        config.augment.update(flip=True, roll=5, rotate=15.0, cutout=8)
+    else:
+        config.augment.update(crop=4, flip=True, cutout=8)
     config.ema = 0.999
     dataset = random_dataset(batch_size * STEPS.value, IMAGE_SIZE.value, NUM_CLASSES.value)
     facts = run.DataFacts.of(dataset)
@@ -78,7 +89,7 @@ def measure(batch_size: int) -> dict:
     started = time.perf_counter()
     compiled = jax.jit(call, donate_argnums=0).lower(state, images, labels).compile()
     compile_seconds = time.perf_counter() - started
-    inputs = jax.ShapeDtypeStruct((batch_size, *facts.image_shape), DTYPE.value)
+    inputs = jax.ShapeDtypeStruct((batch_size, *images.shape[1:]), DTYPE.value)
     model = nnx.view(nnx.merge(graph, state.params, state.stats), use_running_average=True)
     # A convolution costs as much again for each of its two gradients.
     flops = 3 * 2 * macs(functools.partial(run_all, model, timesteps=TIMESTEPS.value), inputs)

@@ -69,6 +69,8 @@ def test_an_unknown_key_cannot_be_set():
         ("data.workers", -2, "at least -1"),
         ("checkpoint_every", -1, "at least 0"),
         ("augment.cutout", -1, "at least 0"),
+        ("augment.roll", -1, "at least 0"),
+        ("augment.rotate", float("nan"), "at least 0"),
         ("augment.mixup", -0.1, "at least 0"),
         ("augment.cutmix", -0.1, "at least 0"),
     ],

@@ -14,7 +14,16 @@ from flax import nnx
 
 from seenn_jax.energy import macs
 from seenn_jax.errors import UserError
-from seenn_jax.models import MODELS, build_model, currents, inference_network, rest, run_all
+from seenn_jax.models import (
+    MODELS,
+    build_model,
+    currents,
+    first_ticks,
+    inference_network,
+    rest,
+    run_all,
+)
+from seenn_jax.models.policy import seen
 from seenn_jax.models.resnet import SpikingResNet
 from seenn_jax.neurons import LIF
 
@@ -135,6 +144,14 @@ def test_still_images_are_the_same_at_each_tick(name):
         for inputs in (still, repeated):
             run = jax.jit(lambda inputs: run_all(model, inputs, TIMESTEPS))
             np.testing.assert_array_equal(run(inputs), logits)
+
+
+def test_the_first_ticks_and_what_a_policy_sees():
+    frames, still = jnp.arange(48).reshape(2, 3, 2, 2, 2), jnp.arange(16).reshape(2, 2, 2, 2)
+    np.testing.assert_array_equal(first_ticks(frames, 2), frames[:, :2])
+    np.testing.assert_array_equal(seen(frames), frames[:, 0])
+    for look in (seen, lambda x: first_ticks(x, 2)):
+        np.testing.assert_array_equal(look(still), still)
 
 
 def test_statistics_of_still_images_are_those_of_the_same_at_each_tick():
