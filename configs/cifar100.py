@@ -3,7 +3,7 @@
     python train.py --config=configs/cifar100.py
     python evaluate.py --exit=confidence
 
-As configs/cifar10.py, and AutoAugment.
+As configs/cifar10.py.
 """
 
 from seenn_jax.config import default_config
@@ -16,12 +16,13 @@ def get_config():
     config.augment.autoaugment = True
     config.augment.crop = 4
     config.augment.flip = True
-    config.augment.cutout = 8
+    config.augment.cutout = 12
 
     config.model.name = "resnet19"
     config.model.width = 128
     config.model.dtype = "bfloat16"
     config.timesteps = 4
+    config.loss = "exit_ce"
 
     config.epochs = 162
     config.inherit_epochs = 130

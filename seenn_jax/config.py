@@ -68,6 +68,8 @@ def default_config() -> ConfigDict:
     config.inherit_epochs = 0
     config.batch_size = 64
 
+    # "tet" teaches each tick, "exit_ce" what an exit at each tick answers, the early ones most, and
+    # "mean_ce" the answer at T.
     config.loss = "tet"
     config.tet_weight = 1e-3  # of TET's mean-squared error
     config.label_smoothing = 0.0
