@@ -12,12 +12,15 @@ decode a stretch of a split at a time. NumPy only, no JAX.
 """
 
 import dataclasses
+import gc
 import io
 import logging
 import math
+import multiprocessing
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -438,7 +441,7 @@ class _Example:
 
 
 class Batches(Iterator[tuple[UInt8[np.ndarray, "B H W 3"], Int32[np.ndarray, "B"]]]):
-    """Batches of (images, labels) without end, each epoch in an order of its own.
+    """Batches of (images, labels), each epoch in an order of its own.
 
     What does not fill a batch is left out of that epoch. `close` it, to end the workers.
 
@@ -446,7 +449,7 @@ class Batches(Iterator[tuple[UInt8[np.ndarray, "B H W 3"], Int32[np.ndarray, "B"
       stream: the split.
       batch_size: images in a batch, of all processes together.
       seed: of the orders and the crops.
-      start: the number of the first batch.
+      start, stop: numbers of the first batch and of the one after the last; None: without end.
       workers: processes that make batches; 0 makes them in this one, -1 is one for each core.
       process: (number of this process, number of processes), each of which has its part of every
         batch.
@@ -459,6 +462,7 @@ class Batches(Iterator[tuple[UInt8[np.ndarray, "B H W 3"], Int32[np.ndarray, "B"
         *,
         seed: int,
         start: int = 0,
+        stop: int | None = None,
         workers: int = -1,
         process: tuple[int, int] = (0, 1),
     ):
@@ -475,13 +479,16 @@ class Batches(Iterator[tuple[UInt8[np.ndarray, "B H W 3"], Int32[np.ndarray, "B"
         examples = shuffled.random_map(_Example(stream))[:used]
         batches = examples[process[0] :: process[1]].batch(each).repeat()
         options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-        in_order = batches[start:].to_iter_dataset(options)
+        in_order = batches[start:stop].to_iter_dataset(options)
         if workers:
             needed = workers * (_WRITTEN + 2) * each * stream.side**2 * 3
             in_order = grain.experimental.WithOptionsIterDataset(
                 in_order,
                 grain.experimental.DatasetOptions(min_shm_size=_smallest_shared(needed)),
-            ).mp_prefetch(grain.MultiprocessingOptions(workers, per_worker_buffer_size=_WRITTEN))
+            ).mp_prefetch(
+                grain.MultiprocessingOptions(workers, per_worker_buffer_size=_WRITTEN),
+                worker_init_fn=_end_with_parent,
+            )
         self._iterator = iter(in_order)
 
     def __next__(self) -> tuple[UInt8[np.ndarray, "B H W 3"], Int32[np.ndarray, "B"]]:
@@ -495,6 +502,18 @@ class Batches(Iterator[tuple[UInt8[np.ndarray, "B H W 3"], Int32[np.ndarray, "B"
     def close(self) -> None:
         """End the worker processes."""
         self._iterator.close()
+        self._iterator = iter(())
+        gc.collect()  # of cycles that hold shared memory, which would be warned of at exit
+
+
+def _end_with_parent(worker: int, workers: int) -> None:
+    """In a worker: end as soon as the training process is gone, were it killed."""
+
+    def wait():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _smallest_shared(needed: int) -> int:

@@ -257,12 +257,13 @@ def _compile(
 
 
 def host_batches(state: Any, stream: Stream, config: ConfigDict) -> Batches:
-    """The batches that follow a state, from the host, so that a resumed run sees the same."""
+    """The batches from a state to the end, from the host, so that a resumed run sees the same."""
     return Batches(
         stream,
         config.batch_size,
         seed=config.seed,
         start=int(state.step),
+        stop=stream.size // config.batch_size * config.epochs,
         workers=config.data.workers,
         process=(jax.process_index(), jax.process_count()),
     )
@@ -288,7 +289,8 @@ def streamed_steps(
 
         def call(state):
             state, metrics = program(state, *ahead.pop())
-            ahead.append(fetch())
+            with contextlib.suppress(StopIteration):  # after the last step
+                ahead.append(fetch())
             return state, metrics, 1
 
         return call

@@ -1,6 +1,11 @@
 import dataclasses
 import itertools
+import os
+import subprocess
+import sys
+import time
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -229,10 +234,12 @@ class TestBatches:
 
     def test_workers_change_nothing(self, listed):
         split = stream(listed(7))
-        alone = some(Batches(split, 2, seed=0, start=1, workers=0), 5)
-        for expected, found in zip(
-            alone, some(Batches(split, 2, seed=0, start=1, workers=2), 5), strict=True
-        ):
+        alone, shared = (
+            some(Batches(split, 2, seed=0, start=1, stop=6, workers=workers), 99)
+            for workers in (0, 2)
+        )
+        assert len(alone) == 5
+        for expected, found in zip(alone, shared, strict=True):
             np.testing.assert_array_equal(found[0], expected[0])
             np.testing.assert_array_equal(found[1], expected[1])
 
@@ -273,12 +280,48 @@ class TestBatches:
         with pytest.raises(UserError, match="no image of the training split can be read"):
             some(Batches(split, 2, seed=0, workers=0), 1)
 
+    def test_workers_end_when_their_process_is_killed(self, tmp_path, folder):
+        folder("a", 5)
+        name = folder("b", 5)
+        script = tmp_path / "script.py"
+        script.write_text(
+            "from multiprocessing import active_children\n"
+            "from seenn_jax.data import Batches, load_streamed\n"
+            "if __name__ == '__main__':\n"
+            f"    train = load_streamed({name!r}, side=8, validation=1).train\n"
+            "    batches = Batches(train, 2, seed=0, workers=2)\n"
+            "    next(batches)\n"
+            "    print(*(child.pid for child in active_children()), flush=True)\n"
+            "    while True: next(batches)\n"
+        )
+        path = {"PYTHONPATH": str(Path(streaming.__file__).parents[2])}
+        process = subprocess.Popen(
+            [sys.executable, script], stdout=subprocess.PIPE, env=os.environ | path, text=True
+        )
+        workers = [int(pid) for pid in process.stdout.readline().split()]
+        assert len(workers) == 2
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        deadline = time.monotonic() + 30
+        while any(alive(pid) for pid in workers):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
     def test_too_little_shared_memory(self, monkeypatch, caplog):
         assert streaming._smallest_shared(1) == 0
         assert "shm" not in caplog.text
         if streaming.Path("/dev/shm").is_dir():
             assert streaming._smallest_shared(2**60) > 2**40
             assert "/dev/shm has less than" in caplog.text
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return "zombie" not in Path(f"/proc/{pid}/status").read_text()
 
 
 @pytest.fixture
