@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import jax
 from absl import flags
 from rich.console import Console
 
@@ -91,10 +92,14 @@ NIR = flags.DEFINE_string(
     "Write the spiking network to this file, in the Neural Intermediate Representation.",
 )
 JSON = flags.DEFINE_string("json", None, "Write the result to this file too.")
+MULTIHOST = flags.DEFINE_bool("multihost", False, cli.MULTIHOST)
+PATIENCE = flags.DEFINE_integer("patience", cli.PATIENCE, cli.PATIENCE_HELP)
 
 
 def main() -> None:
     """Evaluate the run that the flags name, print the result and write its report."""
+    if MULTIHOST.value:
+        cli.join_processes(PATIENCE.value)
     workdirs = [Path(name) for name in (WORKDIR.value or str(run.newest(Path("runs")))).split(",")]
     if len(workdirs) > 1 and not CONVERSION_REPORT.value:
         raise UserError(
@@ -107,7 +112,8 @@ def main() -> None:
         raise UserError(f"--json={copy} exists already: give the name of a new file")
     if copy and not copy.parent.is_dir():
         raise UserError(f"--json={copy}: there is no folder {copy.parent}; make it, or use another")
-    console = Console(markup=False)  # paths may hold what rich takes for it
+    # Paths may hold what rich takes for markup.
+    console = Console(markup=False, quiet=jax.process_index() > 0)
     conversions = []
     if CONVERSION_REPORT.value:
         for each in workdirs:
@@ -147,6 +153,8 @@ def main() -> None:
         percentile=PERCENTILE_FLAG.value,
         energy=ENERGY.value,
     )
+    if jax.process_index() > 0:  # the first process writes
+        return
     if conversions:
         result["conversion"] = conversions[0]
     print_result(result, console)
@@ -156,7 +164,7 @@ def main() -> None:
 
 
 def _copy(found: dict | list, path: Path | None) -> None:
-    if path:
+    if path and jax.process_index() == 0:
         path.write_text(json.dumps(found, indent=2) + "\n")
 
 
@@ -164,6 +172,8 @@ def _conversion(workdir: Path) -> dict:
     report = conversion_report(
         workdir, split=SPLIT.value, dtype=DTYPE.value, percentile=PERCENTILE_FLAG.value
     )
+    if jax.process_index() > 0:
+        return report
     path = workdir / "evaluation" / "conversion.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(report, indent=2) + "\n")

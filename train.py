@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jax
 from absl import flags
 from ml_collections import config_flags
 from rich.console import Console
@@ -14,15 +15,19 @@ from seenn_jax.training.policy import train_policy
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file of configs/.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run. Default: runs/NAME_OF_CONFIG.")
+MULTIHOST = flags.DEFINE_bool("multihost", False, cli.MULTIHOST)
+PATIENCE = flags.DEFINE_integer("patience", cli.PATIENCE, cli.PATIENCE_HELP)
 
 
 def main() -> None:
     """Train, or continue, the run that the flags name."""
     if CONFIG.value is None:
         raise UserError("--config is missing: for example --config=configs/digits.py")
+    if MULTIHOST.value:
+        cli.join_processes(PATIENCE.value)
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     # Paths may hold what rich takes for markup, and lines of a log are not to be broken.
-    console = Console(markup=False, soft_wrap=True)
+    console = Console(markup=False, soft_wrap=True, quiet=jax.process_index() > 0)
     start = train_policy if is_policy(CONFIG.value) else train
     start(CONFIG.value, Path(WORKDIR.value or f"runs/{name}"), console)
 

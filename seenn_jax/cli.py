@@ -1,12 +1,14 @@
 """What train.py and evaluate.py share: flags in, and a user's mistake out as one sentence."""
 
 import difflib
+import functools
 import logging
 import os
 import re
 import runpy
 import sys
 from collections.abc import Callable
+from operator import getitem
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,7 +16,15 @@ import jax
 from absl import app, flags
 from ml_collections import ConfigDict
 
+from seenn_jax import hosts, provenance
 from seenn_jax.errors import UserError, check_choice
+
+MULTIHOST = (
+    "Be one of several processes, on one or more hosts, that divide the work and share --workdir; "
+    f"{', '.join(hosts.VARIABLES)} say which, where JAX does not find out by itself."
+)
+PATIENCE = hosts.PATIENCE
+PATIENCE_HELP = "With --multihost, seconds that processes wait for each other at the start."
 
 
 def main(function: Callable[[], None], interrupted: str = "interrupted") -> None:
@@ -44,12 +54,40 @@ def main(function: Callable[[], None], interrupted: str = "interrupted") -> None
         _fail(f"{error.filename}: {error.strerror}; mend that, or choose another path")
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
-        sys.exit(130)
+        _exit(130)
+
+
+def join_processes(patience: int) -> None:
+    """Join the processes of `--multihost`, and see that all have the same flags and versions.
+
+    Raises:
+      UserError: as `hosts.join`; one has other values of the script's flags.
+    """
+    hosts.join(patience)
+    settings = {"revision": provenance.revision(), **provenance.versions()}
+    for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]):
+        if isinstance(flag.value, ConfigDict):
+            settings |= {
+                f"config.{key}": functools.reduce(getitem, key.split("."), flag.value)
+                for key in _leaves(flag.value)
+            }
+        else:
+            settings[f"--{flag.name}"] = flag.value
+    hosts.check_same(settings)
 
 
 def _fail(sentence: str) -> NoReturn:
     print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
-    sys.exit(2)
+    _exit(2)
+
+
+def _exit(status: int) -> NoReturn:
+    if jax.distributed.is_initialized():
+        # Python's way out would wait for the other processes, which may wait for this one.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _parse(arguments: list[str]) -> list[str]:

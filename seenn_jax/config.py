@@ -66,7 +66,11 @@ def default_config() -> ConfigDict:
     # Of these, the first so many run one timestep only (time inheritance training, Deng et al.,
     # ICLR 2022, section 4.3): a good start for T timesteps at 1/T of the cost.
     config.inherit_epochs = 0
-    config.batch_size = 64
+    config.batch_size = 64  # of a step, on all devices together
+    # Parts of a batch whose gradients are computed one after the other and averaged, for memory;
+    # BatchNorm normalises each by itself.
+    config.accumulate = 1
+    config.remat = False  # compute BatchNorm and neurons again for the gradient, for memory
 
     # "tet" teaches each tick, "exit_ce" what an exit at each tick answers, the early ones most, and
     # "mean_ce" the answer at T.
@@ -144,7 +148,14 @@ def check_config(config: ConfigDict) -> None:
             raise UserError(f"config.{key} is {value}: it must be {allowed}; set --config.{key}")
 
     check("seed", "from 0 to 2^32 - 1", lambda v: 0 <= v < 2**32)
-    for key in ("timesteps", "epochs", "batch_size", "validate_every", "data.validation"):
+    for key in (
+        "timesteps",
+        "epochs",
+        "batch_size",
+        "accumulate",
+        "validate_every",
+        "data.validation",
+    ):
         check(key, "at least 1", lambda v: v >= 1)
     for key in ("checkpoint_every", "data.image_size"):
         check(key, "at least 0", lambda v: v >= 0)
@@ -187,6 +198,7 @@ def check_config(config: ConfigDict) -> None:
         for key in ("mixup", "cutmix"):
             check(f"augment.{key}", "0 for a policy, whose images need one label", lambda v: v == 0)
         check("data.image_size", "0 for a policy, whose images are in memory", lambda v: v == 0)
+        check("accumulate", "1 for a policy, whose batches are not divided", lambda v: v == 1)
         check("ema", "0 for a policy, which has no average of its weights", lambda v: v == 0)
     if config.optimizer.nesterov:
         check("optimizer.momentum", "above 0 for Nesterov's momentum", lambda v: v > 0)

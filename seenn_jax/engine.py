@@ -22,7 +22,7 @@ network of your own needs nothing of this package's models:
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -33,6 +33,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
 from seenn_jax import exits
+from seenn_jax.devices import data_mesh
 from seenn_jax.errors import UserError, check_choice
 from seenn_jax.models import Network
 
@@ -405,8 +406,10 @@ def run_network(
     return run(whole_step, *arguments, count=count, scale=scale, input_at=frame_at)
 
 
-def over_devices(run: Callable[[Any, Any, Array], Any]) -> Callable[..., Any]:
-    """Spread a run over all local devices, each with a queue of its own for its share of samples.
+def over_devices(
+    run: Callable[[Any, Any, Array], Any], devices: Sequence[jax.Device] | None = None
+) -> Callable[..., Any]:
+    """Spread a run over devices (None: all), each with a queue of its own for its share of samples.
 
     The devices never wait for each other, and what comes out does not depend on their number.
 
@@ -415,12 +418,10 @@ def over_devices(run: Callable[[Any, Any, Array], Any]) -> Callable[..., Any]:
         network of these parameters.
 
     Returns:
-      `(parameters, inputs [N, ...], count=N) -> results [N, ...]`, to be jitted.
+      `(parameters, inputs [N, ...], count=N) -> results [N, ...]`, to be jitted; the results are on
+      every device, so that every process has them all.
     """
-    devices = jax.local_devices()
-    mesh = jax.make_mesh(
-        (len(devices),), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices
-    )
+    mesh = data_mesh(devices)
     data, everywhere = jax.sharding.PartitionSpec("data"), jax.sharding.PartitionSpec()
 
     def share(parameters, inputs, counts):
@@ -428,8 +429,8 @@ def over_devices(run: Callable[[Any, Any, Array], Any]) -> Callable[..., Any]:
 
     def spread(parameters, inputs, count=None):
         samples = jax.tree.leaves(inputs)[0].shape[0]
-        each = -(-samples // len(devices))
-        missing = each * len(devices) - samples
+        each = -(-samples // mesh.size)
+        missing = each * mesh.size - samples
 
         def pad(x):
             return (
@@ -437,13 +438,14 @@ def over_devices(run: Callable[[Any, Any, Array], Any]) -> Callable[..., Any]:
             )
 
         counts = jnp.clip(
-            (samples if count is None else count) - each * jnp.arange(len(devices)), 0, each
+            (samples if count is None else count) - each * jnp.arange(mesh.size), 0, each
         )
         sharded = jax.shard_map(
             share, mesh=mesh, in_specs=(everywhere, data, data), out_specs=data, check_vma=False
         )
         exited = sharded(parameters, jax.tree.map(pad, inputs), counts)
-        return jax.tree.map(lambda x: x[:samples], exited)
+        exited = jax.tree.map(lambda x: x[:samples], exited)
+        return lax.with_sharding_constraint(exited, jax.sharding.NamedSharding(mesh, everywhere))
 
     return spread
 

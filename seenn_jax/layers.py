@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Num
 
 from seenn_jax.neurons import own
 
 CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
 FEW_CHANNELS = 4
+CONVOLUTION = "convolution"  # the name of their results, for `jax.checkpoint`
 
 
 def convolve(x, kernel, strides, padding, precision=None):
@@ -126,7 +128,7 @@ class ConvBN(nnx.Module):
         """Run all ticks of `x`."""
         if self.scale is not None:
             return self._integer(x)
-        y = self.conv(x)
+        y = checkpoint_name(self.conv(x), CONVOLUTION)
         return y if self.bn is None else self.bn(y).astype(y.dtype)
 
     def fold(self) -> None:

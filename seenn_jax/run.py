@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from seenn_jax import conversion, provenance
+from seenn_jax import conversion, hosts, provenance
 from seenn_jax.config import default_config
 from seenn_jax.conversion import QCFS, ReLU
 from seenn_jax.data import (
@@ -153,31 +153,52 @@ def claim(workdir: Path, config: ConfigDict, facts: DataFacts) -> None:
     """Write `run.json`, or check that the one in a used workdir has the same config and data.
 
     A workdir without a checkpoint is not used: there is nothing in it to continue, and a run that
-    failed before its first checkpoint can be mended in its place.
+    failed before its first checkpoint can be mended in its place. Of several processes the first
+    writes.
 
     Raises:
-      UserError: the workdir was used with another config or data; it can't be written to.
+      UserError: the workdir was used with another config or data; it can't be written to; the
+        processes don't share it, or have other data.
     """
     path = workdir / FILE
-    if path.is_file() and has_checkpoint(workdir):
-        content = _read(path)
-        old, new = _flat(_config(content).to_dict()), _flat(config.to_dict())
-        differing = sorted(k for k in old | new if old.get(k) != new.get(k) and k not in FREE)
-        if differing:
-            changes = ", ".join(
-                f"config.{k} was {old.get(k)!r} and is {new.get(k)!r}" for k in differing
-            )
+    used = path.is_file() and has_checkpoint(workdir)
+    if used:
+        _check_claimed(workdir, config, facts)
+    hosts.wait_for_all("a look at the workdir")
+    if jax.process_index() == 0 and not used:
+        _write(path, config, facts)
+    hosts.wait_for_all("run.json")
+    if jax.process_index() > 0:
+        if not path.is_file():
             raise UserError(
-                f"{workdir} holds a run with another config ({changes}): "
-                "give the same one to continue it, or another --workdir"
+                f"process {jax.process_index()} does not see {path}, which process 0 has written: "
+                "give a --workdir in a folder that all hosts share"
             )
-        if _facts(content) != facts:
-            raise UserError(
-                f"{workdir} holds a run on other images of {config.data.name!r} (their shape, "
-                "classes, mean or standard deviation differ): restore the data that it was "
-                "trained on, or give another --workdir"
-            )
-        return
+        _check_claimed(workdir, config, facts)
+
+
+def _check_claimed(workdir: Path, config: ConfigDict, facts: DataFacts) -> None:
+    content = _read(workdir / FILE)
+    old, new = _flat(_config(content).to_dict()), _flat(config.to_dict())
+    differing = sorted(k for k in old | new if old.get(k) != new.get(k) and k not in FREE)
+    if differing:
+        changes = ", ".join(
+            f"config.{k} was {old.get(k)!r} and is {new.get(k)!r}" for k in differing
+        )
+        raise UserError(
+            f"{workdir} holds a run with another config ({changes}): "
+            "give the same one to continue it, or another --workdir"
+        )
+    if _facts(content) != facts:
+        raise UserError(
+            f"{workdir} holds a run on other images of {config.data.name!r} (their shape, "
+            "classes, mean or standard deviation differ): restore the data that it was "
+            "trained on, or give another --workdir"
+        )
+
+
+def _write(path: Path, config: ConfigDict, facts: DataFacts) -> None:
+    workdir = path.parent
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -118,7 +118,10 @@ def test_a_mistake_is_one_line_of_a_real_process(process, script, arguments, nam
         ([DIGITS, "--config.ema=much"], ["--config.ema is 'much'", "a number"]),
         ([DIGITS, "--config.augment.flip=7"], ["--config.augment.flip is '7'", "true or false"]),
         ([DIGITS, "--wrokdir=x"], ["unknown flag 'wrokdir'", "did you mean 'workdir'?"]),
-        ([DIGITS, "--batch_size=7"], ["unknown flag 'batch_size'", "config, workdir"]),
+        (
+            [DIGITS, "--batch_size=7"],
+            ["unknown flag 'batch_size'", "config, multihost, patience, workdir"],
+        ),
         ([DIGITS, "fast"], ["unexpected argument 'fast'", "--name=value"]),
         ([DIGITS, "--config.model.name=resnet9"], ["'resnet9'", "vgg16", "resnet8"]),
         ([DIGITS, "--config.model.dtype=float16"], ["'float16'", "bfloat16, float32"]),

@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from seenn_jax import calibration, conversion, engine, exits, policy, provenance, run
+from seenn_jax import calibration, conversion, devices, engine, exits, policy, provenance, run
 from seenn_jax.config import is_ann, is_policy
 from seenn_jax.data import Dataset, Split, normalize
 from seenn_jax.energy import account, layers, operations
@@ -585,12 +585,13 @@ def _make_criterion(
 def _over_images(
     function: Callable[[Any, jax.Array], Any], params: Any, transform: Callable, batch_size: int
 ) -> Callable[[np.ndarray], Any]:
-    """`images [N, H, W, C] -> function(params, normalised images)`, on all local devices."""
+    """`images [N, H, W, C] -> function(params, normalised images)`, on all devices."""
 
     def share(params, images, count):
         return engine.in_batches(lambda x: function(params, transform(x)), images, batch_size)
 
     compiled = jax.jit(engine.over_devices(share))
+    params = devices.replicate(params)
 
     def over_images(images):
         parts = engine.in_chunks(functools.partial(compiled, params), engine.chunks(images))
@@ -610,7 +611,7 @@ def _run_exits(
     batch_size: int,
     method: str,
 ) -> tuple[engine.Exited, float]:
-    """(what exits leave, seconds it took once compiled), on all local devices."""
+    """(what exits leave, seconds it took once compiled), on all devices."""
 
     def share(params, images, count):
         params, chooser_params = params
@@ -628,7 +629,7 @@ def _run_exits(
         )
 
     first = next(engine.chunks(images))
-    params = (network.params, chooser_params)
+    params = devices.replicate((network.params, chooser_params))
     compiled = functools.partial(jax.jit(engine.over_devices(share)), params)
     jax.block_until_ready(compiled(first, np.int32(len(first))))
     started = time.perf_counter()

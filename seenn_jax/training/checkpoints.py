@@ -16,7 +16,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers
 
-from seenn_jax import run
+from seenn_jax import devices, run
 from seenn_jax.errors import UserError
 from seenn_jax.run import CHECKPOINTS
 
@@ -90,9 +90,10 @@ def restore(manager: ocp.CheckpointManager, step: int, template: Any) -> Any:
                 f"{leaf.shape} in this network and the checkpoint {found}; use the config that it "
                 "was trained with"
             )
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    # Wherever it was written: on every device that there is now.
+    sharding = devices.everywhere()
     abstract = {
-        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
+        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
         for name, leaf in saved.items()
     }
     arrays = manager.restore(step, args=ocp.args.StandardRestore(abstract))
@@ -134,7 +135,7 @@ def _restore_best(workdir: Path, template: Any) -> tuple[Any, int]:
         if not whole_steps(manager):
             raise missing
         step = best_step(manager)
-        return restore(manager, step, template), step
+        return devices.on_host_device(restore(manager, step, template)), step
 
 
 @contextlib.contextmanager

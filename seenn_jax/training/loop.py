@@ -15,10 +15,10 @@ from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from seenn_jax import run
+from seenn_jax import devices, run
 from seenn_jax.config import check_config, is_ann, training_timesteps
 from seenn_jax.data import Batches, Dataset, Split, Stream, normalize
-from seenn_jax.engine import chunks, full_logits, in_chunks
+from seenn_jax.engine import chunks, full_logits, in_chunks, over_devices
 from seenn_jax.errors import UserError
 from seenn_jax.exits import accumulate, static_accuracy
 from seenn_jax.models import inference_network
@@ -132,8 +132,10 @@ def open_data(config: ConfigDict) -> Dataset:
     """The data of a config.
 
     Raises:
-      UserError: they are not there, or are fewer than a batch, or event data for an ANN.
+      UserError: they are not there, fewer than a batch, or event data for an ANN; the devices
+        can't share a batch.
     """
+    devices.check_batch(config.batch_size, config.accumulate)
     dataset = run.load_data(config)
     if isinstance(dataset.train, Split) and dataset.train.images.ndim == 5:
         _check_for_events(config)
@@ -196,10 +198,12 @@ def run_task(
             console.print(f"Continuing {workdir} after epoch {epochs}{within}.")
         step = int(state.step)
         console.print(f"Training {what}, in {workdir}.")
-        state, task = make_task(state)
+        state, task = make_task(devices.replicate(state))
+        # Of several processes the first logs.
+        first = jax.process_index() == 0
         with (
             contextlib.closing(task),
-            ScalarLog(workdir, step) as log,
+            ScalarLog(workdir, step) if first else contextlib.nullcontext() as log,
             progress_bar(console) as bar,
         ):
             _loop(state, config, task, steps_per_epoch, manager, log, bar)
@@ -220,9 +224,12 @@ def steps_per_call(steps_per_epoch: int, most: int) -> int:
 def compiled_steps(
     state: Any, data: Any, config: ConfigDict, console: Console
 ) -> Callable[[Callable, str], Callable[[Any], tuple[Any, dict, int]]]:
-    """`(step function of a batch of data, its name) -> call`, with `call(state)` as in `Task`."""
-    data, step = jax.device_put(tuple(data)), int(state.step)
-    state = jax.eval_shape(lambda: state)  # its buffers will be donated
+    """`(step function of a batch of data, its name) -> call`, with `call(state)` as in `Task`.
+
+    All devices have the data, a few hundred megabytes at most, and divide each batch among them.
+    """
+    data, step = devices.replicate(tuple(data)), int(state.step)
+    state = jax.eval_shape(lambda state: state, state)  # its buffers will be donated
     most = STEPS_PER_CALL.get(jax.default_backend(), DEFAULT_STEPS_PER_CALL)
     # A run that resumes within an epoch must come to its end.
     steps_per_epoch = len(data[0]) // config.batch_size
@@ -235,6 +242,7 @@ def compiled_steps(
             batch_size=config.batch_size,
             seed=config.seed,
             step_function=step_function,
+            batch_sharding=devices.divided(),
         )
         program = _compile(call, state, data, name, console)
         return lambda state: (*program(state, *data), steps)
@@ -251,7 +259,10 @@ def _compile(
         "minutes the first time and seconds from the cache afterwards."
     )
     started = time.perf_counter()
-    program = jax.jit(call, donate_argnums=0).lower(state, *data).compile()
+    copied = devices.everywhere()
+    shardings = (copied, *(x.sharding for x in data))
+    jitted = jax.jit(call, donate_argnums=0, in_shardings=shardings, out_shardings=copied)
+    program = jitted.lower(state, *data).compile()
     console.print(f"Compiled in {time.perf_counter() - started:.0f} s.")
     return program
 
@@ -274,13 +285,13 @@ def streamed_steps(
 ) -> Callable[[Callable, str], Callable[[Any], tuple[Any, dict, int]]]:
     """As `compiled_steps`, with a step a call and its batch from the host.
 
-    The next batch goes to the device while a step runs.
+    The next batch goes to the devices while a step runs.
     """
-    state = jax.eval_shape(lambda: state)
+    state = jax.eval_shape(lambda state: state, state)
     ahead = []
 
     def fetch():
-        return jax.device_put(next(batches))
+        return devices.divide(next(batches))
 
     def compiled(step_function, name):
         if not ahead:
@@ -311,10 +322,14 @@ def _make_validate(
         model = nnx.merge(graph, params, stats)
         network = inference_network(model, facts.image_shape, timesteps)
 
-        def logits(images):
-            return network.logits(network.params, normalize(images, mean, std, config.model.dtype))
+        def share(params, images, count):
+            return full_logits(
+                lambda x: network.logits(params, normalize(x, mean, std, config.model.dtype)),
+                images,
+                batch_size,
+            )
 
-        return full_logits(logits, images, batch_size)
+        return over_devices(share)(network.params, images)
 
     def validate(state):
         params, stats = evaluated(state)
@@ -333,7 +348,13 @@ def _make_validate(
 
 
 def _loop(
-    state: Any, config: ConfigDict, task: Task, steps_per_epoch: int, manager, log: ScalarLog, bar
+    state: Any,
+    config: ConfigDict,
+    task: Task,
+    steps_per_epoch: int,
+    manager,
+    log: ScalarLog | None,
+    bar,
 ) -> None:
     images_per_epoch = steps_per_epoch * config.batch_size
     work = task.work
@@ -388,7 +409,8 @@ def _loop(
             scalars |= found.scalars
         # Before the checkpoint: a resumed run drops what was logged after its checkpoint, and what
         # a killed one has not logged before it never comes again.
-        log.write(step, scalars)
+        if log is not None:
+            log.write(step, scalars)
         if found is not None:
             checkpoints.save(manager, step, state, found.score)
             bar.console.print(

@@ -17,10 +17,10 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from seenn_jax import run
+from seenn_jax import devices, run
 from seenn_jax.config import check_config, is_ann, is_policy
 from seenn_jax.data import Split, normalize
-from seenn_jax.engine import full_logits
+from seenn_jax.engine import full_logits, over_devices
 from seenn_jax.errors import UserError
 from seenn_jax.exits import accumulate, at_exit
 from seenn_jax.models import first_ticks, inference_network, run_all
@@ -46,6 +46,7 @@ from seenn_jax.training.state import (
     augmented,
     augmented_images,
     configured_loss,
+    forward,
     learning_rate,
     make_optimizer,
     sgd,
@@ -125,7 +126,7 @@ def train_policy(config: ConfigDict, workdir: Path, console: Console) -> None:
             model = converted or nnx.merge(graphs.network, state.params, state.stats)
             answers = correctness(model, config, facts, split)
             first = np.mean(answers[..., 0], dtype=np.float32)
-            state = state._replace(first_accuracy=jnp.asarray(first))
+            state = state._replace(first_accuracy=devices.replicate(first))
             console.print(
                 f"The network is right on {first:.2%} of {config.policy.copies} augmented copies "
                 f"of the training images at t = {config.policy.candidates[0]} and on "
@@ -255,19 +256,22 @@ def correctness(
     network = inference_network(model, facts.image_shape, timesteps)
     at = np.asarray(config.policy.candidates) - 1
 
-    @jax.jit
+    @functools.partial(jax.jit, out_shardings=devices.everywhere())
     def of_copy(params, images, labels, copy):
-        def logits(batch):
+        def logits(params, batch):
+            params, copy = params
             return network.logits(params, first_ticks(view(*batch, copy, config, facts), timesteps))
 
+        def share(params, batch, count):
+            return full_logits(functools.partial(logits, params), batch, min(BATCH, len(labels)))
+
         index = jnp.arange(len(labels), dtype=jnp.int32)
-        cumulative = accumulate(full_logits(logits, (images, index), min(BATCH, len(labels))))
+        cumulative = accumulate(over_devices(share)((params, copy), (images, index)))
         return cumulative.argmax(-1)[:, at] == labels[:, None]
 
-    images, labels = jax.device_put(tuple(split))
+    params, images, labels = devices.replicate((network.params, *split))
     copies = [
-        of_copy(network.params, images, labels, jnp.int32(copy))
-        for copy in range(config.policy.copies)
+        of_copy(params, images, labels, jnp.int32(copy)) for copy in range(config.policy.copies)
     ]
     return np.stack(jax.device_get(copies), axis=1)
 
@@ -332,8 +336,9 @@ def joint_step(
     at = np.asarray(config.policy.candidates)
 
     def loss(policy, params):
-        model = nnx.merge(graphs.network, params, state.stats, copy=True)
-        logits = run_all(model, inputs, config.timesteps)
+        logits, stats = forward(
+            graphs.network, params, state.stats, inputs, config.timesteps, config.remat
+        )
         mean_logits = jnp.cumsum(logits, axis=1)[:, at - 1] / at[:, None]
         correct = mean_logits.argmax(-1) == labels[:, None]
         value, (chances, policy_stats) = _policy_loss(
@@ -343,7 +348,7 @@ def joint_step(
         value += loss_function(logits, targets)
         value += jnp.mean(jnp.sum(jax.lax.stop_gradient(chances) * at_exits, axis=-1))
         metrics = _expected(chances, correct, config)
-        return value, (metrics, policy_stats, nnx.state(model, nnx.BatchStat))
+        return value, (metrics, policy_stats, stats)
 
     gradient = jax.value_and_grad(loss, (0, 1), has_aux=True)
     both = (state.policy[0], state.params)
@@ -414,9 +419,10 @@ def _make_validate(
       converted: the spiking network of an ANN; else that of the state is used.
     """
     candidates = config.policy.candidates
-    images = jax.device_put(split.images)
+    images = devices.replicate(split.images)
     size = min(BATCH, len(split.labels))
     frozen = converted and inference_network(converted, facts.image_shape, config.timesteps)
+    frozen_params = frozen and devices.replicate(frozen.params)
 
     @jax.jit
     def predict(state, frozen_params, images):
@@ -428,16 +434,19 @@ def _make_validate(
         policy = inference_network(nnx.merge(graphs.policy, *state.policy), facts.image_shape, 1)
 
         def logits_of(network, shown=lambda images: images):
-            def logits(images):
+            def logits(params, images):
                 inputs = normalize(shown(images), *facts.normalization, dtype=config.model.dtype)
-                return network.logits(network.params, inputs)
+                return network.logits(params, inputs)
 
-            return full_logits(logits, images, size)
+            def share(params, images, count):
+                return full_logits(functools.partial(logits, params), images, size)
+
+            return over_devices(share)(network.params, images)
 
         return logits_of(network), split_outputs(logits_of(policy, seen)[:, 0], len(candidates))[0]
 
     def validate(state):
-        found = predict(state._replace(opt_state=None), frozen and frozen.params, images)
+        found = predict(state._replace(opt_state=None), frozen_params, images)
         logits, chosen = jax.device_get(found)
         if not (np.isfinite(logits).all() and np.isfinite(chosen).all()):
             return Validation(math.nan, {}, "")

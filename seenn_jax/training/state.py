@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from seenn_jax.data.augment import augment, cutmix, mixup, normalize
 from seenn_jax.data.autoaugment import autoaugment
+from seenn_jax.layers import CONVOLUTION
 from seenn_jax.losses import LOSSES
 from seenn_jax.models import first_ticks, run_all
 
@@ -104,13 +105,15 @@ def train_step(
     inputs, targets = augmented(key, images, labels, config, normalization, num_classes)
     loss_function = configured_loss(config)
 
-    def loss(params):
-        model = nnx.merge(graph, params, state.stats, copy=True)
-        logits = run_all(model, inputs, timesteps)
-        return loss_function(logits, targets), (logits, nnx.state(model, nnx.BatchStat))
+    def loss(params, stats, inputs, targets, labels):
+        logits, stats = forward(graph, params, stats, inputs, timesteps, config.remat)
+        accuracy = jnp.mean(logits.mean(1).argmax(-1) == labels)
+        return loss_function(logits, targets), (accuracy, stats)
 
     gradient = jax.value_and_grad(loss, has_aux=True)
-    (value, (logits, stats)), grads = gradient(state.params)
+    (value, (accuracy, stats)), grads = accumulated(
+        gradient, state.params, state.stats, (inputs, targets, labels), config.accumulate
+    )
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     average = state.average
@@ -120,10 +123,74 @@ def train_step(
         average = optax.incremental_update((params, stats), average, 1 - decay)
     metrics = {
         "loss": value,
-        "accuracy": jnp.mean(logits.mean(1).argmax(-1) == labels),
+        "accuracy": accuracy,
         "gradient_norm": optax.tree.norm(grads),
     }
     return TrainState(state.step + 1, params, stats, opt_state, average), metrics
+
+
+def forward(
+    graph: nnx.GraphDef,
+    params: Any,
+    stats: Any,
+    inputs: Float[Array, "B ..."],
+    timesteps: int,
+    remat: bool,
+) -> tuple[Float[Array, "B T K"], Any]:
+    """(logits of every tick, BatchNorm's next statistics) of a network in training.
+
+    Args:
+      remat: keep only what convolutions give for the gradient, and compute BatchNorm and neurons
+        again from it: about half the memory for a few per cent more time.
+    """
+
+    def run(params, stats, inputs):
+        model = nnx.merge(graph, params, stats, copy=True)
+        return run_all(model, inputs, timesteps), nnx.state(model, nnx.BatchStat)
+
+    if remat:
+        kept = jax.checkpoint_policies.save_only_these_names(CONVOLUTION)
+        run = jax.checkpoint(run, policy=kept)
+    return run(params, stats, inputs)
+
+
+def accumulated(
+    gradient: Callable[..., Any],
+    params: Any,
+    stats: Any,
+    batch: tuple[Shaped[Array, "B ..."], ...],
+    parts: int,
+) -> Any:
+    """What `gradient(params, stats, *batch)` returns, computed on one of `parts` at a time.
+
+    Values, accuracies and gradients are means over the parts. BatchNorm normalises each part by
+    its own statistics, and each moves the running ones, as if it were a batch of its own; what
+    BatchNorm does not couple is as for the whole batch.
+
+    Args:
+      gradient: returns ((value, (accuracy, next statistics)), gradient), all but the statistics
+        means over the samples.
+      parts: the number of samples is a multiple of it; one after the other goes to the next part,
+        so that each part is divided among devices as the batch is.
+    """
+    if parts == 1:
+        return gradient(params, stats, *batch)
+    batch = jax.tree.map(
+        lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0),
+        batch,
+    )
+
+    def add(carry, part):
+        stats, sums = carry
+        (value, (accuracy, stats)), grads = gradient(params, stats, *part)
+        return (stats, jax.tree.map(jnp.add, sums, (value, accuracy, grads))), None
+
+    one = jax.tree.map(lambda x: x[0], batch)
+    (value, (accuracy, _)), grads = jax.eval_shape(gradient, params, stats, *one)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (value, accuracy, grads))
+    (stats, sums), _ = jax.lax.scan(add, (stats, zeros), batch)
+    value, accuracy, grads = jax.tree.map(lambda x: x / parts, sums)
+    return (value, (accuracy, stats)), grads
 
 
 def augmented(
@@ -176,6 +243,7 @@ def train_steps(
     batch_size: int,
     seed: int,
     step_function: Callable[..., tuple[Any, dict]],
+    batch_sharding: jax.sharding.Sharding | None = None,
 ) -> tuple[Any, dict[str, Float[Array, ""]]]:
     """`steps` steps in one scan over data on the device; they must lie within one epoch.
 
@@ -186,6 +254,8 @@ def train_steps(
       state: has a `step`.
       targets: what `step_function(state, images, *targets)` is shown of each sample of a batch
         besides its image, such as its label.
+      batch_sharding: how a batch is divided among devices, all of which have the data; None for
+        one device.
 
     Returns:
       (next state, mean of each metric)
@@ -198,7 +268,10 @@ def train_steps(
     chosen = jax.lax.dynamic_slice_in_dim(order, position * batch_size, steps * batch_size)
 
     def body(state, batch):
-        return step_function(state, *(x[batch] for x in (images, *targets)))
+        chosen = [x[batch] for x in (images, *targets)]
+        if batch_sharding is not None:
+            chosen = jax.lax.with_sharding_constraint(chosen, batch_sharding)
+        return step_function(state, *chosen)
 
     state, metrics = jax.lax.scan(body, state, chosen.reshape(steps, batch_size))
     return state, jax.tree.map(jnp.mean, metrics)

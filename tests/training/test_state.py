@@ -17,6 +17,7 @@ from seenn_jax.training.state import (
     TrainState,
     augmented,
     evaluated,
+    forward,
     initial_state,
     learning_rate,
     make_optimizer,
@@ -24,6 +25,7 @@ from seenn_jax.training.state import (
     train_steps,
 )
 
+KEY = jax.random.key(0)
 NORMALIZATION = np.array([0.5], np.float32), np.array([0.25], np.float32)
 
 
@@ -211,6 +213,83 @@ def test_the_average_begins_as_a_copy(config):
     # A donated buffer may be in a state once only.
     kernels = state.params["head"]["kernel"][...], state.average[0]["head"]["kernel"][...]
     assert kernels[0].unsafe_buffer_pointer() != kernels[1].unsafe_buffer_pointer()
+
+
+# --- Memory ----------------------------------------------------------------------------------
+
+
+def test_two_accumulated_parts_by_hand(make_config):
+    """Every second sample is one part: normalised by itself, and half of the gradient."""
+    config = make_config(augment={"crop": 0}, ema=0.0, accumulate=2)
+    state, step = tiny_state(config)
+    images, labels = batch()
+    after, metrics = step(state, images, labels)
+
+    kernel = np.asarray(state.params["head"]["kernel"][...])
+    x = (np.asarray(images, np.float32) / 255 - 0.5).reshape(6, 4) / 0.25
+    mean, variance, gradients, losses, right = np.zeros(4), np.ones(4), [], [], []
+    for own, y in ((x[0::2], labels[0::2]), (x[1::2], labels[1::2])):
+        # In its turn, each part moves the running statistics by 1 %.
+        mean = 0.99 * mean + 0.01 * own.mean(0)
+        variance = 0.99 * variance + 0.01 * own.var(0)
+        normal = (own - own.mean(0)) / np.sqrt(own.var(0) + 1e-5)
+        logits = normal @ kernel
+        chances = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+        cross_entropy = -np.log(chances[np.arange(3), y]).mean()
+        losses.append(0.999 * cross_entropy + 0.001 * np.square(logits - 1).mean())
+        right.append(logits.argmax(-1) == y)
+        wrong = 0.999 * (chances - np.eye(3)[y]) / 3 + 0.001 * 2 * (logits - 1) / 9
+        gradients.append(normal.T @ wrong)
+    np.testing.assert_allclose(metrics["loss"], np.mean(losses), rtol=1e-5)
+    np.testing.assert_allclose(metrics["accuracy"], np.mean(right), rtol=1e-6)
+    np.testing.assert_allclose(after.stats["bn"]["mean"][...], mean, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(after.stats["bn"]["var"][...], variance, rtol=1e-5)
+    # The first step of Nesterov's momentum is 1.9 gradients.
+    gradient = np.mean(gradients, 0) + 5e-4 * kernel
+    moved = kernel - 0.1 * 1.9 * gradient
+    np.testing.assert_allclose(after.params["head"]["kernel"][...], moved, rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def spiking(make_config):
+    """(structure, params, statistics, inputs) of a network that spikes."""
+    facts = run.DataFacts((8, 8, 1), 10, [0.5], [0.5])
+    model = run.build(make_config(), facts)
+    return *nnx.split(model, nnx.Param, nnx.BatchStat), jax.random.normal(KEY, (6, 8, 8, 1))
+
+
+def of_loss(spiking, remat, do):
+    graph, params, stats, inputs = spiking
+
+    def loss(params):
+        logits, after = forward(graph, params, stats, inputs, 3, remat)
+        return jnp.sum(jnp.square(logits)), after
+
+    return jax.jit(lambda params: do(loss, params))(params)
+
+
+def test_recomputing_changes_no_gradient(spiking):
+    gradient = functools.partial(jax.value_and_grad, has_aux=True)
+    plain, recomputed = (
+        of_loss(spiking, remat, lambda loss, params: gradient(loss)(params))
+        for remat in (False, True)
+    )
+    assert np.ptp(plain[1]["blocks"][2]["conv2"]["conv"]["kernel"][...]) > 0
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), plain, recomputed
+    )
+
+
+def test_recomputing_keeps_less(spiking):
+    def kept(remat):
+        """Bytes between the forward and the backward pass."""
+        pull = functools.partial(jax.vjp, has_aux=True)
+        found = jax.eval_shape(
+            lambda _: of_loss(spiking, remat, lambda loss, params: pull(loss, params)[1]), 0
+        )
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(found))
+
+    assert kept(True) < 0.6 * kept(False)
 
 
 # --- Targets ---------------------------------------------------------------------------------

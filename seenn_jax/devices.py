@@ -1,0 +1,61 @@
+"""All devices as one mesh with an axis "data": batches are divided among them, the rest is on each.
+
+The devices of other processes too, where `jax.distributed` has joined several. The compiler puts
+in the communication (SPMD), so that every computation is written for the whole batch, and its
+result does not depend on how many devices there are, but for the order of sums in float32.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from seenn_jax.errors import UserError
+
+
+def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Devices along one axis, "data": those of all processes by default."""
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def everywhere(devices: Sequence[jax.Device] | None = None) -> NamedSharding:
+    """The sharding of what every device has a copy of, such as parameters."""
+    return NamedSharding(data_mesh(devices), PartitionSpec())
+
+
+def divided(devices: Sequence[jax.Device] | None = None) -> NamedSharding:
+    """The sharding of a batch: its first axis is divided among the devices."""
+    return NamedSharding(data_mesh(devices), PartitionSpec("data"))
+
+
+def replicate(tree: Any) -> Any:
+    """Arrays, the same in every process, put on every device; those that are stay as they are."""
+    return jax.device_put(tree, everywhere())
+
+
+def divide(tree: Any) -> Any:
+    """A batch, of which every process has its part, divided among the devices."""
+    sharding = divided()
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), tree)
+
+
+def on_host_device(tree: Any) -> Any:
+    """What is on every device, on this process's first one only, for work of its own."""
+    return jax.tree.map(lambda x: x.addressable_data(0), tree)
+
+
+def check_batch(batch_size: int, parts: int) -> None:
+    """Raise a UserError where a batch can't be divided among the devices, `parts` times each."""
+    devices = jax.device_count()
+    whole = devices * parts
+    if batch_size % whole == 0:
+        return
+    below = batch_size // whole * whole
+    nearest = f"{below} or {below + whole}" if below else f"{whole}"
+    among = f"{devices} device(s)" + (f" in {parts} parts (config.accumulate)" * (parts > 1))
+    raise UserError(
+        f"config.batch_size is {batch_size}, which {among} can't share equally: the nearest that "
+        f"they can is {nearest}; set --config.batch_size"
+    )

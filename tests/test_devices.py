@@ -1,0 +1,239 @@
+"""One device, eight of them, or two processes: the same training, its work divided."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from seenn_jax import devices
+from seenn_jax.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+
+
+def run_python(code, **environment):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+# --- The work of a device --------------------------------------------------------------------
+
+FLOPS = """
+import functools, json
+import jax, numpy as np
+from flax import nnx
+from seenn_jax import devices, run
+from seenn_jax.models.resnet import SpikingResNet
+from seenn_jax.neurons import LIF
+from seenn_jax.training.state import initial_state, make_optimizer, train_step, train_steps
+from tests.conftest import tiny_config
+
+eight = jax.devices()
+images = np.random.default_rng(0).integers(0, 256, (128, 8, 8, 1), np.uint8)
+labels = np.arange(128, dtype=np.int32) % 10
+facts = run.DataFacts((8, 8, 1), 10, [0.5], [0.25])
+flops, losses = {}, {}
+for accumulate in (1, 2):
+    config = tiny_config(augment={"crop": 1, "flip": True, "cutout": 2, "mixup": 0.5})
+    with config.unlocked():
+        config.accumulate = accumulate
+    optimizer = make_optimizer(config, 10)
+    for count in (1, 2, 4, 8) if accumulate == 1 else (1, 8):
+        kinds = {"neuron": LIF(), "dtype": "float32", "rngs": nnx.Rngs(0)}
+        model = SpikingResNet((1,), 4, in_channels=1, num_classes=10, **kinds)
+        graph, state = initial_state(model, optimizer, config.ema)
+        step = functools.partial(
+            train_step, graph=graph, optimizer=optimizer, config=config,
+            normalization=facts.normalization, num_classes=10, timesteps=2,
+        )
+        call = functools.partial(
+            train_steps, steps=1, batch_size=64, seed=0, step_function=step,
+            batch_sharding=devices.divided(eight[:count]),
+        )
+        copied = devices.everywhere(eight[:count])
+        arguments = jax.device_put((state, images, labels), copied)
+        program = jax.jit(call, in_shardings=copied, out_shardings=copied)
+        program = program.lower(*arguments).compile()
+        flops.setdefault(accumulate, {})[count] = program.cost_analysis()["flops"]
+        losses.setdefault(accumulate, []).append(float(program(*arguments)[1]["loss"]))
+print(json.dumps([flops, losses]))
+"""
+
+
+def test_the_work_of_each_device_falls_with_their_number():
+    """A step's FLOPs, as compiled for one of the devices: augmentation, network, optimiser."""
+    flags = EIGHT["XLA_FLAGS"] + " --xla_backend_optimization_level=0"  # compiles faster
+    flops, losses = run_python(FLOPS, **EIGHT | {"XLA_FLAGS": flags})
+    for found in flops.values():
+        for count, each in found.items():
+            # All but what does not depend on the batch: shuffling, the optimiser, the average.
+            assert each / found["1"] == pytest.approx(1 / int(count), abs=0.03)
+    for found in losses.values():
+        assert found == pytest.approx([found[0]] * len(found), rel=1e-5)
+
+
+# --- Twenty steps ----------------------------------------------------------------------------
+
+# An epoch is one step, so that the log has the loss of each. In float64: in float32 sums in another
+# order let a spike at its threshold fall the other way sooner or later, and then all losses differ.
+TWENTY = {
+    "model": {"dtype": "float64"},
+    "data": {"validation": 1437 - 64},
+    "epochs": 20,
+    "inherit_epochs": 0,
+    "timesteps": 2,
+    "validate_every": 5,
+}
+CONFIG = f"""
+from tests.conftest import tiny_config
+def get_config(): return tiny_config(**{TWENTY})
+"""
+# train.py, killed where it would save a later step than it is told; then the runs are evaluated.
+PROGRAM = """
+import json, os, runpy, signal, sys
+from pathlib import Path
+import jax
+from seenn_jax.evaluation.evaluator import evaluate
+from seenn_jax.training import checkpoints
+
+last, workdir, other, *arguments = sys.argv[1:]
+save = checkpoints.save
+
+def save_or_die(manager, step, *rest):
+    if step > int(last):
+        manager.wait_until_finished()
+        os.kill(os.getpid(), signal.SIGKILL)
+    save(manager, step, *rest)
+
+checkpoints.save = save_or_die
+sys.argv = ["train.py", f"--workdir={workdir}", *arguments]
+runpy.run_path("train.py", run_name="__main__")
+for each in (workdir, other):
+    result = evaluate(Path(each))
+    if jax.process_index() == 0:
+        print(json.dumps(result))
+"""
+
+
+def start(environment, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *map(str, arguments)],
+        env=environment | {"JAX_ENABLE_X64": "1"},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def results_of(program):
+    """(what it printed, results of its evaluations)"""
+    out, err = program.communicate()
+    assert program.returncode == 0, err
+    *said, first, second = out.splitlines()
+    return said, [json.loads(first), json.loads(second)]
+
+
+def losses_in(workdir):
+    """{step: loss}"""
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return {line["step"]: line["train/loss"] for line in lines}
+
+
+def losses_of(workdir):
+    losses = losses_in(workdir)
+    assert list(losses) == list(range(1, 21))
+    return list(losses.values())
+
+
+def assert_same(result, expected):
+    for name in ("accuracy", "exit_shares", "static_accuracy", "oracle_aet", "checkpoint_step"):
+        assert result[name] == pytest.approx(expected[name], abs=1e-9), name
+
+
+@pytest.fixture(scope="module")
+def config_flag(tmp_path_factory):
+    path = tmp_path_factory.mktemp("config") / "twenty.py"
+    path.write_text(CONFIG)
+    return f"--config={path}"
+
+
+@pytest.fixture(scope="module")
+def one_device(environment, config_flag, tmp_path_factory):
+    """(workdir, result of its evaluation)"""
+    workdir = tmp_path_factory.mktemp("one") / "run"
+    _, (result, _) = results_of(start(environment, 20, workdir, workdir, config_flag))
+    return workdir, result
+
+
+def test_eight_devices_train_as_one(one_device, config_flag, environment, tmp_path):
+    """Killed after 10 of 20 steps and resumed, by eight devices or by one."""
+    alone, expected = one_device
+    workdir = tmp_path / "run"
+    killed = start(environment | EIGHT, 10, workdir, alone, config_flag)
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    copy = shutil.copytree(workdir, tmp_path / "copy")
+    for environment_, continued in ((environment | EIGHT, workdir), (environment, copy)):
+        said, results = results_of(start(environment_, 20, continued, alone, config_flag))
+        assert f"Continuing {continued} after epoch 10." in said
+        np.testing.assert_allclose(losses_of(continued), losses_of(alone), rtol=1e-9)
+        for result in results:
+            assert_same(result, expected)
+
+
+def processes(environment, *arguments):
+    """Two of them, joined over loopback."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    joined = environment | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+        "JAX_NUM_PROCESSES": "2",
+    }
+    return [
+        start(joined | {"JAX_PROCESS_ID": str(index)}, *arguments, "--multihost", "--patience=60")
+        for index in range(2)
+    ]
+
+
+def test_two_processes_train_as_one(one_device, config_flag, environment, tmp_path):
+    alone, expected = one_device
+    workdir = tmp_path / "run"
+    for killed in processes(environment, 10, workdir, alone, config_flag):
+        killed.communicate()
+        assert killed.returncode < 0
+    assert len(losses_in(workdir)) < 20
+    first, second = processes(environment, 20, workdir, alone, config_flag)
+    said, results = results_of(first)
+    assert f"Continuing {workdir} after epoch 10." in said
+    np.testing.assert_allclose(losses_of(workdir), losses_of(alone), rtol=1e-9)
+    for result in results:
+        assert_same(result, expected)
+    out, err = second.communicate()
+    assert second.returncode == 0, err
+    assert "epoch" not in out  # the first process alone speaks, logs and writes
+
+
+def test_a_batch_that_the_devices_cannot_share(monkeypatch):
+    monkeypatch.setattr(devices.jax, "device_count", lambda: 8)
+    devices.check_batch(64, 1)
+    devices.check_batch(64, 2)
+    with pytest.raises(UserError, match=r"config\.batch_size is 100, .* is 96 or 104; set"):
+        devices.check_batch(100, 1)
+    with pytest.raises(UserError, match=r"8 device\(s\) in 2 parts .* is 16; set"):
+        devices.check_batch(8, 2)
