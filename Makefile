@@ -1,10 +1,11 @@
 # make demo: install, train on digits, evaluate with early exit, write the report.
+# make tpu-check: compile for TPUs, on a machine without one, and see whether the programs fit.
 # make test: lint and the tests that CI runs. make test-slow: the long ones.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow
+.PHONY: install demo test test-slow tpu-check
 
 install: .venv/installed
 
@@ -24,4 +25,12 @@ test: install
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 test-slow: install
+	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[notebook]'
 	$(BIN)/python -m pytest -q -n 2 -m slow
+
+# libtpu apart: where it is installed beside jax, jax looks for a TPU.
+tpu-check: install
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .tpu \
+	  "$$($(BIN)/python -c 'from importlib.metadata import requires as r; print(next(x for x in r("jax") if x.startswith("libtpu")).split(";")[0])')"
+	JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 TPU_LIBRARY_PATH=.tpu/libtpu/libtpu.so \
+	  $(BIN)/python benchmarks/tpu_check.py

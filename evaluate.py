@@ -129,6 +129,8 @@ def main() -> None:
                 f"--nir={NIR.value} writes the spiking network, and --ann is for the one that it "
                 "was converted from: leave one of them out"
             )
+        if MULTIHOST.value:
+            raise UserError(f"--nir={NIR.value} is written by one process: leave --multihost out")
         export_nir(workdir, Path(NIR.value), percentile=PERCENTILE_FLAG.value)
         console.print(f"Network: {NIR.value}", soft_wrap=True)
     console.print(f"Evaluating {workdir}.", soft_wrap=True)

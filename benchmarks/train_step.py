@@ -1,10 +1,12 @@
-"""Speed of the training step, augmentation included, on data that live on the device.
+"""Speed of the training step, augmentation included, on data that live on the devices.
 
     python benchmarks/train_step.py --batch_size=512 --timesteps=4
     python benchmarks/train_step.py --model=resnet34 --width=64 --image_size=224 \\
         --num_classes=1000 --steps=1 --calls=20 --batch_size=64,128,256,512,1024
     python benchmarks/train_step.py --events --model=vggsnn --width=64 --image_size=48 \\
         --timesteps=10 --batch_size=64 --steps=4
+
+All devices that jax sees share a batch; CUDA_VISIBLE_DEVICES=0 leaves it one.
 
 Prints images/s (median of several calls of many steps), TFLOP/s (of the convolutions and matrix
 products, forward and backward), memory, compile time, and what it ran with. Of several batch sizes,
@@ -23,7 +25,7 @@ import numpy as np
 from absl import app, flags
 from flax import nnx
 
-from seenn_jax import provenance, run
+from seenn_jax import devices, provenance, run
 from seenn_jax.config import default_config
 from seenn_jax.data import Dataset, Split
 from seenn_jax.energy import macs
@@ -42,6 +44,7 @@ EVENTS = flags.DEFINE_bool(
     False,
     "Frames of two channels, one a timestep, augmented as in configs/cifar10_dvs.py.",
 )
+REMAT = flags.DEFINE_bool("remat", False, "With config.remat.")
 STEPS = flags.DEFINE_integer("steps", 20, "Steps in a call.")
 CALLS = flags.DEFINE_integer("calls", 5, "Timed calls.")
 JSON = flags.DEFINE_string("json", None, "Append the result to this file, as a line of JSON.")
@@ -64,7 +67,7 @@ def measure(batch_size: int) -> dict:
         config.augment.update(flip=True, roll=5, rotate=15.0, cutout=8)
     else:
         config.augment.update(crop=4, flip=True, cutout=8)
-    config.ema = 0.999
+    config.ema, config.remat = 0.999, REMAT.value
     dataset = random_dataset(batch_size * STEPS.value, IMAGE_SIZE.value, NUM_CLASSES.value)
     facts = run.DataFacts.of(dataset)
     optimizer = make_optimizer(config, steps=1000)
@@ -84,10 +87,14 @@ def measure(batch_size: int) -> dict:
         batch_size=batch_size,
         seed=0,
         step_function=step_function,
+        batch_sharding=devices.divided(),
     )
-    images, labels = jax.device_put((dataset.train.images, dataset.train.labels))
+    devices.check_batch(batch_size, 1)
+    state, images, labels = devices.replicate((state, *dataset.train))
     started = time.perf_counter()
-    compiled = jax.jit(call, donate_argnums=0).lower(state, images, labels).compile()
+    copied = devices.everywhere()
+    jitted = jax.jit(call, donate_argnums=0, in_shardings=copied, out_shardings=copied)
+    compiled = jitted.lower(state, images, labels).compile()
     compile_seconds = time.perf_counter() - started
     inputs = jax.ShapeDtypeStruct((batch_size, *images.shape[1:]), DTYPE.value)
     model = nnx.view(nnx.merge(graph, state.params, state.stats), use_running_average=True)
@@ -110,6 +117,7 @@ def measure(batch_size: int) -> dict:
         "image_size": IMAGE_SIZE.value,
         "num_classes": NUM_CLASSES.value,
         "dtype": DTYPE.value,
+        "remat": REMAT.value,
         "images_per_second": batch_size / step_seconds,
         "fastest_call": batch_size / min(seconds[1:]),
         "slowest_call": batch_size / max(seconds[1:]),

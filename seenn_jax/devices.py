@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from seenn_jax.errors import UserError
@@ -32,7 +33,14 @@ def divided(devices: Sequence[jax.Device] | None = None) -> NamedSharding:
 
 def replicate(tree: Any) -> Any:
     """Arrays, the same in every process, put on every device; those that are stay as they are."""
-    return jax.device_put(tree, everywhere())
+    sharding, several = everywhere(), jax.process_count() > 1
+
+    def put(x):
+        if several and isinstance(x, jax.Array) and x.is_fully_addressable:
+            x = np.asarray(x)  # from device to device JAX would go through the network
+        return jax.device_put(x, sharding)
+
+    return jax.tree.map(put, tree)
 
 
 def divide(tree: Any) -> Any:

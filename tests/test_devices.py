@@ -129,8 +129,20 @@ for each in (workdir, other):
 """
 
 
+STARTED = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_running():
+    yield
+    while STARTED:
+        program = STARTED.pop()
+        program.kill()
+        program.communicate()
+
+
 def start(environment, *arguments):
-    return subprocess.Popen(
+    program = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *map(str, arguments)],
         env=environment | {"JAX_ENABLE_X64": "1"},
         cwd=ROOT,
@@ -138,6 +150,8 @@ def start(environment, *arguments):
         stderr=subprocess.PIPE,
         text=True,
     )
+    STARTED.append(program)
+    return program
 
 
 def results_of(program):

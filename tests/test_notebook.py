@@ -4,10 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
-import nbclient
-import nbformat
 import pytest
 
+nbformat = pytest.importorskip("nbformat", reason="needs the extra `notebook`")
+nbclient = pytest.importorskip("nbclient", reason="needs the extra `notebook`")
 ROOT = Path(__file__).parent.parent
 TINY = ["--config.epochs=2", "--config.model.width=4", "--config.timesteps=2"]
 
