@@ -32,5 +32,6 @@ test-slow: install
 tpu-check: install
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .tpu \
 	  "$$($(BIN)/python -c 'from importlib.metadata import requires as r; print(next(x for x in r("jax") if x.startswith("libtpu")).split(";")[0])')"
-	JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 TPU_LIBRARY_PATH=.tpu/libtpu/libtpu.so \
+	JAX_PLATFORMS=cpu ALLOW_MULTIPLE_LIBTPU_LOAD=1 TPU_SKIP_MDS_QUERY=1 \
+	  TPU_LIBRARY_PATH=.tpu/libtpu/libtpu.so \
 	  $(BIN)/python benchmarks/tpu_check.py

@@ -108,7 +108,7 @@ def lower_training(cores: list, batch: int):
     )
     call = functools.partial(
         train_steps,
-        steps=STEPS.value,
+        steps=min(STEPS.value, IMAGES // config.batch_size),  # of one epoch
         batch_size=config.batch_size,
         seed=0,
         step_function=step,

@@ -141,7 +141,7 @@ def forward(
 
     Args:
       remat: keep only what convolutions give for the gradient, and compute BatchNorm and neurons
-        again from it: about half the memory for a few per cent more time.
+        again from it: about half the memory for more time.
     """
 
     def run(params, stats, inputs):
