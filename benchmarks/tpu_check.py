@@ -184,7 +184,7 @@ def check(topology: str, what: str, batch: int) -> dict:
     }
     if failure:
         # What it would need, as the compiler says.
-        used = re.search(r"Used ([0-9.]+)([GM]) of", failure)
+        used = re.search(r"temporaries \(([0-9.]+)([GM])\) exceeds", failure)
         unit = {"G": 1, "M": 1 / 1024}
         return row | {"fits": False, "peak_gib": float(used[1]) * unit[used[2]] if used else None}
     memory = compiled.memory_analysis()
