@@ -173,7 +173,7 @@ def measure(folder: Path) -> dict:
             rate, first = images_per_second(batches, workers)
         finally:
             batches.close()
-        used = min(workers, cores())
+        used = min(max(workers, 1), cores())
         result["training"].append(
             {
                 "workers": workers,
