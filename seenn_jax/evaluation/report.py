@@ -132,9 +132,12 @@ def print_conversions(reports: list[dict[str, Any]], console: Console) -> None:
     """Print reports of `evaluator.conversion_report`: accuracy of all, and the layers of one."""
     for heading, rows in _conversion_tables(reports):
         console.print(Text(heading, style="bold"))
-        table = Table(box=box.SIMPLE_HEAD)
-        for name in rows[0]:
-            table.add_column(name, overflow="fold")
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        for i, name in enumerate(rows[0]):
+            figure = i > 1 or name == "threshold"
+            table.add_column(
+                name, overflow="fold", no_wrap=figure, justify="right" if figure else "left"
+            )
         for row in rows[1:]:
             table.add_row(*row)
         console.print(table)
@@ -275,14 +278,17 @@ def _timestep_rows(result: dict[str, Any]) -> list[tuple[int, float, float]]:
 def _conversion_tables(reports: list[dict[str, Any]]) -> list[tuple[str, list[list[str]]]]:
     """(heading, rows) of each table; the first row of a table names its columns."""
     first = reports[0]
-    ticks = [f"t = {t}" for t in first["timesteps"]]
+    # Short enough for 80 columns.
+    start, *later = first["timesteps"]
+    ticks = [f"t = {start}", *map(str, later)]
     accuracy = [["run", "activation", "ANN", *ticks]]
     for report in reports:
         levels = report["quantization_levels"]
-        kind = report["activation"] + (f", L = {levels}" if levels else "")
-        figures = map(_percent, [report["ann_accuracy"], *report["accuracy"]])
+        kind = report["activation"] + (f", L {levels}" if levels else "")
+        figures = (f"{100 * x:.2f}" for x in [report["ann_accuracy"], *report["accuracy"]])
         accuracy.append([report["workdir"], kind, *figures])
-    tables = [(f"Accuracy once converted, {first['dataset']}, {first['split']} split", accuracy)]
+    of = f"{first['dataset']}, {first['split']} split"
+    tables = [(f"Accuracy in % once converted, {of}", accuracy)]
     if len(reports) == 1:
         layers = [["layer", "threshold", *ticks]]
         for layer in first["layers"]:
