@@ -23,10 +23,9 @@ def get_config():
     config.model.width = 128
     config.model.dtype = "bfloat16"
     config.timesteps = 4
-    config.loss = "exit_ce"
 
-    config.epochs = 162
-    config.inherit_epochs = 130
+    config.epochs = 150
+    config.inherit_epochs = 120
     config.batch_size = 256
     config.optimizer.learning_rate = 0.1
     config.optimizer.weight_decay = 5e-4

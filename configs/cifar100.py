@@ -22,7 +22,6 @@ def get_config():
     config.model.width = 128
     config.model.dtype = "bfloat16"
     config.timesteps = 4
-    config.loss = "exit_ce"
 
     config.epochs = 162
     config.inherit_epochs = 130

@@ -24,7 +24,7 @@ def get_config():
     config.model.dtype = "bfloat16"
     config.timesteps = 4
 
-    config.policy.candidates = (1, 2, 4)
+    config.policy.candidates = (1, 2)
     config.policy.beta = 0.3
     config.policy.entropy = 0.3
     config.policy.auxiliary = 1.0

@@ -72,9 +72,7 @@ def default_config() -> ConfigDict:
     config.accumulate = 1
     config.remat = False  # compute BatchNorm and neurons again for the gradient, for memory
 
-    # "tet" teaches each tick, "exit_ce" what an exit at each tick answers, the early ones most, and
-    # "mean_ce" the answer at T.
-    config.loss = "tet"
+    config.loss = "tet"  # teaches each tick; or "mean_ce", the answer at T
     config.tet_weight = 1e-3  # of TET's mean-squared error
     config.label_smoothing = 0.0
 

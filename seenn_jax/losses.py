@@ -27,18 +27,4 @@ def tet(
     return (1 - weight) * cross_entropy + weight * jnp.mean(jnp.square(logits - target_logit))
 
 
-def exit_cross_entropy(
-    logits: Float[Array, "B T K"], targets: Float[Array, "B K"]
-) -> Float[Array, ""]:
-    """sum_t w_t CE(mean_{k <= t} o_k, y), w_t = 2^-t over their sum, mean over the batch.
-
-    Of what an exit at t answers with, in proportion to what SEENN-II pays for it (Li et al.,
-    NeurIPS 2023, section 4.2): where most samples exit first, the first tick must be the best.
-    """
-    ticks = jnp.arange(1, logits.shape[1] + 1)
-    answers = jnp.cumsum(logits, axis=1) / ticks[:, None]
-    weights = 2.0**-ticks / jnp.sum(2.0**-ticks)
-    return jnp.mean(optax.softmax_cross_entropy(answers, targets[:, None]) @ weights)
-
-
-LOSSES = {"mean_ce": mean_cross_entropy, "tet": tet, "exit_ce": exit_cross_entropy}
+LOSSES = {"mean_ce": mean_cross_entropy, "tet": tet}

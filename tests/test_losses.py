@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seenn_jax.losses import LOSSES, exit_cross_entropy, mean_cross_entropy, tet
+from seenn_jax.losses import LOSSES, mean_cross_entropy, tet
 
 LN3 = np.log(3)
 # [B=1, T=2, K=2]: softmax (1/2, 1/2) and (9/10, 1/10); of the mean logits (3/4, 1/4).
@@ -51,19 +51,6 @@ def test_tet_of_one_tick_without_weight_is_cross_entropy():
     targets = jax.nn.softmax(jnp.asarray(rng.normal(size=(5, 4)), jnp.float32))
     got = tet(logits, targets, weight=0.0)
     assert got == pytest.approx(float(mean_cross_entropy(logits, targets)), rel=1e-6)
-
-
-def test_exit_cross_entropy_by_hand():
-    # At t = 1 ln 2; at t = 2, of the mean logits, ln(4/3); weights 2/3 and 1/3.
-    expected = (2 * np.log(2) + np.log(4 / 3)) / 3
-    assert exit_cross_entropy(LOGITS, FIRST) == pytest.approx(expected, rel=1e-6)
-    # Of soft targets: ln 2 again, and that of the mean logits.
-    expected = (2 * np.log(2) - 0.25 * np.log(0.75) - 0.75 * np.log(0.25)) / 3
-    assert exit_cross_entropy(LOGITS, SOFT) == pytest.approx(expected, rel=1e-6)
-    # One tick is one exit.
-    one = LOGITS[:, 1:]
-    expected = float(mean_cross_entropy(one, SOFT))
-    assert exit_cross_entropy(one, SOFT) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
