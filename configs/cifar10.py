@@ -24,8 +24,8 @@ def get_config():
     config.model.dtype = "bfloat16"
     config.timesteps = 4
 
-    config.epochs = 150
-    config.inherit_epochs = 120
+    config.epochs = 162
+    config.inherit_epochs = 130
     config.batch_size = 256
     config.optimizer.learning_rate = 0.1
     config.optimizer.weight_decay = 5e-4
