@@ -28,8 +28,7 @@ from flax import nnx
 from seenn_jax import devices, provenance, run
 from seenn_jax.config import default_config
 from seenn_jax.data import Dataset, Split
-from seenn_jax.energy import macs
-from seenn_jax.models import run_all
+from seenn_jax.energy import layers
 from seenn_jax.training.state import initial_state, make_optimizer, train_step, train_steps
 
 MODEL = flags.DEFINE_string("model", "resnet19", "Network.")
@@ -96,10 +95,11 @@ def measure(batch_size: int) -> dict:
     jitted = jax.jit(call, donate_argnums=0, in_shardings=copied, out_shardings=copied)
     compiled = jitted.lower(state, images, labels).compile()
     compile_seconds = time.perf_counter() - started
-    inputs = jax.ShapeDtypeStruct((batch_size, *images.shape[1:]), DTYPE.value)
     model = nnx.view(nnx.merge(graph, state.params, state.stats), use_running_average=True)
-    # A convolution costs as much again for each of its two gradients.
-    flops = 3 * 2 * macs(functools.partial(run_all, model, timesteps=TIMESTEPS.value), inputs)
+    # Of a still image the stem runs once; each of a layer's two gradients costs as much again.
+    stem, *rest = (layer.macs for layer in layers(model, facts.image_shape))
+    stems = TIMESTEPS.value if EVENTS.value else 1
+    flops = 3 * 2 * batch_size * (stem * stems + sum(rest) * TIMESTEPS.value)
 
     seconds = []
     for _ in range(1 + CALLS.value):
