@@ -28,6 +28,11 @@ from seenn_jax.training.policy import train_policy
 
 ROOT = Path(__file__).parent.parent
 
+# Most of the time of these tests is LLVM's, for programs that run once. Processes that tests start
+# inherit it.
+FAST_COMPILATION = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST_COMPILATION}".strip()
+
 
 def tiny_config(**changes):
     """The smallest experiment that still learns; `changes` may be nested dicts."""

@@ -16,7 +16,10 @@ from seenn_jax import devices
 from seenn_jax.errors import UserError
 
 ROOT = Path(__file__).parent.parent
-EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+EIGHT = {
+    "XLA_FLAGS": os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=8",
+    "JAX_PLATFORMS": "cpu",
+}
 
 
 def run_python(code, **environment):
@@ -76,8 +79,7 @@ print(json.dumps([flops, losses]))
 
 def test_the_work_of_each_device_falls_with_their_number():
     """A step's FLOPs, as compiled for one of the devices: augmentation, network, optimiser."""
-    flags = EIGHT["XLA_FLAGS"] + " --xla_backend_optimization_level=0"  # compiles faster
-    flops, losses = run_python(FLOPS, **EIGHT | {"XLA_FLAGS": flags})
+    flops, losses = run_python(FLOPS, **EIGHT)
     for found in flops.values():
         for count, each in found.items():
             # All but what does not depend on the batch: shuffling, the optimiser, the average.
@@ -141,9 +143,9 @@ def _nothing_left_running():
         program.communicate()
 
 
-def start(environment, *arguments):
+def start(environment, *arguments, program=("-c", PROGRAM)):
     program = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *map(str, arguments)],
+        [sys.executable, *program, *map(str, arguments)],
         env=environment | {"JAX_ENABLE_X64": "1"},
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -210,8 +212,8 @@ def test_eight_devices_train_as_one(one_device, config_flag, environment, tmp_pa
             assert_same(result, expected)
 
 
-def processes(environment, *arguments):
-    """Two of them, joined over loopback."""
+def processes(environment, *arguments, differing=((), ()), **program):
+    """Two of them, joined over loopback; `differing` are arguments of one of them."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     joined = environment | {
@@ -220,8 +222,15 @@ def processes(environment, *arguments):
         "JAX_NUM_PROCESSES": "2",
     }
     return [
-        start(joined | {"JAX_PROCESS_ID": str(index)}, *arguments, "--multihost", "--patience=60")
-        for index in range(2)
+        start(
+            joined | {"JAX_PROCESS_ID": str(index)},
+            *arguments,
+            *own,
+            "--multihost",
+            "--patience=60",
+            **program,
+        )
+        for index, own in enumerate(differing)
     ]
 
 
@@ -241,6 +250,31 @@ def test_two_processes_train_as_one(one_device, config_flag, environment, tmp_pa
     out, err = second.communicate()
     assert second.returncode == 0, err
     assert "epoch" not in out  # the first process alone speaks, logs and writes
+
+
+def test_two_processes_evaluate_as_one(one_device, environment, tmp_path):
+    alone, expected = one_device
+    workdir, result = shutil.copytree(alone, tmp_path / "run"), tmp_path / "result.json"
+    flags = f"--workdir={workdir}", f"--json={result}"
+    first, second = processes(environment, *flags, program=["evaluate.py"])
+    said, err = first.communicate()
+    assert first.returncode == 0, err
+    assert "Report: " in said
+    out, err = second.communicate()
+    assert second.returncode == 0, err
+    assert "Evaluating" not in out
+    assert_same(json.loads(result.read_text()), expected)
+    assert (workdir / "evaluation" / "confidence" / "report.html").is_file()
+
+
+def test_processes_with_different_configs_are_named(config_flag, environment, tmp_path):
+    flags = config_flag, f"--workdir={tmp_path / 'run'}"
+    seeds = ["--config.seed=3"], ["--config.seed=4"]
+    for process in processes(environment, *flags, differing=seeds, program=["train.py"]):
+        _, err = process.communicate()
+        assert process.returncode == 2
+        assert "process 1 differs from process 0: it has config.seed 4 for 3; start all" in err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_batch_that_the_devices_cannot_share(monkeypatch):

@@ -118,7 +118,7 @@ def test_a_higher_price_never_lengthens_an_exit(logits, prices):
     assert (np.asarray(high) <= np.asarray(low)).all()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=10)
 @given(logits=LOGITS, target=st.floats(1, 4))
 def test_the_price_for_a_target_is_the_lowest_that_meets_it(logits, target):
     price = policy.price_for_timesteps(logits, CANDIDATES, target)
