@@ -88,6 +88,61 @@ def test_the_work_of_each_device_falls_with_their_number():
         assert found == pytest.approx([found[0]] * len(found), rel=1e-5)
 
 
+SHARDED = """
+import json
+import jax, numpy as np
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from seenn_jax.layers import SpikingBlock
+from seenn_jax.models import run_all
+from seenn_jax.neurons import LIF
+from tests.models.test_models import exact
+
+def network(state, images):
+    model = nnx.view(nnx.merge(network.graph, state, copy=True), use_running_average=True)
+    return run_all(model, images, 2)
+
+def block(state, images):
+    repeated = jnp.tile(images[:, None], (1, 2, 1, 1, 2))
+    loss = lambda state: jnp.sum(nnx.merge(block.graph, state, copy=True)(repeated)[0] ** 2)
+    return jax.grad(loss)(state)
+
+built = {
+    network: exact("resnet8"),
+    block: SpikingBlock(6, 8, 2, neuron=LIF(), dtype=jnp.float32, rngs=nnx.Rngs(0)),
+}
+images = jnp.asarray(np.random.default_rng(0).normal(size=(8, 8, 8, 3), scale=3), jnp.float32)
+flops = {}
+for function, model in built.items():
+    function.graph, state = nnx.split(model)
+    results, flops[function.__name__] = [], []
+    for devices in (1, 2, 4):
+        mesh = jax.make_mesh(
+            (devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]
+        )
+        batch = NamedSharding(mesh, PartitionSpec("data"))
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        arguments = jax.device_put((state, images), (everywhere, batch))
+        compiled = jax.jit(function).lower(*arguments).compile()
+        flops[function.__name__].append(compiled.cost_analysis()["flops"])
+        results.append(jax.device_get(compiled(*arguments)))
+    # The same numbers, and not for want of spikes.
+    for other in results[1:]:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-3, 1e-3), results[0], other)
+    assert all(np.ptp(leaf) > 0 for leaf in jax.tree.leaves(results[0]) if leaf.ndim > 1)
+print(json.dumps(flops))
+"""
+
+
+def test_the_work_of_inference_and_of_a_gradient_falls_too():
+    """Of a network, and of a block with BatchNorm over the whole batch."""
+    for one, two, four in run_python(SHARDED, **EIGHT).values():
+        # All but what does not depend on the batch, such as BatchNorm's scales.
+        assert two / one == pytest.approx(1 / 2, rel=0.05)
+        assert four / one == pytest.approx(1 / 4, rel=0.05)
+
+
 # --- Twenty steps ----------------------------------------------------------------------------
 
 # An epoch is one step, so that the log has the loss of each. In float64: in float32 sums in another
@@ -143,9 +198,9 @@ def _nothing_left_running():
         program.communicate()
 
 
-def start(environment, *arguments, program=("-c", PROGRAM)):
+def start(environment, *arguments, script=("-c", PROGRAM)):
     program = subprocess.Popen(
-        [sys.executable, *program, *map(str, arguments)],
+        [sys.executable, *script, *map(str, arguments)],
         env=environment | {"JAX_ENABLE_X64": "1"},
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -212,8 +267,8 @@ def test_eight_devices_train_as_one(one_device, config_flag, environment, tmp_pa
             assert_same(result, expected)
 
 
-def processes(environment, *arguments, differing=((), ()), **program):
-    """Two of them, joined over loopback; `differing` are arguments of one of them."""
+def processes(environment, *arguments, differing=((), ()), **script):
+    """Two of them, joined over loopback; each has its own of the `differing` arguments."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     joined = environment | {
@@ -228,7 +283,7 @@ def processes(environment, *arguments, differing=((), ()), **program):
             *own,
             "--multihost",
             "--patience=60",
-            **program,
+            **script,
         )
         for index, own in enumerate(differing)
     ]
@@ -256,7 +311,7 @@ def test_two_processes_evaluate_as_one(one_device, environment, tmp_path):
     alone, expected = one_device
     workdir, result = shutil.copytree(alone, tmp_path / "run"), tmp_path / "result.json"
     flags = f"--workdir={workdir}", f"--json={result}"
-    first, second = processes(environment, *flags, program=["evaluate.py"])
+    first, second = processes(environment, *flags, script=["evaluate.py"])
     said, err = first.communicate()
     assert first.returncode == 0, err
     assert "Report: " in said
@@ -270,7 +325,7 @@ def test_two_processes_evaluate_as_one(one_device, environment, tmp_path):
 def test_processes_with_different_configs_are_named(config_flag, environment, tmp_path):
     flags = config_flag, f"--workdir={tmp_path / 'run'}"
     seeds = ["--config.seed=3"], ["--config.seed=4"]
-    for process in processes(environment, *flags, differing=seeds, program=["train.py"]):
+    for process in processes(environment, *flags, differing=seeds, script=["train.py"]):
         _, err = process.communicate()
         assert process.returncode == 2
         assert "process 1 differs from process 0: it has config.seed 4 for 3; start all" in err

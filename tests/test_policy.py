@@ -118,14 +118,17 @@ def test_a_higher_price_never_lengthens_an_exit(logits, prices):
     assert (np.asarray(high) <= np.asarray(low)).all()
 
 
-@settings(deadline=None, max_examples=10)
+compiled_exit_times = jax.jit(policy.exit_times, static_argnums=1)
+
+
+@settings(deadline=None, max_examples=25)
 @given(logits=LOGITS, target=st.floats(1, 4))
 def test_the_price_for_a_target_is_the_lowest_that_meets_it(logits, target):
     price = policy.price_for_timesteps(logits, CANDIDATES, target)
     average = float(jnp.mean(policy.exit_times(logits, CANDIDATES, price)))
     assert average <= target + 1e-6
     sweep = policy.sweep_prices(logits, CANDIDATES, 1000)
-    averages = [float(jnp.mean(policy.exit_times(logits, CANDIDATES, p))) for p in sweep]
+    averages = [float(jnp.mean(compiled_exit_times(logits, CANDIDATES, p))) for p in sweep]
     assert averages == sorted(averages, reverse=True)
     better = [a for p, a in zip(sweep, averages, strict=True) if a <= target + 1e-6]
     assert average == pytest.approx(max(better))

@@ -223,7 +223,7 @@ def _blend(
     plain: Int[Array, "#B #H #W #C"] | int, pixels: Pixels, share: Float[Array, "B 1 1 1"]
 ) -> Pixels:
     """From 0.1 (nearly `plain`) to 1.9 (beyond `pixels`), as share goes from 0 to 1."""
-    # One rounding, however it is compiled: 5.0 must not become 4.99, which is cut to 4.
+    # 1.9 and not the number below it, however this is compiled: what should be 5 is cut to 4 else.
     factor = (1 + 18 * share) / 10
     blended = plain + factor * (pixels - plain)
     return jnp.clip(blended, 0, 255).astype(jnp.int32)
