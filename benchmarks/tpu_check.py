@@ -27,7 +27,7 @@ from seenn_jax import devices, engine, exits, provenance, run
 from seenn_jax.config import default_config
 from seenn_jax.data import normalize
 from seenn_jax.models import inference_network
-from seenn_jax.training.state import initial_state, make_optimizer, train_step, train_steps
+from seenn_jax.training.state import initial_state, jitted_steps, make_optimizer, train_step
 
 
 class Chip(NamedTuple):
@@ -106,18 +106,15 @@ def lower_training(cores: list, batch: int):
         num_classes=FACTS.num_classes,
         timesteps=TIMESTEPS.value,
     )
-    call = functools.partial(
-        train_steps,
+    jitted = jitted_steps(
+        step,
         steps=min(STEPS.value, IMAGES // config.batch_size),  # of one epoch
         batch_size=config.batch_size,
         seed=0,
-        step_function=step,
-        batch_sharding=devices.divided(cores),
+        among=cores,
     )
     images = jax.ShapeDtypeStruct((IMAGES, *FACTS.image_shape), np.uint8)
     labels = jax.ShapeDtypeStruct((IMAGES,), np.int32)
-    copied = devices.everywhere(cores)
-    jitted = jax.jit(call, donate_argnums=0, in_shardings=copied, out_shardings=copied)
     return jitted.lower(state, images, labels)
 
 

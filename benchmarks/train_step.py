@@ -29,7 +29,7 @@ from seenn_jax import devices, provenance, run
 from seenn_jax.config import default_config
 from seenn_jax.data import Dataset, Split
 from seenn_jax.energy import layers
-from seenn_jax.training.state import initial_state, make_optimizer, train_step, train_steps
+from seenn_jax.training.state import initial_state, jitted_steps, make_optimizer, train_step
 
 MODEL = flags.DEFINE_string("model", "resnet19", "Network.")
 WIDTH = flags.DEFINE_integer("width", 128, "Channels of its first layer.")
@@ -80,19 +80,10 @@ def measure(batch_size: int) -> dict:
         num_classes=facts.num_classes,
         timesteps=TIMESTEPS.value,
     )
-    call = functools.partial(
-        train_steps,
-        steps=STEPS.value,
-        batch_size=batch_size,
-        seed=0,
-        step_function=step_function,
-        batch_sharding=devices.divided(),
-    )
     devices.check_batch(batch_size, 1)
     state, images, labels = devices.replicate((state, *dataset.train))
     started = time.perf_counter()
-    copied = devices.everywhere()
-    jitted = jax.jit(call, donate_argnums=0, in_shardings=copied, out_shardings=copied)
+    jitted = jitted_steps(step_function, steps=STEPS.value, batch_size=batch_size, seed=0)
     compiled = jitted.lower(state, images, labels).compile()
     compile_seconds = time.perf_counter() - started
     model = nnx.view(nnx.merge(graph, state.params, state.stats), use_running_average=True)

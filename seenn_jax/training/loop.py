@@ -28,10 +28,10 @@ from seenn_jax.training.state import (
     TrainState,
     evaluated,
     initial_state,
+    jitted_steps,
     learning_rate,
     make_optimizer,
     train_step,
-    train_steps,
 )
 
 # Steps in one call at most. XLA's CPU backend runs a convolution inside a loop on fewer threads.
@@ -236,32 +236,24 @@ def compiled_steps(
     steps = steps_per_call(math.gcd(steps_per_epoch, step), most)
 
     def compiled(step_function, name):
-        call = functools.partial(
-            train_steps,
-            steps=steps,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            step_function=step_function,
-            batch_sharding=devices.divided(),
+        jitted = jitted_steps(
+            step_function, steps=steps, batch_size=config.batch_size, seed=config.seed
         )
-        program = _compile(call, state, data, name, console)
+        program = _compile(jitted, state, data, name, console)
         return lambda state: (*program(state, *data), steps)
 
     return compiled
 
 
 def _compile(
-    call: Callable, state: Any, data: tuple[jax.Array, ...], name: str, console: Console
+    jitted: jax.stages.Wrapped, state: Any, data: tuple[Any, ...], name: str, console: Console
 ) -> Callable[..., tuple[Any, dict]]:
-    """`(state, *data) -> (state, metrics)`, the state donated."""
+    """`(state, *data) -> (state, metrics)`."""
     console.print(
         f"Compiling the training step for {name}; this takes up to two "
         "minutes the first time and seconds from the cache afterwards."
     )
     started = time.perf_counter()
-    copied = devices.everywhere()
-    shardings = (copied, *(x.sharding for x in data))
-    jitted = jax.jit(call, donate_argnums=0, in_shardings=shardings, out_shardings=copied)
     program = jitted.lower(state, *data).compile()
     console.print(f"Compiled in {time.perf_counter() - started:.0f} s.")
     return program
@@ -296,7 +288,12 @@ def streamed_steps(
     def compiled(step_function, name):
         if not ahead:
             ahead.append(fetch())
-        program = _compile(step_function, state, ahead[0], name, console)
+        copied = devices.everywhere()
+        shardings = (copied, *(x.sharding for x in ahead[0]))
+        jitted = jax.jit(
+            step_function, donate_argnums=0, in_shardings=shardings, out_shardings=copied
+        )
+        program = _compile(jitted, state, ahead[0], name, console)
 
         def call(state):
             state, metrics = program(state, *ahead.pop())

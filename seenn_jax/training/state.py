@@ -1,7 +1,7 @@
 """What training carries from step to step, and the step itself: pure functions of pytrees."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Shaped, UInt8
 from ml_collections import ConfigDict
 
+from seenn_jax import devices
 from seenn_jax.data.augment import augment, cutmix, mixup, normalize
 from seenn_jax.data.autoaugment import autoaugment
 from seenn_jax.layers import CONVOLUTION
@@ -275,3 +276,28 @@ def train_steps(
 
     state, metrics = jax.lax.scan(body, state, chosen.reshape(steps, batch_size))
     return state, jax.tree.map(jnp.mean, metrics)
+
+
+def jitted_steps(
+    step_function: Callable[..., tuple[Any, dict]],
+    *,
+    steps: int,
+    batch_size: int,
+    seed: int,
+    among: Sequence[jax.Device] | None = None,
+) -> jax.stages.Wrapped:
+    """`train_steps`, jitted as `(state, images, *targets) -> (state, metrics)`; donates the state.
+
+    Args:
+      among: devices that divide each batch and all have the data; by default all there are.
+    """
+    call = functools.partial(
+        train_steps,
+        steps=steps,
+        batch_size=batch_size,
+        seed=seed,
+        step_function=step_function,
+        batch_sharding=devices.divided(among),
+    )
+    everywhere = devices.everywhere(among)
+    return jax.jit(call, donate_argnums=0, in_shardings=everywhere, out_shardings=everywhere)
