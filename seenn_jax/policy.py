@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from seenn_jax.errors import UserError
+from seenn_jax.exits import at_exit
 
 
 def check_candidates(candidates: Sequence[int], timesteps: int) -> None:
@@ -142,6 +143,39 @@ def sweep_prices(
     changes = _changes(logits, candidates)
     outside = [changes[0] - 1, 0, changes[-1] + 1]
     return np.unique(np.append(np.quantile(changes, np.linspace(0, 1, size - 3)), outside))
+
+
+def sweep(
+    logits: Float[ArrayLike, "N C"],
+    candidates: Sequence[int],
+    correct: Bool[ArrayLike, "N T"],
+    size: int,
+) -> tuple[Float[np.ndarray, "M"], Float[np.ndarray, "M"], Float[np.ndarray, "M"]]:
+    """(prices, accuracy, average timesteps) at those of `sweep_prices`.
+
+    Args:
+      correct: whether the spiking network is right at each timestep.
+    """
+    prices = sweep_prices(logits, candidates, size)
+    times = [exit_times(logits, candidates, price) for price in prices]
+    accuracy = np.array([np.mean(at_exit(correct, t)) for t in times])
+    return prices, accuracy, np.array([np.mean(t) for t in times])
+
+
+def mean_accuracy(
+    logits: Float[ArrayLike, "N C"], candidates: Sequence[int], correct: Bool[ArrayLike, "N T"]
+) -> float:
+    """Accuracy over average timesteps, its mean from t_1 to t_C as the price of a timestep falls.
+
+    It tells how well a policy knows which samples gain by more timesteps, whatever they are said to
+    be worth. The mean reward does not: at a small beta it is largest where almost all exit at t_1.
+
+    Args:
+      correct: whether the spiking network is right at each timestep.
+    """
+    _, accuracy, average = sweep(logits, candidates, correct, 200)
+    # From the highest price to the lowest.
+    return float(np.trapezoid(accuracy[::-1], average[::-1]) / (average[0] - average[-1]))
 
 
 def price_for_timesteps(

@@ -137,6 +137,25 @@ def test_the_price_for_a_target_is_the_lowest_that_meets_it(logits, target):
     assert 0 in sweep
 
 
+@pytest.mark.parametrize(
+    ("gains", "accuracy", "mean"),
+    [
+        # The first to run longer is the one that gains, the last the one that loses by it ...
+        ([3, 2, 1, 0], [0.75, 1, 1, 1, 0.75], 0.9375),
+        ([0, 1, 2, 3], [0.75, 0.5, 0.5, 0.5, 0.75], 0.5625),  # ... or the other way round.
+        ([5, 5, 5, 5], [0.75, 0.75], 0.75),  # All change at one price: nothing is known of them.
+    ],
+)
+def test_accuracy_over_timesteps_by_hand(gains, accuracy, mean):
+    logits = np.array([[0.0, gain] for gain in gains], np.float32)
+    correct = np.array([[0, 1], [1, 1], [1, 1], [1, 0]], bool)
+    prices, found, average = policy.sweep(logits, (1, 2), correct, 50)
+    curve = sorted(set(zip(average.tolist(), found.tolist(), strict=True)))
+    assert curve == list(zip(np.linspace(1, 2, len(accuracy)), accuracy, strict=True))
+    assert len(prices) <= 50
+    assert policy.mean_accuracy(logits, (1, 2), correct) == pytest.approx(mean)
+
+
 # --- Mistakes ----------------------------------------------------------------------------------
 
 

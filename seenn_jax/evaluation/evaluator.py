@@ -513,17 +513,10 @@ def _sweep_prices(
     chosen: np.ndarray, candidates: tuple[int, ...], correct: np.ndarray
 ) -> list[dict[str, float]]:
     """Accuracy and average timesteps over prices, from the policy's logits [N, C]."""
-    rows = []
-    for price in policy.sweep_prices(chosen, candidates, SWEEP):
-        times = policy.exit_times(chosen, candidates, price)
-        rows.append(
-            {
-                "threshold": float(price),
-                "accuracy": float(np.mean(exits.at_exit(correct, times))),
-                "average_timesteps": float(np.mean(times)),
-            }
-        )
-    return rows
+    return [
+        {"threshold": float(p), "accuracy": float(a), "average_timesteps": float(m)}
+        for p, a, m in zip(*policy.sweep(chosen, candidates, correct, SWEEP), strict=True)
+    ]
 
 
 def _report_policy(

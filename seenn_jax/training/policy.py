@@ -29,6 +29,7 @@ from seenn_jax.policy import (
     OBJECTIVES,
     entropy_bonus,
     exit_times,
+    mean_accuracy,
     rewards,
     sample_weights,
     split_outputs,
@@ -413,7 +414,7 @@ def _make_validate(
     facts: run.DataFacts,
     split: Split,
 ) -> Callable[[PolicyState], Validation]:
-    """What the policy's argmax gives on the validation split; the score is its mean reward.
+    """What the policy's argmax gives on the validation split; the score is `mean_accuracy`.
 
     Args:
       converted: the spiking network of an ANN; else that of the state is used.
@@ -460,10 +461,11 @@ def _make_validate(
             "validation/accuracy_all_timesteps": all_ticks,
             "validation/timesteps": float(times.mean()),
             "validation/reward": float(earned.mean()),
+            "validation/mean_accuracy": mean_accuracy(chosen, candidates, correct),
         }
         text = f"{accuracy:.2%} at {times.mean():.3f} timesteps, {all_ticks:.2%} at all"
         if len(set(times.tolist())) == 1:
             text += f" (the policy has collapsed: t = {times[0]} for every image)"
-        return Validation(scalars["validation/reward"], scalars, text)
+        return Validation(scalars["validation/mean_accuracy"], scalars, text)
 
     return validate

@@ -160,6 +160,13 @@ def test_the_network_is_frozen_until_the_joint_epochs(trained_policy, trained):
     assert run.load(trained_policy)[0].init_from == str(trained)
 
 
+def test_the_best_checkpoint_is_of_the_policy_that_ranks_best(trained_longer):
+    scores = [line["validation/mean_accuracy"] for line in metrics_of(trained_longer)]
+    best = max(range(len(scores)), key=lambda epoch: (scores[epoch], epoch))
+    with checkpoints.open_checkpoints(trained_longer, read_only=True) as manager:
+        assert checkpoints.best_step(manager) == (best + 1) * EPOCH
+
+
 # Before the joint epochs, of which there are two of five here, and among them.
 @pytest.mark.parametrize("epochs", [1, 4])
 def test_a_resumed_run_ends_with_the_same_bits(
