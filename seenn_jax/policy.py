@@ -157,9 +157,9 @@ def sweep(
       correct: whether the spiking network is right at each timestep.
     """
     prices = sweep_prices(logits, candidates, size)
-    times = [exit_times(logits, candidates, price) for price in prices]
-    accuracy = np.array([np.mean(at_exit(correct, t)) for t in times])
-    return prices, accuracy, np.array([np.mean(t) for t in times])
+    times = jax.vmap(lambda price: exit_times(logits, candidates, price))(prices)
+    right = jax.vmap(at_exit, (None, 0))(jnp.asarray(correct), times)
+    return prices, np.mean(np.asarray(right), 1), np.mean(np.asarray(times), 1)
 
 
 def mean_accuracy(
