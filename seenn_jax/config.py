@@ -93,8 +93,10 @@ def default_config() -> ConfigDict:
     config.policy.objective = "expectation"  # exact, or "reinforce", by sampled actions
     config.policy.beta = 1.0  # penalty of a wrong answer
     config.policy.entropy = 0.0  # weight of the entropy of its choices, which is rewarded
-    # Weight of the cross-entropy of classes that the policy network learns beside its choices: a
-    # network that fits its training images leaves few mistakes to learn from what is difficult.
+    # Weight of the cross-entropy to the network's own answer at the first candidate, which the
+    # policy network learns beside its choices (distillation, Hinton et al. 2015): a network that
+    # fits its training images leaves few mistakes to learn from what is difficult, but says of
+    # every image how sure it is.
     config.policy.auxiliary = 0.0
     # Augmented copies of the training images for which the network's answers are computed, once;
     # epoch after epoch the policy sees one after the other.

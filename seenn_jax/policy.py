@@ -65,9 +65,9 @@ def split_outputs(
 ) -> tuple[Float[Array, "N C"], Float[Array, "N classes"]]:
     """(logits over the C candidates, over the classes) of what a policy network puts out.
 
-    A network that learns classes beside (`models.policy`) puts out three parts: b and g, of one
-    number for each candidate, and the logits of its own answer. The candidates' logits are then
-    b + g H, with H the entropy of that answer in nats: how unsure a small network is says much
+    One that learns the spiking network's answer beside (`models.policy`) puts out three parts: b
+    and g, of one number for each candidate, and the logits of that answer. The candidates' logits
+    are then b + g H, with H its entropy in nats: how unsure the spiking network will be says much
     about which images are difficult, and a linear read-out could not form it.
     """
     outputs = jnp.asarray(outputs)

@@ -37,7 +37,8 @@ def build_policy(
       width: channels of its first stage, at least 1; doubled in each of the next two.
       image_shape: (height, width, channels) of one input.
       candidates: how many timesteps there are to choose from.
-      classes: how many it learns beside, for the features (`policy.auxiliary` in config.py).
+      classes: how many the network's answer has, which it learns beside (`policy.auxiliary` in
+        config.py).
       dtype: of activations; parameters and logits are float32.
       seed: of the initial parameters.
     """

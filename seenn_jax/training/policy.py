@@ -80,6 +80,18 @@ class PolicyState(NamedTuple):
     first_accuracy: Float[Array, ""]  # of the network before, on the training images, at t_1
 
 
+class Answers(NamedTuple):
+    """A network's on augmented copies of its training images.
+
+    Attributes:
+      correct: whether it is right at each candidate.
+      classes: its softmax over the classes at t_1.
+    """
+
+    correct: Bool[Array, "N copies C"]
+    classes: Float[Array, "N copies K"]
+
+
 class Graphs(NamedTuple):
     """The structures of the two networks."""
 
@@ -90,8 +102,8 @@ class Graphs(NamedTuple):
 def train_policy(config: ConfigDict, workdir: Path, console: Console) -> None:
     """Train a policy in `workdir`, from its latest checkpoint if it has one.
 
-    In the first epochs the spiking network is frozen: whether it is right at each candidate is
-    computed once, on `config.policy.copies` augmented copies of the training images, by the engine.
+    In the first epochs the spiking network is frozen: its answers at the candidates are computed
+    once, on `config.policy.copies` augmented copies of the training images, by the engine.
     In the last `config.joint_epochs` both train on images augmented anew: the network on its own
     loss plus the cross-entropy at the exits that the policy chooses, in expectation.
 
@@ -121,21 +133,21 @@ def train_policy(config: ConfigDict, workdir: Path, console: Console) -> None:
 
     def make_task(state: PolicyState) -> tuple[PolicyState, Task]:
         split = dataset.train
-        answers = np.zeros((len(split.labels), 1, len(config.policy.candidates)), bool)
+        answers = _no_answers(split, config, facts)
         if int(state.step) < joint_from * steps_per_epoch:
             asked = time.perf_counter()
             model = converted or nnx.merge(graphs.network, state.params, state.stats)
-            answers = correctness(model, config, facts, split)
-            first = np.mean(answers[..., 0], dtype=np.float32)
+            answers = network_answers(model, config, facts, split)
+            first = np.mean(answers.correct[..., 0], dtype=np.float32)
             state = state._replace(first_accuracy=devices.replicate(first))
             console.print(
                 f"The network is right on {first:.2%} of {config.policy.copies} augmented copies "
                 f"of the training images at t = {config.policy.candidates[0]} and on "
-                f"{answers[..., -1].mean():.2%} at t = {config.policy.candidates[-1]} "
+                f"{answers.correct[..., -1].mean():.2%} at t = {config.policy.candidates[-1]} "
                 f"({time.perf_counter() - asked:.1f} s)."
             )
         index = np.arange(len(split.labels), dtype=np.int32)
-        compiled = compiled_steps(state, (*split, index, answers), config, console)
+        compiled = compiled_steps(state, (*split, index, *answers), config, console)
 
         @functools.cache
         def steps(joint):
@@ -249,10 +261,19 @@ def view(
     return jax.vmap(augmented_one)(index, images)
 
 
-def correctness(
+def _no_answers(split: Split, config: ConfigDict, facts: run.DataFacts) -> Answers:
+    """What joint epochs are given, which ask the network as it is then."""
+    images = len(split.labels)
+    return Answers(
+        np.zeros((images, 1, len(config.policy.candidates)), bool),
+        np.zeros((images, 1, facts.num_classes), np.float16),
+    )
+
+
+def network_answers(
     model: nnx.Module, config: ConfigDict, facts: run.DataFacts, split: Split
-) -> Bool[np.ndarray, "N copies C"]:
-    """Whether a network is right at each candidate, on each copy of each training image."""
+) -> Answers:
+    """What a network says of each copy of each training image."""
     timesteps = max(config.policy.candidates)
     network = inference_network(model, facts.image_shape, timesteps)
     at = np.asarray(config.policy.candidates) - 1
@@ -268,13 +289,14 @@ def correctness(
 
         index = jnp.arange(len(labels), dtype=jnp.int32)
         cumulative = accumulate(over_devices(share)((params, copy), (images, index)))
-        return cumulative.argmax(-1)[:, at] == labels[:, None]
+        correct = cumulative.argmax(-1)[:, at] == labels[:, None]
+        return Answers(correct, jax.nn.softmax(cumulative[:, at[0]]).astype(jnp.float16))
 
     params, images, labels = devices.replicate((network.params, *split))
     copies = [
         of_copy(params, images, labels, jnp.int32(copy)) for copy in range(config.policy.copies)
     ]
-    return np.stack(jax.device_get(copies), axis=1)
+    return jax.tree.map(lambda *of_copies: np.stack(of_copies, axis=1), *jax.device_get(copies))
 
 
 def frozen_step(
@@ -282,7 +304,8 @@ def frozen_step(
     images: UInt8[Array, "B *T H W channels"],
     labels: Int[Array, "B"],
     index: Int[Array, "B"],
-    answers: Bool[Array, "B copies C"],
+    correct: Bool[Array, "B copies C"],
+    classes: Float[Array, "B copies K"],
     *,
     graphs: Graphs,
     optimizers: tuple,
@@ -292,17 +315,20 @@ def frozen_step(
 ) -> tuple[PolicyState, dict[str, Float[Array, ""]]]:
     """One step of the policy alone, on the copy of the images that is this epoch's.
 
+    Args:
+      correct, classes: the network's `Answers` to these images.
+
     Returns:
       (next state, {loss, accuracy, timesteps, gradient_norm}), accuracy and timesteps as expected
       under the policy.
     """
-    copy = state.step // steps_per_epoch % answers.shape[1]
+    copy = state.step // steps_per_epoch % correct.shape[1]
     inputs = view(images, index, copy, config, facts)
-    correct = answers[:, copy]
+    correct, classes = correct[:, copy], classes[:, copy].astype(jnp.float32)
 
     def loss(policy):
         value, (chances, policy_stats) = _policy_loss(
-            policy, inputs, labels, correct, state, graphs, config
+            policy, inputs, correct, classes, state, graphs, config
         )
         return value, (_expected(chances, correct, config), policy_stats)
 
@@ -323,14 +349,19 @@ def joint_step(
     images: UInt8[Array, "B *T H W channels"],
     labels: Int[Array, "B"],
     index: Int[Array, "B"],
-    answers: Bool[Array, "B copies C"],
+    correct: Bool[Array, "B copies C"],
+    classes: Float[Array, "B copies K"],
     *,
     graphs: Graphs,
     optimizers: tuple,
     config: ConfigDict,
     facts: run.DataFacts,
 ) -> tuple[PolicyState, dict[str, Float[Array, ""]]]:
-    """One step of both networks on images augmented anew; returns as `frozen_step`."""
+    """One step of both networks on images augmented anew; returns as `frozen_step`.
+
+    Args:
+      correct, classes: not used, the network is asked anew.
+    """
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)
     inputs, targets = augmented(key, images, labels, config, facts.normalization, facts.num_classes)
     loss_function = configured_loss(config)
@@ -342,8 +373,9 @@ def joint_step(
         )
         mean_logits = jnp.cumsum(logits, axis=1)[:, at - 1] / at[:, None]
         correct = mean_logits.argmax(-1) == labels[:, None]
+        classes = jax.nn.softmax(jax.lax.stop_gradient(at[0] * mean_logits[:, 0]))
         value, (chances, policy_stats) = _policy_loss(
-            policy, inputs, labels, correct, state, graphs, config
+            policy, inputs, correct, classes, state, graphs, config
         )
         at_exits = optax.softmax_cross_entropy(mean_logits, targets[:, None])
         value += loss_function(logits, targets)
@@ -376,15 +408,15 @@ def joint_step(
 def _policy_loss(
     policy: Any,
     inputs: Float[Array, "B *T H W channels"],
-    labels: Int[Array, "B"],
     correct: Bool[Array, "B C"],
+    classes: Float[Array, "B K"],
     state: PolicyState,
     graphs: Graphs,
     config: ConfigDict,
 ) -> tuple[Float[Array, ""], tuple[Float[Array, "B C"], Any]]:
     """(the objective, (the policy's probabilities, its next statistics))."""
     model = nnx.merge(graphs.policy, policy, state.policy[1], copy=True)
-    logits, classes = split_outputs(run_all(model, seen(inputs), 1)[:, 0], correct.shape[1])
+    logits, own = split_outputs(run_all(model, seen(inputs), 1)[:, 0], correct.shape[1])
     # Of the step's keys a part that nothing else uses.
     key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), state.step), 3)[2]
     weights = sample_weights(correct[:, 0], state.first_accuracy)
@@ -392,8 +424,7 @@ def _policy_loss(
     value = OBJECTIVES[config.policy.objective](key, logits, earned, weights)
     value -= config.policy.entropy * entropy_bonus(logits, weights)
     if config.policy.auxiliary:
-        beside = optax.softmax_cross_entropy_with_integer_labels(classes, labels)
-        value += config.policy.auxiliary * jnp.mean(beside)
+        value += config.policy.auxiliary * jnp.mean(optax.softmax_cross_entropy(own, classes))
     return value, (jax.nn.softmax(logits), nnx.state(model, nnx.BatchStat))
 
 

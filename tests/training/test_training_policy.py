@@ -75,34 +75,40 @@ def test_answers_are_those_of_the_network_on_each_copy(made, dataset, trained):
         images=dataset.train.images[:100], labels=dataset.train.labels[:100]
     )
     frozen = nnx.merge(graphs.network, state.params, state.stats)
-    answers = policy.correctness(frozen, config, facts, split)
-    assert answers.shape == (100, 2, 2)  # copies, candidates
+    correct, classes = policy.network_answers(frozen, config, facts, split)
+    assert correct.shape == (100, 2, 2)  # copies, candidates
+    assert classes.shape == (100, 2, 10)
     model, _ = checkpoints.load_model(trained, *run.load(trained))
     model = nnx.view(model, use_running_average=True)
     for copy in range(2):
         inputs = policy.view(
             jnp.asarray(split.images), jnp.arange(100), jnp.int32(copy), config, facts
         )
-        predictions = accumulate(run_all(model, inputs, 3)).argmax(-1)
-        correct = np.asarray(predictions) == split.labels[:, None]
+        cumulative = accumulate(run_all(model, inputs, 3))
+        expected = np.asarray(cumulative.argmax(-1)) == split.labels[:, None]
         # BatchNorm is folded in one of the two: rounding may turn a spike.
-        assert (answers[:, copy] == correct[:, [0, 2]]).mean() > 0.99
-    assert 0.2 < answers.mean() < 1
-    assert not np.array_equal(answers[:, 0], answers[:, 1])
+        assert (correct[:, copy] == expected[:, [0, 2]]).mean() > 0.99
+        differ = np.abs(classes[:, copy] - jax.nn.softmax(cumulative[:, 0])).max(-1)
+        assert (differ < 1e-3).mean() > 0.95
+    assert 0.2 < correct.mean() < 1
+    assert not np.array_equal(correct[:, 0], correct[:, 1])
 
 
 def test_one_step_of_the_policy_by_hand(made, dataset):
     graphs, state, optimizers, config, facts = made
     images, labels = (jnp.asarray(x[:8]) for x in dataset.train)
     index = jnp.arange(8)
-    answers = jnp.asarray(np.random.default_rng(0).random((8, 2, 2)) < 0.6)
+    rng = np.random.default_rng(0)
+    correct = jnp.asarray(rng.random((8, 2, 2)) < 0.6)
+    classes = rng.dirichlet(np.ones(10), (8, 2)).astype(np.float16)
     state = state._replace(first_accuracy=jnp.float32(0.8), step=jnp.int32(EPOCH + 3))
     after, metrics = policy.frozen_step(
         state,
         images,
         labels,
         index,
-        answers,
+        correct,
+        jnp.asarray(classes),
         graphs=graphs,
         optimizers=optimizers,
         config=config,
@@ -115,11 +121,11 @@ def test_one_step_of_the_policy_by_hand(made, dataset):
     outputs = np.asarray(run_all(model, inputs, 1)[:, 0])
     base, gain, own = outputs[:, :2], outputs[:, 2:4], np.asarray(jax.nn.softmax(outputs[:, 4:]))
     v = np.asarray(jax.nn.softmax(base - gain * np.sum(own * np.log(own), 1, keepdims=True)))
-    classes = np.log(own)[np.arange(8), labels]
-    c = np.asarray(answers[:, 1])
+    beside = -(classes[:, 1] * np.log(own)).sum(1)
+    c = np.asarray(correct[:, 1])
     weights = np.where(c[:, 0], 1, 4)
     terms = 0.5 * ~c - np.array([1, 0.25]) * c
-    expected = np.mean(weights * (v * terms).sum(1)) - 0.25 * classes.mean()
+    expected = np.mean(weights * (v * terms).sum(1)) + 0.25 * beside.mean()
     assert float(metrics["loss"]) == pytest.approx(expected, rel=1e-4)
     assert float(metrics["accuracy"]) == pytest.approx((v * c).sum(1).mean(), rel=1e-5)
     assert float(metrics["timesteps"]) == pytest.approx((v * [1, 3]).sum(1).mean(), rel=1e-5)
