@@ -1,6 +1,6 @@
 """SEENN-II at several beta beside SEENN-I and the oracle: figures and a picture.
 
-    python benchmarks/sweep_beta.py --config=configs/cifar10_policy.py --init_from=runs/cifar10
+    python benchmarks/sweep_beta.py --config=configs/cifar10_policy.py --init_from=runs/cifar10_t2
 
 Trains a policy for each beta and seed (its run is OUT/beta_B_seed_S; one that is done is not
 trained again), evaluates each on the test split at its own choice and, with the price of a
@@ -22,7 +22,7 @@ from seenn_jax.evaluation.evaluator import Choice, evaluate
 from seenn_jax.training.policy import train_policy
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/cifar10_policy.py", "A policy's.")
-INIT_FROM = flags.DEFINE_string("init_from", "runs/cifar10", "Run of the spiking network.")
+INIT_FROM = flags.DEFINE_string("init_from", "runs/cifar10_t2", "Run of the spiking network.")
 BETAS = flags.DEFINE_list("betas", ["0.03", "0.1", "0.3", "1"], "Penalties of a wrong answer.")
 SEEDS = flags.DEFINE_list("seeds", ["0"], "Of the policies.")
 TARGET = flags.DEFINE_float("target", 1.2, "Average timesteps to compare at, on validation.")
