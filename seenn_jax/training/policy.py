@@ -371,9 +371,10 @@ def joint_step(
         logits, stats = forward(
             graphs.network, params, state.stats, inputs, config.timesteps, config.remat
         )
-        mean_logits = jnp.cumsum(logits, axis=1)[:, at - 1] / at[:, None]
-        correct = mean_logits.argmax(-1) == labels[:, None]
-        classes = jax.nn.softmax(jax.lax.stop_gradient(at[0] * mean_logits[:, 0]))
+        cumulative = accumulate(logits)[:, at - 1]
+        mean_logits = cumulative / at[:, None]
+        correct = cumulative.argmax(-1) == labels[:, None]
+        classes = jax.nn.softmax(jax.lax.stop_gradient(cumulative[:, 0]))
         value, (chances, policy_stats) = _policy_loss(
             policy, inputs, correct, classes, state, graphs, config
         )
