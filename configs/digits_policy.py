@@ -20,6 +20,7 @@ def get_config():
     config.policy.candidates = (1, 3)
     config.policy.beta = 1.0
     config.policy.entropy = 0.3
+    config.policy.auxiliary = 1.0
     config.epochs = 60
     config.batch_size = 64
     config.optimizer.learning_rate = 0.01
