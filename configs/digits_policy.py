@@ -21,8 +21,10 @@ def get_config():
     config.policy.beta = 1.0
     config.policy.entropy = 0.3
     config.policy.auxiliary = 1.0
-    config.epochs = 60
+    config.policy.copies = 40
+    config.epochs = 120
     config.batch_size = 64
     config.optimizer.learning_rate = 0.01
-    config.validate_every = 15
+    # Once, at the end: 200 images would decide between checkpoints, by chance.
+    config.validate_every = 120
     return config
