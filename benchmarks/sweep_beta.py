@@ -48,11 +48,13 @@ def one(beta: float, seed: int, console: Console) -> dict:
             "price": result["threshold"],
             "images_per_second": result["images_per_second"],
             "collapsed_to": result["policy"]["collapsed_to"],
+            "replayed_accuracy": result["policy"]["replayed_accuracy"],
             "confidence_accuracy": confidence["accuracy"],
             "confidence_timesteps": confidence["average_timesteps"],
         }
         print(
-            f"beta {beta:<5g} seed {seed} {name:6}: {result['accuracy']:.2%} at "
+            f"beta {beta:<5g} seed {seed} {name:6}: {result['accuracy']:.2%} (replayed "
+            f"{result['policy']['replayed_accuracy']:.2%}) at "
             f"{result['average_timesteps']:.3f}; SEENN-I {confidence['accuracy']:.2%} at "
             f"{confidence['average_timesteps']:.3f}; all T {result['static_accuracy'][-1]:.2%}; "
             f"{result['images_per_second']:,.0f} images/s",

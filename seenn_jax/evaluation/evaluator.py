@@ -529,7 +529,8 @@ def _report_policy(
     """What the policy costs, and SEENN-I on the same samples at as many timesteps on average.
 
     That threshold is the one that gives this average on the very samples that are reported, which
-    takes no label.
+    takes no label. Its accuracy is replayed from the answers of all ticks at once, which differ
+    from those of the exits as they were run by rounding, so that the policy's is replayed too.
     """
     threshold = calibration.threshold_for_timesteps(beside.scores, float(np.mean(times)))
     other = np.asarray(exits.exit_times(beside.scores, threshold))
@@ -539,6 +540,7 @@ def _report_policy(
         "macs": chooser.macs,
         "network_macs": network_macs,  # of one timestep
         "collapsed_to": int(times[0]) if np.all(times == times[0]) else None,
+        "replayed_accuracy": float(np.mean(exits.at_exit(beside.correct, times))),
         "confidence": {
             "threshold": threshold,
             "accuracy": float(np.mean(exits.at_exit(beside.correct, other))),

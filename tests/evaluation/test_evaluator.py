@@ -538,6 +538,7 @@ def test_a_policy_prescribes_the_exits(trained_policy, by_policy, price):
     assert result["accuracy"] == pytest.approx(at.mean())
     assert result["threshold"] == (price or 0)
     found = result["policy"]
+    assert found["replayed_accuracy"] == pytest.approx(at.mean())
     assert (found["collapsed_to"] is None) == (len(set(times)) > 1)
     # SEENN-I beside it takes as many timesteps, but for ties and the last sample.
     average = found["confidence"]["average_timesteps"]

@@ -164,6 +164,7 @@ def made_up_policy(collapsed_to=None):
             "macs": 12_580_000,
             "network_macs": 2_285_000_000,
             "collapsed_to": collapsed_to,
+            "replayed_accuracy": 0.9017,
             "confidence": {
                 "threshold": 0.8125,
                 "accuracy": 0.9034,
@@ -290,8 +291,9 @@ def test_a_policy_is_shown_with_its_cost_and_with_seenn_1_beside_it():
         assert "price of a timestep 0 nats, the most probable candidate of the policy" in text
         assert "candidates 1, 2, 4, beta 0.375" in text
         assert "policy network 12.58 MMAC (0.55 % of one dense timestep)" in text
-        assert "SEENN-I (confidence 0.8125) on the same network: 90.34 %" in text
-        assert "at 1.174 timesteps; the policy is -0.22 points from it" in text
+        assert "SEENN-I (confidence 0.8125) on the same network, replayed from the" in text
+        assert "answers of all ticks at once: 90.34 % at 1.174 timesteps; the policy" in text
+        assert "replayed likewise: 90.17 %, -0.17 points from it" in text
         assert "collapsed" not in text
     collapsed = " ".join(printed(made_up_policy(collapsed_to=2)).split())
     assert "the policy has collapsed: t = 2 for every sample" in collapsed
