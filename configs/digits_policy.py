@@ -2,7 +2,7 @@
 
 python train.py --config=configs/digits.py
 python train.py --config=configs/digits_policy.py
-python evaluate.py --workdir=runs/digits_policy --exit=policy --target_timesteps=1.5
+python evaluate.py --workdir=runs/digits_policy --exit=policy --target_timesteps=2
 """
 
 from seenn_jax.config import default_config
