@@ -39,22 +39,22 @@ def one(beta: float, seed: int, console: Console) -> dict:
     train_policy(config, workdir, console)
     seconds = time.perf_counter() - started
     found = {"beta": beta, "seed": seed, "training_seconds": seconds}
+    reported = ("accuracy", "replayed_accuracy", "average_timesteps", "exit_shares")
     choices = {"own": Choice(), "target": Choice(target_timesteps=TARGET.value)}
     for name, choice in choices.items():
         result = evaluate(workdir, exit="policy", choice=choice, batch_size=BATCH_SIZE.value)
         confidence = result["policy"]["confidence"]
         found[name] = {
-            **{key: result[key] for key in ("accuracy", "average_timesteps", "exit_shares")},
+            **{key: result[key] for key in reported},
             "price": result["threshold"],
             "images_per_second": result["images_per_second"],
             "collapsed_to": result["policy"]["collapsed_to"],
-            "replayed_accuracy": result["policy"]["replayed_accuracy"],
             "confidence_accuracy": confidence["accuracy"],
             "confidence_timesteps": confidence["average_timesteps"],
         }
         print(
             f"beta {beta:<5g} seed {seed} {name:6}: {result['accuracy']:.2%} (replayed "
-            f"{result['policy']['replayed_accuracy']:.2%}) at "
+            f"{result['replayed_accuracy']:.2%}) at "
             f"{result['average_timesteps']:.3f}; SEENN-I {confidence['accuracy']:.2%} at "
             f"{confidence['average_timesteps']:.3f}; all T {result['static_accuracy'][-1]:.2%}; "
             f"{result['images_per_second']:,.0f} images/s",

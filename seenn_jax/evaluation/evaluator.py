@@ -248,7 +248,9 @@ def evaluate(
         "dtype": dtype or config.model.dtype,
         "batch_size": batch_size,
         "images_per_second": len(predictions) / seconds,
-        # Against all T ticks at once: 0 in float32, a rounding matter in bfloat16.
+        # Against all T ticks at once, from which static_accuracy, sweeps and SEENN-I come: the same
+        # in float32, a rounding matter in bfloat16.
+        "replayed_accuracy": float(np.mean(exits.at_exit(replayed.correct, times))),
         "share_of_exit_times_that_differ": float(np.mean(exited.timesteps != times)),
         "share_of_answers_that_differ": float(
             np.mean(predictions != exits.at_exit(replayed.predictions, times))
@@ -529,8 +531,7 @@ def _report_policy(
     """What the policy costs, and SEENN-I on the same samples at as many timesteps on average.
 
     That threshold is the one that gives this average on the very samples that are reported, which
-    takes no label. Its accuracy is replayed from the answers of all ticks at once, which differ
-    from those of the exits as they were run by rounding, so that the policy's is replayed too.
+    takes no label.
     """
     threshold = calibration.threshold_for_timesteps(beside.scores, float(np.mean(times)))
     other = np.asarray(exits.exit_times(beside.scores, threshold))
@@ -540,7 +541,6 @@ def _report_policy(
         "macs": chooser.macs,
         "network_macs": network_macs,  # of one timestep
         "collapsed_to": int(times[0]) if np.all(times == times[0]) else None,
-        "replayed_accuracy": float(np.mean(exits.at_exit(beside.correct, times))),
         "confidence": {
             "threshold": threshold,
             "accuracy": float(np.mean(exits.at_exit(beside.correct, other))),

@@ -9,9 +9,10 @@ Everything here reads the same plain dict, `result`, which is what result.json h
 - guarantee: a `calibration.Guarantee` as a dict, with reported_risk, the mean loss on the split
   that is reported; None where none was asked for;
 - policy: for that exit its candidates, beta, macs (of the policy network), network_macs (of one
-  timestep), collapsed_to (the timesteps of every sample, or None), replayed_accuracy (from the
-  answers of all ticks at once) and confidence, SEENN-I replayed beside it: threshold, accuracy,
-  average_timesteps, sweep; else None. threshold is then the price;
+  timestep), collapsed_to (the timesteps of every sample, or None) and confidence, SEENN-I beside
+  it: threshold, accuracy, average_timesteps, sweep; else None. threshold is then the price;
+- replayed_accuracy: of these exits by the answers of all ticks at once, as are static_accuracy,
+  sweeps and SEENN-I's;
 - aet, oracle_aet, oracle_accuracy (of an exit that knows the labels), num_samples, timesteps (T),
   images_per_second (or None);
 - dataset, dataset_note (or None), split, seed, revision, versions (a dict), device, workdir,
@@ -240,7 +241,7 @@ def _policy_words(policy: dict[str, Any]) -> str:
 
 def _beside(result: dict[str, Any]) -> str:
     """SEENN-I at the same average timesteps, next to SEENN-II."""
-    other, replayed = result["policy"]["confidence"], result["policy"]["replayed_accuracy"]
+    other, replayed = result["policy"]["confidence"], result["replayed_accuracy"]
     return (
         f"SEENN-I (confidence {other['threshold']:.6g}) on the same network, replayed from the "
         f"answers of all ticks at once: {_percent(other['accuracy'])} at "

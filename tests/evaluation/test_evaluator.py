@@ -537,8 +537,8 @@ def test_a_policy_prescribes_the_exits(trained_policy, by_policy, price):
     at = correct[np.arange(360), times - 1]
     assert result["accuracy"] == pytest.approx(at.mean())
     assert result["threshold"] == (price or 0)
+    assert result["replayed_accuracy"] == pytest.approx(at.mean())
     found = result["policy"]
-    assert found["replayed_accuracy"] == pytest.approx(at.mean())
     assert (found["collapsed_to"] is None) == (len(set(times)) > 1)
     # SEENN-I beside it takes as many timesteps, but for ties and the last sample.
     average = found["confidence"]["average_timesteps"]

@@ -29,6 +29,7 @@ def made_up(**changes):
         "threshold": 0.6291234567,
         "threshold_rule": "chosen on validation: fewest timesteps within 0.1 point of all 4",
         "accuracy": 0.9012,
+        "replayed_accuracy": 0.9017,
         "average_timesteps": 1.1734,
         "exit_shares": [0.8777, 0.0921, 0.0098, 0.0204],
         "static_accuracy": [0.8715, 0.8893, 0.9034, 0.9041],
@@ -164,7 +165,6 @@ def made_up_policy(collapsed_to=None):
             "macs": 12_580_000,
             "network_macs": 2_285_000_000,
             "collapsed_to": collapsed_to,
-            "replayed_accuracy": 0.9017,
             "confidence": {
                 "threshold": 0.8125,
                 "accuracy": 0.9034,
