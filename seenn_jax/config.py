@@ -74,6 +74,7 @@ def default_config() -> ConfigDict:
 
     config.loss = "tet"  # teaches each tick; or "mean_ce", the answer at T
     config.tet_weight = 1e-3  # of TET's mean-squared error
+    config.tet_distillation = 0.0  # weight in TET of each tick learning the answer of all ticks
     config.label_smoothing = 0.0
 
     config.optimizer = ConfigDict()  # SGD; weight decay on kernels only
@@ -174,6 +175,9 @@ def check_config(config: ConfigDict) -> None:
     epochs = config.epochs
     check("inherit_epochs", f"from 0 to config.epochs = {epochs}", lambda v: 0 <= v <= epochs)
     check("tet_weight", "from 0 to 1", lambda v: 0 <= v <= 1)
+    check("tet_distillation", "at least 0", lambda v: v >= 0)
+    if config.loss != "tet":
+        check("tet_distillation", f"0 for the loss {config.loss!r}", lambda v: v == 0)
     check("label_smoothing", "at least 0 and below 1", lambda v: 0 <= v < 1)
     check("optimizer.learning_rate", "above 0", lambda v: v > 0)
     check("optimizer.momentum", "at least 0 and below 1", lambda v: 0 <= v < 1)

@@ -1,5 +1,6 @@
 """Losses over the logits of every timestep; targets are distributions, so that mixup works."""
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
@@ -17,14 +18,23 @@ def tet(
     targets: Float[Array, "B K"],
     weight: float = 1e-3,
     target_logit: float = 1.0,
+    distillation: float = 0.0,
 ) -> Float[Array, ""]:
-    """(1 - weight) mean_t CE(o_t, y) + weight MSE(o_t, target_logit).
+    """(1 - weight) mean_t CE(o_t, y) + weight MSE(o_t, target_logit) + distillation mean_t KL_t.
 
     Temporal efficient training (Deng et al., ICLR 2022, eq. 11): every tick is taught on its own,
-    which is what makes an early exit accurate.
+    which is what makes an early exit accurate. With `distillation` each tick learns the answer of
+    all ticks too: KL_t = KL(softmax(mean_s o_s) || softmax(o_t)), where the mean is a constant
+    (distillation, Hinton et al. 2015, from the network itself); 0 where T = 1.
     """
     cross_entropy = optax.softmax_cross_entropy(logits, targets[:, None]).mean()
-    return (1 - weight) * cross_entropy + weight * jnp.mean(jnp.square(logits - target_logit))
+    loss = (1 - weight) * cross_entropy + weight * jnp.mean(jnp.square(logits - target_logit))
+    if distillation:
+        answer = jax.nn.log_softmax(jax.lax.stop_gradient(logits.mean(1, keepdims=True)))
+        each = jax.nn.log_softmax(logits)
+        divergence = optax.losses.kl_divergence_with_log_targets(each, answer)
+        loss += distillation * divergence.mean()
+    return loss
 
 
 LOSSES = {"mean_ce": mean_cross_entropy, "tet": tet}

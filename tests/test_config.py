@@ -57,6 +57,7 @@ def test_an_unknown_key_cannot_be_set():
         ("inherit_epochs", -1, "from 0 to config.epochs = 30"),
         ("inherit_epochs", 31, "from 0 to config.epochs = 30"),
         ("tet_weight", 1.5, "from 0 to 1"),
+        ("tet_distillation", -1.0, "at least 0"),
         ("label_smoothing", 1.0, "at least 0 and below 1"),
         ("optimizer.learning_rate", 0.0, "above 0"),
         ("optimizer.learning_rate", float("nan"), "above 0"),
@@ -137,6 +138,13 @@ def test_mixup_and_cutmix_exclude_each_other():
     config = default_config()
     config.augment.mixup = config.augment.cutmix = 1.0
     with pytest.raises(UserError, match=r"config\.augment\.cutmix is 1\.0: it must be 0"):
+        check_config(config)
+
+
+def test_only_tet_distils():
+    config = default_config()
+    config.loss, config.tet_distillation = "mean_ce", 0.5
+    with pytest.raises(UserError, match=r"tet_distillation is 0\.5: it must be 0 for .*'mean_ce'"):
         check_config(config)
 
 

@@ -40,6 +40,24 @@ def test_tet_of_another_target_logit():
     assert got == pytest.approx(LN3**2, rel=1e-6)
 
 
+def test_tet_learns_the_answer_of_all_ticks():
+    # From (3/4, 1/4), the answer of both, to (1/2, 1/2) and to (9/10, 1/10).
+    first = 0.75 * np.log(3 / 2) + 0.25 * np.log(1 / 2)
+    second = 0.75 * np.log(5 / 6) + 0.25 * np.log(5 / 2)
+    expected = tet(LOGITS, FIRST) + 2 * (first + second) / 2
+    assert tet(LOGITS, FIRST, distillation=2.0) == pytest.approx(float(expected), rel=1e-6)
+    # The answer is a constant: d/do_t is (softmax(o_t) - answer) / T.
+    gradient = jax.grad(tet)(LOGITS, FIRST, distillation=2.0) - jax.grad(tet)(LOGITS, FIRST)
+    np.testing.assert_allclose(gradient, [[[-0.25, 0.25], [0.15, -0.15]]], rtol=1e-5)
+
+
+def test_one_tick_has_nothing_to_learn_from_itself():
+    one = LOGITS[:, 1:]
+    assert tet(one, FIRST, distillation=2.0) == tet(one, FIRST)
+    gradient = jax.grad(tet)(one, FIRST, distillation=2.0)
+    np.testing.assert_allclose(gradient, jax.grad(tet)(one, FIRST), atol=1e-7)
+
+
 def test_tet_of_soft_targets():
     cross_entropies = np.log(2), -0.25 * np.log(0.9) - 0.75 * np.log(0.1)
     assert tet(LOGITS, SOFT, weight=0.0) == pytest.approx(np.mean(cross_entropies), rel=1e-6)

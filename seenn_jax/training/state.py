@@ -79,7 +79,9 @@ def evaluated(state: TrainState) -> tuple[Any, Any]:
 def configured_loss(config: ConfigDict) -> Callable[[Array, Array], Array]:
     """`(logits [B, T, K], targets [B, K]) -> loss` of the config."""
     if config.loss == "tet":
-        return functools.partial(LOSSES["tet"], weight=config.tet_weight)
+        return functools.partial(
+            LOSSES["tet"], weight=config.tet_weight, distillation=config.tet_distillation
+        )
     return LOSSES[config.loss]
 
 

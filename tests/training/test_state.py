@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from seenn_jax import run
 from seenn_jax.data import autoaugment
+from seenn_jax.losses import tet
 from seenn_jax.training.state import (
     TrainState,
     augmented,
+    configured_loss,
     evaluated,
     forward,
     initial_state,
@@ -184,6 +186,15 @@ def test_the_loss_of_the_config_is_used(config):
     # All ticks of this network are alike, so that TET without its second term is cross-entropy.
     np.testing.assert_allclose(losses["tet", 0.0], losses["mean_ce", 1e-3], rtol=1e-6)
     assert losses["tet", 1.0] != losses["tet", 0.0]
+
+
+def test_the_distillation_of_the_config_is_used(config):
+    config.loss, config.tet_weight, config.tet_distillation = "tet", 0.0, 2.0
+    logits = jnp.log(jnp.array([[[0.5, 0.5], [0.9, 0.1]]]))
+    targets = jnp.array([[1.0, 0.0]])
+    expected = tet(logits, targets, weight=0.0, distillation=2.0)
+    assert configured_loss(config)(logits, targets) == expected
+    assert expected != tet(logits, targets, weight=0.0)
 
 
 @pytest.mark.parametrize(
