@@ -6,8 +6,8 @@
     python evaluate.py --workdir=runs/cifar10_policy --exit=policy --target_timesteps=1.18
 
 At 1.2 timesteps on average next to none can go beyond t = 2, so the network learns two, for as long
-as that of configs/cifar10.py learns four, and the first learns the answer of both. One NVIDIA GPU
-of the Hopper generation trains the policy in minutes; README.md has the measured accuracy.
+as that of configs/cifar10.py learns four, and each learns the answer of both. One NVIDIA GPU of
+the Hopper generation trains the policy in minutes; README.md has the measured accuracy.
 """
 
 from seenn_jax.config import default_config
