@@ -12,12 +12,12 @@ import json
 import time
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import flags
 from matplotlib.figure import Figure
 from ml_collections import config_flags
 from rich.console import Console
 
-from seenn_jax import provenance
+from seenn_jax import cli, provenance
 from seenn_jax.evaluation.evaluator import Choice, evaluate
 from seenn_jax.training.policy import train_policy
 
@@ -108,11 +108,9 @@ def draw(rows: list[dict], path: Path) -> None:
     figure.savefig(path, dpi=160)
 
 
-def main(_) -> None:
+def main() -> None:
     """Run the sweep, a line for each evaluation as it comes."""
-    logging.set_verbosity(logging.ERROR)
     out = Path(OUT.value)
-    out.mkdir(parents=True, exist_ok=True)
     console = Console(markup=False, soft_wrap=True)
     rows = [one(float(b), int(s), console) for b in BETAS.value for s in SEEDS.value]
     result = {
@@ -128,4 +126,4 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    cli.main(main, "interrupted: the same command continues with the policies that are not done")

@@ -89,8 +89,13 @@ def test_train_then_evaluate(process, trained, make_config, tmp_path):
     [
         ("train.py", [DIGITS, "--config.epochs=3", "now"], ["'now'", "--name=value"]),
         ("evaluate.py", ["--workdir=no/such/run"], ["no/such/run holds no run", "--workdir"]),
+        (
+            "benchmarks/sweep_beta.py",
+            ["--config=configs/digits_policy.py", "--init_from=no/such/run"],
+            ["no/such/run holds no run", "config.init_from"],
+        ),
     ],
-    ids=["train", "evaluate"],
+    ids=["train", "evaluate", "sweep"],
 )
 def test_a_mistake_is_one_line_of_a_real_process(process, script, arguments, named):
     check_refused(*process(script, *arguments), *named)
