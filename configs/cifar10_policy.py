@@ -33,10 +33,10 @@ def get_config():
     config.policy.entropy = 0.3
     config.policy.auxiliary = 1.0
     config.policy.copies = 60
-    config.epochs = 180
+    config.epochs = 540
     config.batch_size = 256
     config.optimizer.learning_rate = 0.1
     config.optimizer.weight_decay = 5e-4
     # Once, at the end: a few of 5,000 images would decide between checkpoints, by chance.
-    config.validate_every = 180
+    config.validate_every = 540
     return config
