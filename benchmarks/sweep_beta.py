@@ -18,6 +18,7 @@ from ml_collections import config_flags
 from rich.console import Console
 
 from seenn_jax import cli, provenance
+from seenn_jax.errors import UserError
 from seenn_jax.evaluation.evaluator import Choice, evaluate
 from seenn_jax.training.policy import train_policy
 
@@ -28,6 +29,21 @@ SEEDS = flags.DEFINE_list("seeds", ["0"], "Of the policies.")
 TARGET = flags.DEFINE_float("target", 1.2, "Average timesteps to compare at, on validation.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Slots. Default: evaluate.py's.")
 OUT = flags.DEFINE_string("out", "runs/sweep_beta", "Folder of the runs and results.")
+
+
+def numbers(flag: flags.FlagHolder, kind: type) -> list:
+    """The numbers of a flag's list.
+
+    Raises:
+      UserError: something else is there, or nothing.
+    """
+    try:
+        return [kind(value) for value in flag.value or [""]]
+    except ValueError as error:
+        raise UserError(
+            f"--{flag.name} is {','.join(flag.value)!r}: it must be numbers separated by commas, "
+            f"as in --{flag.name}={','.join(flag.default)}; set it to such"
+        ) from error
 
 
 def one(beta: float, seed: int, console: Console) -> dict:
@@ -112,7 +128,8 @@ def main() -> None:
     """Run the sweep, a line for each evaluation as it comes."""
     out = Path(OUT.value)
     console = Console(markup=False, soft_wrap=True)
-    rows = [one(float(b), int(s), console) for b in BETAS.value for s in SEEDS.value]
+    betas, seeds = numbers(BETAS, float), numbers(SEEDS, int)
+    rows = [one(beta, seed, console) for beta in betas for seed in seeds]
     result = {
         "init_from": INIT_FROM.value,
         "config": CONFIG.value.to_dict(),

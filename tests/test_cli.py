@@ -94,8 +94,13 @@ def test_train_then_evaluate(process, trained, make_config, tmp_path):
             ["--config=configs/digits_policy.py", "--init_from=no/such/run"],
             ["no/such/run holds no run", "config.init_from"],
         ),
+        (
+            "benchmarks/sweep_beta.py",
+            ["--config=configs/digits_policy.py", "--betas=0.1,x"],
+            ["--betas is '0.1,x'", "numbers separated by commas"],
+        ),
     ],
-    ids=["train", "evaluate", "sweep"],
+    ids=["train", "evaluate", "sweep", "betas"],
 )
 def test_a_mistake_is_one_line_of_a_real_process(process, script, arguments, named):
     check_refused(*process(script, *arguments), *named)
