@@ -39,6 +39,7 @@ SAMPLES = flags.DEFINE_integer("samples", 50_000, "Images in a timed run.")
 SLOTS = flags.DEFINE_list("slots", ["256", "512", "1024"], "Numbers of slots to try.")
 AVERAGES = flags.DEFINE_list("averages", ["1.1", "1.2", "1.5", "2.0"], "Average exit times.")
 THRESHOLD = flags.DEFINE_float("threshold", None, "Of confidence: also exit by it.")
+METHODS = flags.DEFINE_list("methods", list(engine.METHODS), "What is run: full, masked, slots.")
 REPEATS = flags.DEFINE_integer("repeats", 3, "Timed runs of each; the median counts.")
 JSON = flags.DEFINE_string("json", None, "Write all results to this file.")
 
@@ -115,7 +116,8 @@ def main(_) -> None:
             method, network, params, images, criterion, timesteps, slots, transform=transform
         )
 
-    def report(method, slots, seconds, average, ideal=None):
+    def report(method, slots, seconds, average, ticks_per_second=None):
+        ideal = ticks_per_second and ticks_per_second / average
         row = {
             "method": method,
             "slots": slots,
@@ -136,19 +138,20 @@ def main(_) -> None:
     times = {float(a): prescribed_times(float(a), timesteps, samples) for a in AVERAGES.value}
     for slots in map(int, SLOTS.value):
         arguments = (network.params, images)
-        seconds = seconds_of(by_times, "full", slots, *arguments, all_ticks)
-        report("full", slots, seconds, float(timesteps))
-        seconds = seconds_of(by_times, "masked", slots, *arguments, all_ticks)
-        report("tick by tick", slots, seconds, float(timesteps))
-        ticks_per_second = samples * timesteps / seconds
-        for asked in times.values():
-            average = float(asked.mean())
-            ideal = ticks_per_second / average
+        ticks_per_second = None
+        if "full" in METHODS.value:
+            seconds = seconds_of(by_times, "full", slots, *arguments, all_ticks)
+            report("full", slots, seconds, float(timesteps))
+        if "masked" in METHODS.value:
+            seconds = seconds_of(by_times, "masked", slots, *arguments, all_ticks)
+            report("tick by tick", slots, seconds, float(timesteps))
+            ticks_per_second = samples * timesteps / seconds
+            asked = jnp.asarray(times[min(times)])
+            seconds = seconds_of(by_times, "masked", slots, *arguments, asked)
+            report("masked", slots, seconds, float(asked.mean()), ticks_per_second)
+        for asked in times.values() if "slots" in METHODS.value else ():
             seconds = seconds_of(by_times, "slots", slots, *arguments, jnp.asarray(asked))
-            report("slots", slots, seconds, average, ideal)
-        average = float(times[min(times)].mean())
-        seconds = seconds_of(by_times, "masked", slots, *arguments, jnp.asarray(times[min(times)]))
-        report("masked", slots, seconds, average, ticks_per_second / average)
+            report("slots", slots, seconds, float(asked.mean()), ticks_per_second)
         if THRESHOLD.value is not None:
             threshold = jnp.float32(THRESHOLD.value)
             found = {}
@@ -157,7 +160,7 @@ def main(_) -> None:
                 found[method] = exited
                 average = float(exited.timesteps.mean())
                 seconds = seconds_of(by_confidence, method, slots, *arguments, threshold)
-                report(f"{method}, conf.", slots, seconds, average, ticks_per_second / average)
+                report(f"{method}, conf.", slots, seconds, average, ticks_per_second)
             rows[-1]["share_of_times_that_differ"] = float(
                 jnp.mean(found["slots"].timesteps != found["full"].timesteps)
             )

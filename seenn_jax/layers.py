@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Num
+from jaxtyping import Array, Float, Num
 
 from seenn_jax.neurons import own
 
@@ -16,10 +16,16 @@ FEW_CHANNELS = 4
 CONVOLUTION = "convolution"  # the name of their results, for `jax.checkpoint`
 
 
-def convolve(x, kernel, strides, padding, precision=None):
+def convolve(x, kernel, strides, padding, precision=None, **options):
     """2-D convolution, channels last; see `_kernel_gradient` for why it has its own derivative."""
     return lax.conv_general_dilated(
-        x, kernel, strides, padding, dimension_numbers=CHANNELS_LAST, precision=precision
+        x,
+        kernel,
+        strides,
+        padding,
+        dimension_numbers=CHANNELS_LAST,
+        precision=precision,
+        **options,
     )
 
 
@@ -89,11 +95,17 @@ def _convolve_few(x, kernel, strides, padding, precision):
     return jnp.matmul(jnp.concatenate(windows, -1), flat, precision=precision)
 
 
-def _conv_general_dilated(x, kernel, strides, padding, *, precision=None, **_):
-    """What `nnx.Conv` calls; the rest of its arguments are the defaults of a plain convolution."""
-    if kernel.shape[2] <= FEW_CHANNELS:
-        return _convolve_few(x, kernel, strides, padding, precision)
-    return _convolve(x, kernel, tuple(strides), tuple(map(tuple, padding)), precision)
+class Affine(nnx.Module):
+    """What BatchNorm does with its running statistics, in float32 at least: the same operations."""
+
+    def __init__(self, bn: nnx.BatchNorm):
+        self.mean = nnx.Param(bn.mean[...])
+        self.scale = nnx.Param(bn.scale[...] * lax.rsqrt(bn.var[...] + bn.epsilon))
+        self.bias = nnx.Param(bn.bias[...])
+
+    def __call__(self, x):
+        """Normalise Num[Array, "... C"]."""
+        return (x - self.mean[...]) * self.scale[...] + self.bias[...]
 
 
 class ConvBN(nnx.Module):
@@ -101,11 +113,17 @@ class ConvBN(nnx.Module):
 
     Maps Float[Array, "B T H W C"] to Float[Array, "B T H' W' C'"]; padding is symmetric, k // 2,
     as in PyTorch, and unlike "SAME" at stride 2.
+
+    The convolution's result is rounded to the activations' dtype; the bias and BatchNorm follow in
+    float32, in training and in inference alike. Folded into the kernel they would be rounded with
+    it, before or after the bias is added, as the compiler likes: in bfloat16 an answer would then
+    depend on the program and on the size of its batch.
     """
 
     def __init__(
         self, in_features, out_features, kernel_size=3, stride=1, *, bias=False, dtype, rngs
     ):
+        # It holds the kernel and the bias, and is not called.
         self.conv = nnx.Conv(
             in_features,
             out_features,
@@ -114,34 +132,48 @@ class ConvBN(nnx.Module):
             padding=kernel_size // 2,
             use_bias=bias,
             dtype=dtype,
-            # float32 means float32: no TF32 on GPUs, no bfloat16 passes on TPUs.
-            precision=None if dtype == jnp.bfloat16 else lax.Precision.HIGHEST,
             kernel_init=nnx.initializers.variance_scaling(2.0, "fan_out", "normal"),
-            conv_general_dilated=_conv_general_dilated,
             rngs=rngs,
         )
-        # No dtype here: statistics and normalisation in float32 whatever the activations are.
         self.scale = nnx.data(None)  # of each output channel, once quantised
+        # No dtype here: statistics and normalisation in float32 whatever the activations are.
         self.bn = nnx.data(nnx.BatchNorm(out_features, momentum=0.9, epsilon=1e-5, rngs=rngs))
 
     def __call__(self, x):
         """Run all ticks of `x`."""
-        if self.scale is not None:
-            return self._integer(x)
-        y = checkpoint_name(self.conv(x), CONVOLUTION)
-        return y if self.bn is None else self.bn(y).astype(y.dtype)
+        y = self._products(x.reshape(-1, *x.shape[2:]))
+        y = checkpoint_name(y.reshape(*x.shape[:2], *y.shape[1:]), CONVOLUTION)
+        if self.conv.bias is not None:
+            y = y + self.conv.bias[...]  # float32
+        return self.bn(y).astype(self.conv.dtype)
 
-    def fold(self) -> None:
-        """Put BatchNorm's running statistics into the convolution: same function, less work."""
-        scale = self.bn.scale[...] * jax.lax.rsqrt(self.bn.var[...] + self.bn.epsilon)
+    def _products(self, x):
+        """The convolution; of a quantised layer exact sums in int32, scaled in float32."""
+        kernel, strides = self.conv.kernel[...], (self.conv.strides,) * 2
+        padding = ((self.conv.padding,) * 2,) * 2
+        if self.scale is not None:
+            sums = convolve(x, kernel, strides, padding, preferred_element_type=jnp.int32)
+            return sums.astype(jnp.float32) * self.scale[...]
+        dtype = self.conv.dtype
+        # float32 means float32: no TF32 on GPUs, no bfloat16 passes on TPUs.
+        precision = None if dtype == jnp.bfloat16 else lax.Precision.HIGHEST
+        product = _convolve_few if x.shape[-1] <= FEW_CHANNELS else _convolve
+        return product(x.astype(dtype), kernel.astype(dtype), strides, padding, precision)
+
+    def freeze(self) -> None:
+        """Prepare for inference: compute once what does not depend on the input."""
+        self.bn = nnx.data(Affine(self.bn))
+
+    def folded(self) -> tuple[Float[Array, "k k C D"], Float[Array, "D"]]:
+        """(kernel, bias) of a convolution that does what this layer does, once frozen."""
         bias = 0 if self.conv.bias is None else self.conv.bias[...]
-        self.conv.bias = nnx.Param(self.bn.bias[...] + (bias - self.bn.mean[...]) * scale)
-        self.conv.kernel[...] = self.conv.kernel[...] * scale
-        self.conv.use_bias = True
-        self.bn = nnx.data(None)
+        return (
+            self.conv.kernel[...] * self.bn.scale[...],
+            self.bn.bias[...] + (bias - self.bn.mean[...]) * self.bn.scale[...],
+        )
 
     def quantize(self) -> None:
-        """Round the folded kernel to int8, symmetrically with one scale per output channel.
+        """Round the kernel to int8, symmetrically with one scale per output channel.
 
         The layer then takes int8 spikes: their products are summed exactly, in int32.
         """
@@ -149,19 +181,6 @@ class ConvBN(nnx.Module):
         scale = jnp.maximum(jnp.max(jnp.abs(kernel), (0, 1, 2)), 1e-12) / 127
         self.scale = nnx.data(nnx.Param(scale))
         self.conv.kernel = nnx.Param(jnp.round(kernel / scale).astype(jnp.int8))
-
-    def _integer(self, x):
-        kernel, padding = self.conv.kernel[...], self.conv.padding
-        sums = lax.conv_general_dilated(
-            x.reshape(-1, *x.shape[2:]),
-            kernel,
-            (self.conv.strides,) * 2,
-            [(padding, padding)] * 2,
-            dimension_numbers=CHANNELS_LAST,
-            preferred_element_type=jnp.int32,
-        )
-        y = sums.astype(jnp.float32) * self.scale[...] + self.conv.bias[...]
-        return y.astype(self.conv.dtype).reshape(*x.shape[:2], *y.shape[1:])
 
 
 class Shortcut(nnx.Module):

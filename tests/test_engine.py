@@ -355,7 +355,6 @@ def test_int8_network(trained):
 
     rounded = nnx.clone(model)
     for layer in rounded.spike_layers():
-        layer.fold()
         kernel = np.asarray(layer.conv.kernel[...])
         step = np.abs(kernel).max((0, 1, 2)) / 127
         layer.conv.kernel[...] = np.round(kernel / step) * step

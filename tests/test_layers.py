@@ -202,19 +202,31 @@ def trained(bias=False):
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_folding_keeps_the_function(bias):
+def test_a_layer_for_inference_is_the_one_of_training(bias):
     layer = trained(bias)
     kernel = np.asarray(layer.conv.kernel[...])
     x = whole_numbers(1, 2, 2, 4, 3, 1)
     expected = nnx.view(layer, use_running_average=True)(x)
-    layer.fold()
+    layer.freeze()
     np.testing.assert_array_equal(layer(x), expected)
-    assert layer.bn is None
+    folded, offset = layer.folded()
     # 3 / sqrt(4) and 0.5 / sqrt(0.25)
-    np.testing.assert_array_equal(layer.conv.kernel[...], kernel * [1.5, 1])
+    np.testing.assert_array_equal(folded, kernel * [1.5, 1])
     # 0.25 + (bias - 1) * 1.5 and 1 + (bias + 2)
-    offset = [-2.75, 5] if bias else [-1.25, 3]
-    np.testing.assert_array_equal(layer.conv.bias[...], offset)
+    np.testing.assert_array_equal(offset, [-2.75, 5] if bias else [-1.25, 3])
+
+
+def test_the_bias_of_a_bfloat16_layer_is_added_in_float32():
+    layer = conv_bn(1, 1, kernel_size=1, bias=True, dtype=jnp.bfloat16)
+    layer.conv.kernel[...] = jnp.ones((1, 1, 1, 1))
+    # bfloat16 has 256, and no number between it and 258.
+    layer.conv.bias[...] = jnp.array([0.5])
+    layer.bn.mean[...] = jnp.array([256.0])
+    layer.bn.var[...] = jnp.ones(1) - 1e-5
+    x = jnp.full((1, 1, 1, 1, 1), 256, jnp.bfloat16)
+    assert float(nnx.view(layer, use_running_average=True)(x).squeeze()) == 0.5
+    layer.freeze()
+    assert float(layer(x).squeeze()) == 0.5
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -225,7 +237,7 @@ def test_quantised_layer_by_hand(stride):
     # Only the centre weighs. Scales 127/127 = 1 and 254/127 = 2: 99.6 is rounded to 100, 3 / 2 to 2
     weights = jnp.array([[127.0, 3], [99.6, -254]])
     layer.conv.kernel[...] = jnp.zeros((3, 3, 2, 2)).at[1, 1].set(weights)
-    layer.fold()
+    layer.freeze()
     layer.quantize()
     assert layer.conv.kernel.dtype == jnp.int8
     np.testing.assert_array_equal(layer.conv.kernel[1, 1], [[127, 2], [100, -127]])
@@ -243,7 +255,7 @@ def test_a_channel_without_weights_can_be_quantised():
     layer = conv_bn(2, 2)
     layer.conv.kernel[...] = jnp.zeros((3, 3, 2, 2))
     layer.bn.bias[...] = jnp.array([0.5, -1])
-    layer.fold()
+    layer.freeze()
     layer.quantize()
     y = layer(jnp.ones((1, 1, 1, 1, 2), jnp.int8))
     np.testing.assert_array_equal(y.squeeze(), [0.5, -1])

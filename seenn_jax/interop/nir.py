@@ -141,7 +141,8 @@ class _Graph:
 
     def convolve(self, place: str, layer: ConvBN, x: _Signal) -> _Signal:
         conv = layer.conv
-        kernel = np.asarray(conv.kernel[...], np.float32).transpose(3, 2, 0, 1) * x.scale
+        kernel, bias = (np.asarray(part, np.float32) for part in layer.folded())
+        kernel = kernel.transpose(3, 2, 0, 1) * x.scale
         stride, padding, window = conv.strides, conv.padding, conv.kernel_size[0]
         height, width = ((side + 2 * padding - window) // stride + 1 for side in x.shape[:2])
         node = self.nir.Conv2d(
@@ -151,7 +152,7 @@ class _Graph:
             padding=(padding, padding),
             dilation=(1, 1),
             groups=1,
-            bias=np.asarray(conv.bias[...], np.float32),
+            bias=bias,
         )
         return self.add(place, node, [x], (height, width, conv.out_features))
 

@@ -143,7 +143,7 @@ class Network(NamedTuple):
     """A trained network as pure functions of its parameters, for the engines.
 
     Attributes:
-      params: arrays, BatchNorm folded into the convolutions.
+      params: arrays.
       encode: `(params, inputs [S, H, W, C]) -> currents` of the first layer, without state; of
         event data, the inputs of one tick.
       step: `(params, membranes, currents) -> (membranes, logits [S, K])`, one tick.
@@ -191,7 +191,7 @@ def inference_network(
 
 
 def for_inference(model: nnx.Module, *, int8: bool = False) -> nnx.Module:
-    """A copy of a trained model with BatchNorm folded into the convolutions.
+    """A copy of a trained model, for inference: the same arithmetic as in training's evaluation.
 
     Args:
       model: a network of this package with its BatchNorm statistics.
@@ -200,7 +200,7 @@ def for_inference(model: nnx.Module, *, int8: bool = False) -> nnx.Module:
     model = nnx.view(nnx.clone(model), use_running_average=True)
     for _, module in nnx.iter_graph(model):
         if isinstance(module, ConvBN):
-            module.fold()
+            module.freeze()
     if int8:
         for layer in model.spike_layers():
             if isinstance(layer, ConvBN):  # the read-out is computed in float32 in any case

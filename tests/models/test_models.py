@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from seenn_jax import engine, exits
 from seenn_jax.energy import layers
 from seenn_jax.errors import UserError
 from seenn_jax.models import (
@@ -367,3 +368,84 @@ def test_mistakes(name, width, changes, message):
     arguments = {"image_shape": (32, 32, 3), "num_classes": 10} | changes
     with pytest.raises(UserError, match=message):
         build_model(name, width, **arguments)
+
+
+# --- One arithmetic ------------------------------------------------------------------------------
+
+
+def at_random(name, rng, dtype="bfloat16"):
+    """A network with statistics, scales and biases at random.
+
+    Its kernels are multiples of 2^-10: their sums are exact in float32, in whatever order, which
+    is the library's and may depend on the batch.
+    """
+    model = build_model(name, 8, image_shape=(32, 32, 3), num_classes=CLASSES, dtype=dtype, seed=1)
+    for _, module in nnx.iter_graph(model):
+        if isinstance(module, nnx.BatchNorm):
+            size = module.mean.shape
+            module.mean[...] = jnp.float32(rng.normal(0, 0.3, size))
+            module.var[...] = jnp.float32(rng.uniform(0.3, 2, size))
+            module.scale[...] = jnp.float32(rng.uniform(0.5, 1.5, size))
+            module.bias[...] = jnp.float32(rng.normal(0, 0.3, size))
+        if isinstance(module, nnx.Conv | nnx.Linear):
+            module.kernel[...] = jnp.round(module.kernel[...] * 2**10) / 2**10
+            if isinstance(module, nnx.Conv) and module.bias is not None:
+                module.bias[...] = jnp.float32(rng.normal(0, 0.3, module.bias.shape))
+    return model
+
+
+@pytest.mark.parametrize("name", ["resnet19", "vgg16"])
+def test_an_answer_in_bfloat16_depends_on_no_program_and_no_batch(name):
+    rng, timesteps = np.random.default_rng(0), 3
+    model = at_random(name, rng)
+    images = jnp.asarray(rng.integers(-100, 101, (8, 32, 32, 3)) / 64, jnp.bfloat16)
+    graph, state = nnx.split(nnx.view(model, use_running_average=True))
+    expected = jax.jit(lambda s, x: run_all(nnx.merge(graph, s), x, timesteps))(state, images)
+    assert jnp.abs(jnp.diff(expected, axis=1)).max() > 0.01  # the ticks are not all alike
+
+    network = inference_network(model, (32, 32, 3), timesteps)
+    encode, step, logits = map(jax.jit, (network.encode, network.step, network.logits))
+
+    def one_after_the_other(images):
+        shown, membranes, found = encode(network.params, images), None, []
+        membranes = jax.tree.map(
+            lambda v: jnp.broadcast_to(v, (len(images), *v.shape)), network.at_rest
+        )
+        for _ in range(timesteps):
+            membranes, now = step(network.params, membranes, shown)
+            found.append(now)
+        return jnp.stack(found, 1)
+
+    np.testing.assert_array_equal(logits(network.params, images), expected)
+    np.testing.assert_array_equal(one_after_the_other(images), expected)
+    np.testing.assert_array_equal(one_after_the_other(images[:3]), expected[:3])
+    np.testing.assert_array_equal(logits(network.params, images[:3]), expected[:3])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(jax.default_backend() == "cpu", reason="needs an accelerator")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "int8"])
+def test_on_an_accelerator_answers_depend_on_no_program_and_no_batch(dtype):
+    """2,000 images by every method in two batch sizes; sums of floats may still turn a spike."""
+    rng, timesteps = np.random.default_rng(0), 3
+    model = at_random("resnet19", rng, dtype="float32" if dtype == "float32" else "bfloat16")
+    network = inference_network(model, (32, 32, 3), timesteps, int8=dtype == "int8")
+    images = jnp.asarray(rng.normal(size=(2000, 32, 32, 3)), jnp.float32)
+    scores = exits.confidence(
+        exits.accumulate(jax.jit(network.logits)(network.params, images[:500]))
+    )
+    criterion = engine.above(exits.confidence, float(jnp.median(scores[:, 0])))
+    found = [
+        jax.jit(
+            lambda params, images, method=method, batch=batch: engine.run_network(
+                method, network, params, images, criterion, timesteps, batch
+            )
+        )(network.params, images)
+        for method in engine.METHODS
+        for batch in (128, 500)
+    ]
+    assert 1.2 < found[0].timesteps.mean() < 2.8
+    allowed = 0 if dtype == "int8" else 2
+    for other in found[1:]:
+        assert jnp.sum(other.logits.argmax(-1) != found[0].logits.argmax(-1)) <= allowed
+        assert jnp.sum(other.timesteps != found[0].timesteps) <= allowed
