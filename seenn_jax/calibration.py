@@ -5,8 +5,8 @@ Every function here takes what one forward pass over the split has left: `scores
 not inside jit. The test split has no business here.
 
 `threshold_for_accuracy` and `threshold_for_timesteps` are exact: they look at every threshold at
-which any exit time of the split changes. `streaks` may stand in for scores; the answer is then
-patience minus 1.
+which any exit time of the split changes, and take one between two scores. `streaks` may stand in
+for scores; the answer is then patience minus 1.
 """
 
 import math
@@ -51,6 +51,19 @@ def _candidates(scores: Real[np.ndarray, "N T"]) -> Real[np.ndarray, "M"]:
     return np.sort(np.append(surest, [0, 1]).astype(scores.dtype))
 
 
+def _halfway(candidates: Real[np.ndarray, "M"], chosen: Real[np.generic, ""]) -> float:
+    """The threshold halfway from a candidate to the next one, which does the same.
+
+    The last bit of a score depends on the program that computes it, so no sample's own may decide.
+    Streaks are exact, and stay.
+    """
+    higher = candidates[candidates > chosen]
+    if not (len(higher) and np.issubdtype(candidates.dtype, np.floating)):
+        return float(chosen)
+    middle = chosen + (higher[0] - chosen) / 2
+    return float(middle if middle < higher[0] else chosen)
+
+
 def threshold_for_accuracy(
     scores: Real[ArrayLike, "N T"], correct: Bool[ArrayLike, "N T"], tolerance: float | int = 0.001
 ) -> float:
@@ -81,7 +94,7 @@ def threshold_for_accuracy(
     # Exit times grow with the threshold, so the lowest that qualifies has the fewest timesteps.
     lowest = np.argmax(right >= correct[:, -1].sum() - allowed)
     # Of those with the same exits the highest: 1 where none exits.
-    return float(candidates[timesteps == timesteps[lowest]][-1])
+    return _halfway(candidates, candidates[timesteps == timesteps[lowest]][-1])
 
 
 def threshold_for_timesteps(scores: Real[ArrayLike, "N T"], target: float | int) -> float:
@@ -110,7 +123,7 @@ def threshold_for_timesteps(scores: Real[ArrayLike, "N T"], target: float | int)
             f"a target of {target} timesteps on average cannot be met: threshold 0 already takes "
             f"{timesteps[0] / n:.4f}, as scores of exactly 0 never exit; give at least that"
         )
-    return float(candidates[timesteps <= target * n + 1e-6][-1])
+    return _halfway(candidates, candidates[timesteps <= target * n + 1e-6][-1])
 
 
 class Guarantee(NamedTuple):

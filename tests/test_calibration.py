@@ -48,7 +48,7 @@ CORRECT = np.array([[1, 1, 1], [0, 1, 1], [1, 1, 1], [0, 0, 1]], bool)
 
 def test_threshold_for_accuracy_by_hand():
     threshold = calibration.threshold_for_accuracy(SCORES, CORRECT, tolerance=0)
-    assert threshold == np.float32(0.6)
+    assert threshold == pytest.approx(0.65)  # halfway from 0.6 to 0.7, which do the same
     assert outcome(SCORES, CORRECT, threshold) == (4, 7 / 4)
     threshold = calibration.threshold_for_accuracy(SCORES, CORRECT, tolerance=0.5)
     assert outcome(SCORES, CORRECT, threshold) == (2, 1)
@@ -63,7 +63,7 @@ def test_a_tolerance_counts_whole_samples():
     # 0.29 * 100 is 28.999999999999996 in floating point, and allows 29 losses.
     scores = np.full((100, 2), 0.5, np.float32)
     correct = np.array([[False, True]] * 29 + [[True, True]] * 71)
-    assert calibration.threshold_for_accuracy(scores, correct, 0.29) == 0
+    assert calibration.threshold_for_accuracy(scores, correct, 0.29) == 0.25
     assert calibration.threshold_for_accuracy(scores, correct, 0.28) == 1
 
 
@@ -91,6 +91,18 @@ def test_threshold_for_accuracy_is_the_best_there_is(split, tolerance):
     least = correct[:, -1].sum() - math.floor(tolerance * len(scores) + 1e-9)
     assert got[0] >= least
     assert got[1] == min(average for right, average in every_outcome(*split) if right >= least)
+
+
+def test_no_sample_decides_by_its_own_score():
+    rng = np.random.default_rng(0)
+    scores = rng.random((50, 3), np.float32)
+    correct = rng.random((50, 3)) < 0.7
+    for threshold in (
+        calibration.threshold_for_accuracy(scores, correct, 0.3),
+        calibration.threshold_for_timesteps(scores, 1.5),
+    ):
+        assert 0 < threshold < 1
+        assert np.abs(scores - threshold).min() > 1e-6
 
 
 def test_threshold_for_timesteps_by_hand():
