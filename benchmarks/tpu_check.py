@@ -27,7 +27,13 @@ from seenn_jax import devices, engine, exits, provenance, run
 from seenn_jax.config import default_config
 from seenn_jax.data import normalize
 from seenn_jax.models import inference_network
-from seenn_jax.training.state import initial_state, jitted_steps, make_optimizer, train_step
+from seenn_jax.training.state import (
+    Given,
+    initial_state,
+    jitted_steps,
+    make_optimizer,
+    train_step,
+)
 
 
 class Chip(NamedTuple):
@@ -110,12 +116,12 @@ def lower_training(cores: list, batch: int):
         step,
         steps=min(STEPS.value, IMAGES // config.batch_size),  # of one epoch
         batch_size=config.batch_size,
-        seed=0,
         among=cores,
     )
     images = jax.ShapeDtypeStruct((IMAGES, *FACTS.image_shape), np.uint8)
     labels = jax.ShapeDtypeStruct((IMAGES,), np.int32)
-    return jitted.lower(state, images, labels)
+    given = jax.eval_shape(lambda: Given(np.uint32(0)))
+    return jitted.lower(state, given, images, labels)
 
 
 def lower_slots(cores: list, slots: int):

@@ -29,7 +29,13 @@ from seenn_jax import devices, provenance, run
 from seenn_jax.config import default_config
 from seenn_jax.data import Dataset, Split
 from seenn_jax.energy import layers
-from seenn_jax.training.state import initial_state, jitted_steps, make_optimizer, train_step
+from seenn_jax.training.state import (
+    Given,
+    initial_state,
+    jitted_steps,
+    make_optimizer,
+    train_step,
+)
 
 MODEL = flags.DEFINE_string("model", "resnet19", "Network.")
 WIDTH = flags.DEFINE_integer("width", 128, "Channels of its first layer.")
@@ -81,10 +87,11 @@ def measure(batch_size: int) -> dict:
         timesteps=TIMESTEPS.value,
     )
     devices.check_batch(batch_size, 1)
-    state, images, labels = devices.replicate((state, *dataset.train))
+    given = Given(np.uint32(config.seed))
+    state, *data = devices.replicate((state, given, *dataset.train))
     started = time.perf_counter()
-    jitted = jitted_steps(step_function, steps=STEPS.value, batch_size=batch_size, seed=0)
-    compiled = jitted.lower(state, images, labels).compile()
+    jitted = jitted_steps(step_function, steps=STEPS.value, batch_size=batch_size)
+    compiled = jitted.lower(state, *data).compile()
     compile_seconds = time.perf_counter() - started
     model = nnx.view(nnx.merge(graph, state.params, state.stats), use_running_average=True)
     # Of a still image the stem runs once; each of a layer's two gradients costs as much again.
@@ -95,7 +102,7 @@ def measure(batch_size: int) -> dict:
     seconds = []
     for _ in range(1 + CALLS.value):
         started = time.perf_counter()
-        state, metrics = compiled(state, images, labels)
+        state, metrics = compiled(state, *data)
         jax.block_until_ready((state, metrics))
         seconds.append((time.perf_counter() - started) / STEPS.value)
     step_seconds = statistics.median(seconds[1:])

@@ -136,7 +136,7 @@ def _check_overrides(arguments: list[str]) -> None:
                 "example --config=configs/digits.py"
             )
         return
-    config = _load_config(path)
+    config = load_config(path)
     for key in keys:
         node = config
         for part in key.split("."):
@@ -155,7 +155,8 @@ def _check_overrides(arguments: list[str]) -> None:
             )
 
 
-def _load_config(path: str) -> ConfigDict:
+def load_config(path: str) -> ConfigDict:
+    """What a config file gives; a UserError where it is not there or fails."""
     if not Path(path).is_file():
         there = sorted(str(p) for p in Path("configs").glob("*.py"))
         raise UserError(

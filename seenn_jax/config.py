@@ -77,6 +77,12 @@ def default_config() -> ConfigDict:
     config.tet_distillation = 0.0  # weight in TET of each tick learning the answer of all ticks
     config.label_smoothing = 0.0
 
+    # The run of an ordinary network, which is shown the same images and whose answer each tick
+    # learns too (distillation, Hinton et al. 2015); "" for none.
+    config.teacher = ""
+    config.teacher_weight = 0.5  # of its part of the loss, from 0 to 1; the rest is config.loss
+    config.teacher_temperature = 3.0  # divides both networks' logits
+
     config.optimizer = ConfigDict()  # SGD; weight decay on kernels only
     config.optimizer.learning_rate = 0.1
     config.optimizer.schedule = "cosine"
@@ -178,6 +184,8 @@ def check_config(config: ConfigDict) -> None:
     check("tet_distillation", "at least 0", lambda v: v >= 0)
     if config.loss != "tet":
         check("tet_distillation", f"0 for the loss {config.loss!r}", lambda v: v == 0)
+    check("teacher_weight", "from 0 to 1", lambda v: 0 <= v <= 1)
+    check("teacher_temperature", "above 0", lambda v: v > 0)
     check("label_smoothing", "at least 0 and below 1", lambda v: 0 <= v < 1)
     check("optimizer.learning_rate", "above 0", lambda v: v > 0)
     check("optimizer.momentum", "at least 0 and below 1", lambda v: 0 <= v < 1)
@@ -197,6 +205,11 @@ def check_config(config: ConfigDict) -> None:
         check("policy.copies", "at least 1", lambda v: v >= 1)
         check("policy.joint_learning_rate", "above 0", lambda v: v > 0)
         check("joint_epochs", f"from 0 to config.epochs = {epochs}", lambda v: 0 <= v <= epochs)
+        if config.teacher:
+            raise UserError(
+                f"config.teacher is {config.teacher!r}, and a policy is trained on its network's "
+                "answers alone: set --config.teacher='', and train the network with a teacher"
+            )
         if is_ann(config):
             check("joint_epochs", "0 for a converted network", lambda v: v == 0)
         for key in ("mixup", "cutmix"):

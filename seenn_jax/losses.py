@@ -37,4 +37,19 @@ def tet(
     return loss
 
 
+def teaching(
+    logits: Float[Array, "B T K"], teacher: Float[Array, "B K"], temperature: float
+) -> Float[Array, ""]:
+    """temperature^2 mean KL(softmax(teacher / temperature) || softmax(o_t / temperature)).
+
+    The mean is over samples and ticks: each tick learns what another network answers (distillation,
+    Hinton et al. 2015; of every tick, Yu et al., ICML 2025). The square keeps its gradient, which
+    falls with it, as large as that of a cross-entropy. No gradient reaches `teacher`.
+    """
+    answer = jax.nn.log_softmax(jax.lax.stop_gradient(teacher) / temperature)[:, None]
+    each = jax.nn.log_softmax(logits / temperature)
+    divergence = optax.losses.kl_divergence_with_log_targets(each, answer)
+    return temperature**2 * divergence.mean()
+
+
 LOSSES = {"mean_ce": mean_cross_entropy, "tet": tet}

@@ -149,24 +149,27 @@ def _neuron(config: ConfigDict) -> Callable:
     return LIF(config.model.tau, config.model.threshold, config.model.surrogate)
 
 
-def claim(workdir: Path, config: ConfigDict, facts: DataFacts) -> None:
+def claim(workdir: Path, config: ConfigDict, facts: DataFacts, teacher: dict | None = None) -> None:
     """Write `run.json`, or check that the one in a used workdir has the same config and data.
 
     A workdir without a checkpoint is not used: there is nothing in it to continue, and a run that
     failed before its first checkpoint can be mended in its place. Of several processes the first
     writes.
 
+    Args:
+      teacher: what is known of the run of `config.teacher`, which must stay the same too.
+
     Raises:
-      UserError: the workdir was used with another config or data; it can't be written to; the
-        processes don't share it, or have other data.
+      UserError: the workdir was used with another config, data or teacher; it can't be written to;
+        the processes don't share it, or have other data.
     """
     path = workdir / FILE
     used = path.is_file() and has_checkpoint(workdir)
     if used:
-        _check_claimed(workdir, config, facts)
+        _check_claimed(workdir, config, facts, teacher)
     hosts.wait_for_all("a look at the workdir")
     if jax.process_index() == 0 and not used:
-        _write(path, config, facts)
+        _write(path, config, facts, teacher)
     hosts.wait_for_all("run.json")
     if jax.process_index() > 0:
         if not path.is_file():
@@ -174,10 +177,12 @@ def claim(workdir: Path, config: ConfigDict, facts: DataFacts) -> None:
                 f"process {jax.process_index()} does not see {path}, which process 0 has written: "
                 "give a --workdir in a folder that all hosts share"
             )
-        _check_claimed(workdir, config, facts)
+        _check_claimed(workdir, config, facts, teacher)
 
 
-def _check_claimed(workdir: Path, config: ConfigDict, facts: DataFacts) -> None:
+def _check_claimed(
+    workdir: Path, config: ConfigDict, facts: DataFacts, teacher: dict | None
+) -> None:
     content = _read(workdir / FILE)
     old, new = _flat(_config(content).to_dict()), _flat(config.to_dict())
     differing = sorted(k for k in old | new if old.get(k) != new.get(k) and k not in FREE)
@@ -195,9 +200,15 @@ def _check_claimed(workdir: Path, config: ConfigDict, facts: DataFacts) -> None:
             "classes, mean or standard deviation differ): restore the data that it was "
             "trained on, or give another --workdir"
         )
+    before = content.get("teacher")
+    if before != teacher:
+        raise UserError(
+            f"{workdir} was taught by {before}, and config.teacher={config.teacher} is now "
+            f"{teacher}: restore the teacher that it was begun with, or give another --workdir"
+        )
 
 
-def _write(path: Path, config: ConfigDict, facts: DataFacts) -> None:
+def _write(path: Path, config: ConfigDict, facts: DataFacts, teacher: dict | None) -> None:
     workdir = path.parent
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -208,6 +219,7 @@ def _write(path: Path, config: ConfigDict, facts: DataFacts) -> None:
     content = {
         "config": config.to_dict(),
         "data": facts._asdict(),
+        "teacher": teacher,
         "revision": provenance.revision(),
         "versions": provenance.versions(),
         "device": provenance.device(),

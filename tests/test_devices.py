@@ -42,7 +42,9 @@ from flax import nnx
 from seenn_jax import devices, run
 from seenn_jax.models.resnet import SpikingResNet
 from seenn_jax.neurons import LIF
-from seenn_jax.training.state import initial_state, jitted_steps, make_optimizer, train_step
+from seenn_jax.training.state import (
+    Given, initial_state, jitted_steps, make_optimizer, train_step,
+)
 from tests.conftest import tiny_config
 
 eight = jax.devices()
@@ -63,9 +65,9 @@ for accumulate in (1, 2):
             train_step, graph=graph, optimizer=optimizer, config=config,
             normalization=facts.normalization, num_classes=10, timesteps=2,
         )
-        jitted = jitted_steps(step, steps=1, batch_size=64, seed=0, among=eight[:count])
+        jitted = jitted_steps(step, steps=1, batch_size=64, among=eight[:count])
         copied = devices.everywhere(eight[:count])
-        arguments = jax.device_put((state, images, labels), copied)
+        arguments = jax.device_put((state, Given(np.uint32(0)), images, labels), copied)
         program = jitted.lower(*arguments).compile()
         flops.setdefault(accumulate, {})[count] = program.cost_analysis()["flops"]
         losses.setdefault(accumulate, []).append(float(program(*arguments)[1]["loss"]))

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seenn_jax.losses import LOSSES, mean_cross_entropy, tet
+from seenn_jax.losses import LOSSES, mean_cross_entropy, teaching, tet
 
 LN3 = np.log(3)
 # [B=1, T=2, K=2]: softmax (1/2, 1/2) and (9/10, 1/10); of the mean logits (3/4, 1/4).
@@ -87,3 +87,18 @@ def test_tet_teaches_every_tick_on_its_own():
     # Of the mean logits: the same at each tick.
     gradient = jax.grad(mean_cross_entropy)(LOGITS, FIRST)
     np.testing.assert_allclose(gradient, [[[-0.125, 0.125], [-0.125, 0.125]]], rtol=1e-5)
+
+
+def test_teaching_by_hand():
+    # At temperature 2 the first tick gives (1/2, 1/2), the second (3/4, 1/4), the teacher the same.
+    teacher = jnp.array([[2 * LN3, 0.0]])
+    divergence = 0.75 * np.log(1.5) + 0.25 * np.log(0.5)
+    assert teaching(LOGITS, teacher, 2.0) == pytest.approx(4 * divergence / 2, rel=1e-5)
+    assert teaching(LOGITS[:, 1:], teacher, 2.0) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_teacher_gets_no_gradient():
+    teacher = jnp.array([[1.0, 0.0]])
+    logits, of_teacher = jax.grad(teaching, (0, 1))(LOGITS, teacher, 2.0)
+    np.testing.assert_array_equal(of_teacher, 0)
+    assert jnp.abs(logits).max() > 0.1

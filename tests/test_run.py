@@ -76,7 +76,7 @@ def test_what_is_claimed_is_loaded(tmp_path, make_config):
     assert loaded.to_dict() == config.to_dict()
     assert facts == FACTS
     content = json.loads((tmp_path / "a" / "b" / "run.json").read_text())
-    assert content.keys() == {"config", "data", "revision", "versions", "device"}
+    assert content.keys() == {"config", "data", "teacher", "revision", "versions", "device"}
     assert os.listdir(tmp_path / "a" / "b") == ["run.json"]
 
 

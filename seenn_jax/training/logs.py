@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
+from seenn_jax import run
+
 FILE = "metrics.jsonl"
 
 
@@ -64,6 +66,20 @@ class ScalarLog:
     def __exit__(self, *_) -> None:
         self.lines.close()
         self.events.close()
+
+
+def is_trained(workdir: Path) -> bool:
+    """Whether the run has come to the end of its last epoch, and has the checkpoint of it."""
+    if not (run.has_checkpoint(workdir) and (workdir / FILE).is_file()):
+        return False
+    config, _ = run.load(workdir)
+    last = (workdir / FILE).read_text().splitlines()[-1:]
+    try:
+        reached = json.loads(*last)
+    except (TypeError, ValueError):  # empty, or unfinished
+        return False
+    done = workdir / run.CHECKPOINTS / str(reached["step"])
+    return reached["epoch"] == config.epochs and done.is_dir()
 
 
 def _step_of(line: str) -> float | int:

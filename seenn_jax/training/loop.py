@@ -25,6 +25,7 @@ from seenn_jax.models import inference_network
 from seenn_jax.training import checkpoints
 from seenn_jax.training.logs import ScalarLog, progress_bar
 from seenn_jax.training.state import (
+    Given,
     TrainState,
     evaluated,
     initial_state,
@@ -33,6 +34,7 @@ from seenn_jax.training.state import (
     make_optimizer,
     train_step,
 )
+from seenn_jax.training.teacher import open_teacher
 
 # Steps in one call at most. XLA's CPU backend runs a convolution inside a loop on fewer threads.
 STEPS_PER_CALL = {"cpu": 1}
@@ -83,8 +85,9 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> None:
     started = time.perf_counter()
     dataset = open_data(config)
     facts = run.DataFacts.of(dataset)
+    teacher = open_teacher(config, facts)
     model = run.build(config, facts)
-    run.claim(workdir, config, facts)
+    run.claim(workdir, config, facts, teacher=teacher and teacher.about)
     optimizer = make_optimizer(config, total_steps(config, dataset))
     graph, state = initial_state(model, optimizer, config.ema)
 
@@ -96,13 +99,15 @@ def train(config: ConfigDict, workdir: Path, console: Console) -> None:
             config=config,
             normalization=facts.normalization,
             num_classes=facts.num_classes,
+            teach=teacher and teacher.logits,
         )
+        given = Given(np.uint32(config.seed), teacher and teacher.params)
         close = _nothing
         if isinstance(dataset.train, Stream):
             batches = host_batches(state, dataset.train, config)
-            compiled, close = streamed_steps(state, batches, config, console), batches.close
+            compiled, close = streamed_steps(state, given, batches, console), batches.close
         else:
-            compiled = compiled_steps(state, dataset.train, config, console)
+            compiled = compiled_steps(state, given, dataset.train, config, console)
         epochs = [timesteps_of_epoch(config, epoch) for epoch in range(config.epochs)]
 
         @functools.cache
@@ -222,23 +227,21 @@ def steps_per_call(steps_per_epoch: int, most: int) -> int:
 
 
 def compiled_steps(
-    state: Any, data: Any, config: ConfigDict, console: Console
+    state: Any, given: Given, data: Any, config: ConfigDict, console: Console
 ) -> Callable[[Callable, str], Callable[[Any], tuple[Any, dict, int]]]:
     """`(step function of a batch of data, its name) -> call`, with `call(state)` as in `Task`.
 
     All devices have the data, a few hundred megabytes at most, and divide each batch among them.
     """
-    data, step = devices.replicate(tuple(data)), int(state.step)
+    data, step = devices.replicate((given, *data)), int(state.step)
     state = jax.eval_shape(lambda state: state, state)  # its buffers will be donated
     most = STEPS_PER_CALL.get(jax.default_backend(), DEFAULT_STEPS_PER_CALL)
     # A run that resumes within an epoch must come to its end.
-    steps_per_epoch = len(data[0]) // config.batch_size
+    steps_per_epoch = len(data[1]) // config.batch_size
     steps = steps_per_call(math.gcd(steps_per_epoch, step), most)
 
     def compiled(step_function, name):
-        jitted = jitted_steps(
-            step_function, steps=steps, batch_size=config.batch_size, seed=config.seed
-        )
+        jitted = jitted_steps(step_function, steps=steps, batch_size=config.batch_size)
         program = _compile(jitted, state, data, name, console)
         return lambda state: (*program(state, *data), steps)
 
@@ -273,13 +276,13 @@ def host_batches(state: Any, stream: Stream, config: ConfigDict) -> Batches:
 
 
 def streamed_steps(
-    state: Any, batches: Batches, config: ConfigDict, console: Console
+    state: Any, given: Given, batches: Batches, console: Console
 ) -> Callable[[Callable, str], Callable[[Any], tuple[Any, dict, int]]]:
     """As `compiled_steps`, with a step a call and its batch from the host.
 
     The next batch goes to the devices while a step runs.
     """
-    state = jax.eval_shape(lambda state: state, state)
+    state, given = jax.eval_shape(lambda state: state, state), devices.replicate(given)
     ahead = []
 
     def fetch():
@@ -289,14 +292,14 @@ def streamed_steps(
         if not ahead:
             ahead.append(fetch())
         copied = devices.everywhere()
-        shardings = (copied, *(x.sharding for x in ahead[0]))
+        shardings = (copied, copied, *(x.sharding for x in ahead[0]))
         jitted = jax.jit(
             step_function, donate_argnums=0, in_shardings=shardings, out_shardings=copied
         )
-        program = _compile(jitted, state, ahead[0], name, console)
+        program = _compile(jitted, state, (given, *ahead[0]), name, console)
 
         def call(state):
-            state, metrics = program(state, *ahead.pop())
+            state, metrics = program(state, given, *ahead.pop())
             with contextlib.suppress(StopIteration):  # after the last step
                 ahead.append(fetch())
             return state, metrics, 1

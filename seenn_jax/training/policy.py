@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 from ml_collections import ConfigDict
 from rich.console import Console
 
@@ -44,6 +44,7 @@ from seenn_jax.training.loop import (
     total_steps,
 )
 from seenn_jax.training.state import (
+    Given,
     augmented,
     augmented_images,
     configured_loss,
@@ -147,7 +148,8 @@ def train_policy(config: ConfigDict, workdir: Path, console: Console) -> None:
                 f"({time.perf_counter() - asked:.1f} s)."
             )
         index = np.arange(len(split.labels), dtype=np.int32)
-        compiled = compiled_steps(state, (*split, index, *answers), config, console)
+        given = Given(np.uint32(config.seed))
+        compiled = compiled_steps(state, given, (*split, index, *answers), config, console)
 
         @functools.cache
         def steps(joint):
@@ -248,11 +250,15 @@ def view(
     images: UInt8[Array, "B *T H W channels"],
     index: Int[Array, "B"],
     copy: Int[Array, ""],
+    key: Key[Array, ""],
     config: ConfigDict,
     facts: run.DataFacts,
 ) -> Float[Array, "B *T H W channels"]:
-    """The augmented copy number `copy` of training images number `index`: always the same."""
-    key = jax.random.fold_in(jax.random.split(jax.random.key(config.seed))[1], copy)
+    """The augmented copy number `copy` of training images number `index`: always the same.
+
+    `key` is that of the run's seed.
+    """
+    key = jax.random.fold_in(jax.random.split(key)[1], copy)
 
     def augmented_one(index, image):
         of_image = jax.random.fold_in(key, index)
@@ -277,12 +283,15 @@ def network_answers(
     timesteps = max(config.policy.candidates)
     network = inference_network(model, facts.image_shape, timesteps)
     at = np.asarray(config.policy.candidates) - 1
+    key = jax.random.key(config.seed)
 
     @functools.partial(jax.jit, out_shardings=devices.everywhere())
     def of_copy(params, images, labels, copy):
         def logits(params, batch):
             params, copy = params
-            return network.logits(params, first_ticks(view(*batch, copy, config, facts), timesteps))
+            return network.logits(
+                params, first_ticks(view(*batch, copy, key, config, facts), timesteps)
+            )
 
         def share(params, batch, count):
             return full_logits(functools.partial(logits, params), batch, min(BATCH, len(labels)))
@@ -301,6 +310,7 @@ def network_answers(
 
 def frozen_step(
     state: PolicyState,
+    given: Given,
     images: UInt8[Array, "B *T H W channels"],
     labels: Int[Array, "B"],
     index: Int[Array, "B"],
@@ -323,12 +333,12 @@ def frozen_step(
       under the policy.
     """
     copy = state.step // steps_per_epoch % correct.shape[1]
-    inputs = view(images, index, copy, config, facts)
+    inputs = view(images, index, copy, given.key, config, facts)
     correct, classes = correct[:, copy], classes[:, copy].astype(jnp.float32)
 
     def loss(policy):
         value, (chances, policy_stats) = _policy_loss(
-            policy, inputs, correct, classes, state, graphs, config
+            policy, inputs, correct, classes, state, given, graphs, config
         )
         return value, (_expected(chances, correct, config), policy_stats)
 
@@ -346,6 +356,7 @@ def frozen_step(
 
 def joint_step(
     state: PolicyState,
+    given: Given,
     images: UInt8[Array, "B *T H W channels"],
     labels: Int[Array, "B"],
     index: Int[Array, "B"],
@@ -362,7 +373,7 @@ def joint_step(
     Args:
       correct, classes: not used, the network is asked anew.
     """
-    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+    key = jax.random.fold_in(given.key, state.step)
     inputs, targets = augmented(key, images, labels, config, facts.normalization, facts.num_classes)
     loss_function = configured_loss(config)
     at = np.asarray(config.policy.candidates)
@@ -376,7 +387,7 @@ def joint_step(
         correct = cumulative.argmax(-1) == labels[:, None]
         classes = jax.nn.softmax(jax.lax.stop_gradient(cumulative[:, 0]))
         value, (chances, policy_stats) = _policy_loss(
-            policy, inputs, correct, classes, state, graphs, config
+            policy, inputs, correct, classes, state, given, graphs, config
         )
         at_exits = optax.softmax_cross_entropy(mean_logits, targets[:, None])
         value += loss_function(logits, targets)
@@ -412,6 +423,7 @@ def _policy_loss(
     correct: Bool[Array, "B C"],
     classes: Float[Array, "B K"],
     state: PolicyState,
+    given: Given,
     graphs: Graphs,
     config: ConfigDict,
 ) -> tuple[Float[Array, ""], tuple[Float[Array, "B C"], Any]]:
@@ -419,7 +431,7 @@ def _policy_loss(
     model = nnx.merge(graphs.policy, policy, state.policy[1], copy=True)
     logits, own = split_outputs(run_all(model, seen(inputs), 1)[:, 0], correct.shape[1])
     # Of the step's keys a part that nothing else uses.
-    key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), state.step), 3)[2]
+    key = jax.random.split(jax.random.fold_in(given.key, state.step), 3)[2]
     weights = sample_weights(correct[:, 0], state.first_accuracy)
     earned = rewards(correct, config.policy.candidates, config.policy.beta)
     value = OBJECTIVES[config.policy.objective](key, logits, earned, weights)

@@ -9,14 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Int, Shaped, UInt8
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int, Integer, Key, Shaped, UInt8
 from ml_collections import ConfigDict
 
 from seenn_jax import devices
 from seenn_jax.data.augment import augment, cutmix, mixup, normalize
 from seenn_jax.data.autoaugment import autoaugment
 from seenn_jax.layers import CONVOLUTION
-from seenn_jax.losses import LOSSES
+from seenn_jax.losses import LOSSES, teaching
 from seenn_jax.models import first_ticks, run_all
 
 # Mean and standard deviation of each channel, of pixels scaled to 0..1.
@@ -31,6 +32,21 @@ class TrainState(NamedTuple):
     stats: Any  # BatchNorm's running means and variances
     opt_state: Any
     average: Any  # (params, stats), exponential moving average; None without
+
+
+class Given(NamedTuple):
+    """What a step is given besides its state and batch, the same at every step.
+
+    Operands of the compiled program, so that one serves all seeds and all teachers.
+    """
+
+    seed: Integer[ArrayLike, ""]
+    teacher: Any = None  # parameters of a teacher's network
+
+    @property
+    def key(self) -> Key[Array, ""]:
+        """Of the run's seed."""
+        return jax.random.key(self.seed)
 
 
 def learning_rate(config: ConfigDict, steps: int) -> optax.Schedule:
@@ -87,6 +103,7 @@ def configured_loss(config: ConfigDict) -> Callable[[Array, Array], Array]:
 
 def train_step(
     state: TrainState,
+    given: Given,
     images: UInt8[Array, "B *T H W C"],
     labels: Int[Array, "B"],
     *,
@@ -96,14 +113,19 @@ def train_step(
     normalization: Normalization,
     num_classes: int,
     timesteps: int,
+    teach: Callable[[Any, Array], Array] | None = None,
 ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
     """One step on one batch.
+
+    Args:
+      teach: `(parameters, inputs as the network sees them) -> logits [B, K]` of the teacher, whose
+        parameters are `given.teacher`; None without one.
 
     Returns:
       (next state, {loss, accuracy, gradient_norm}); accuracy is that of the mean logits on the
       batch as augmented, of its own labels where two images are mixed.
     """
-    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+    key = jax.random.fold_in(given.key, state.step)
     images = first_ticks(images, timesteps)
     inputs, targets = augmented(key, images, labels, config, normalization, num_classes)
     loss_function = configured_loss(config)
@@ -111,7 +133,11 @@ def train_step(
     def loss(params, stats, inputs, targets, labels):
         logits, stats = forward(graph, params, stats, inputs, timesteps, config.remat)
         accuracy = jnp.mean(logits.mean(1).argmax(-1) == labels)
-        return loss_function(logits, targets), (accuracy, stats)
+        value = loss_function(logits, targets)
+        if teach is not None:
+            lesson = teaching(logits, teach(given.teacher, inputs), config.teacher_temperature)
+            value = (1 - config.teacher_weight) * value + config.teacher_weight * lesson
+        return value, (accuracy, stats)
 
     gradient = jax.value_and_grad(loss, has_aux=True)
     (value, (accuracy, stats)), grads = accumulated(
@@ -240,11 +266,11 @@ def augmented_images(
 
 def train_steps(
     state: Any,
+    given: Given,
     images: UInt8[Array, "N *T H W C"],
     *targets: Shaped[Array, "N ..."],
     steps: int,
     batch_size: int,
-    seed: int,
     step_function: Callable[..., tuple[Any, dict]],
     batch_sharding: jax.sharding.Sharding | None = None,
 ) -> tuple[Any, dict[str, Float[Array, ""]]]:
@@ -255,8 +281,8 @@ def train_steps(
 
     Args:
       state: has a `step`.
-      targets: what `step_function(state, images, *targets)` is shown of each sample of a batch
-        besides its image, such as its label.
+      targets: what `step_function(state, given, images, *targets)` is shown of each sample of a
+        batch besides its image, such as its label.
       batch_sharding: how a batch is divided among devices, all of which have the data; None for
         one device.
 
@@ -266,7 +292,7 @@ def train_steps(
     steps_per_epoch = len(images) // batch_size
     epoch, position = state.step // steps_per_epoch, state.step % steps_per_epoch
     # Split off once more, so that no order shares its key with an augmentation.
-    key = jax.random.fold_in(jax.random.split(jax.random.key(seed))[0], epoch)
+    key = jax.random.fold_in(jax.random.split(given.key)[0], epoch)
     order = jax.random.permutation(key, len(images))
     chosen = jax.lax.dynamic_slice_in_dim(order, position * batch_size, steps * batch_size)
 
@@ -274,7 +300,7 @@ def train_steps(
         chosen = [x[batch] for x in (images, *targets)]
         if batch_sharding is not None:
             chosen = jax.lax.with_sharding_constraint(chosen, batch_sharding)
-        return step_function(state, *chosen)
+        return step_function(state, given, *chosen)
 
     state, metrics = jax.lax.scan(body, state, chosen.reshape(steps, batch_size))
     return state, jax.tree.map(jnp.mean, metrics)
@@ -285,10 +311,11 @@ def jitted_steps(
     *,
     steps: int,
     batch_size: int,
-    seed: int,
     among: Sequence[jax.Device] | None = None,
 ) -> jax.stages.Wrapped:
-    """`train_steps`, jitted as `(state, images, *targets) -> (state, metrics)`; donates the state.
+    """`train_steps`, jitted: `(state, given, images, *targets) -> (state, metrics)`.
+
+    The state is donated.
 
     Args:
       among: devices that divide each batch and all have the data; by default all there are.
@@ -297,7 +324,6 @@ def jitted_steps(
         train_steps,
         steps=steps,
         batch_size=batch_size,
-        seed=seed,
         step_function=step_function,
         batch_sharding=devices.divided(among),
     )

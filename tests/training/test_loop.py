@@ -17,7 +17,7 @@ from seenn_jax import run
 from seenn_jax.data import load_dataset
 from seenn_jax.errors import UserError
 from seenn_jax.training import checkpoints, loop
-from seenn_jax.training.state import TrainState
+from seenn_jax.training.state import Given, TrainState
 
 EPOCH = (1437 - 150) // 64  # steps
 
@@ -208,13 +208,14 @@ def test_a_streamed_run_resumes_in_the_middle_of_an_epoch(
 def test_calls_come_to_the_end_of_an_epoch_from_its_middle(monkeypatch, make_config):
     monkeypatch.setitem(loop.STEPS_PER_CALL, jax.default_backend(), 50)
 
-    def step(state, images):
+    def step(state, given, images):
         return state._replace(step=state.step + 1), {"seen": images.sum()}
 
     def taken(start):
         state = TrainState(jnp.int32(start), None, None, None, None)
         data = (np.ones((80, 1, 1, 1), np.uint8),)
-        compiled = loop.compiled_steps(state, data, make_config(batch_size=2), Console(quiet=True))
+        quiet, key = Console(quiet=True), Given(np.uint32(0))
+        compiled = loop.compiled_steps(state, key, data, make_config(batch_size=2), quiet)
         return compiled(step, "a test")(state)[2]
 
     # Of 40 steps an epoch: as many as divide it and come to its end from 26 and 50.

@@ -15,6 +15,7 @@ from seenn_jax import run
 from seenn_jax.data import autoaugment
 from seenn_jax.losses import tet
 from seenn_jax.training.state import (
+    Given,
     TrainState,
     augmented,
     configured_loss,
@@ -57,7 +58,8 @@ def tiny_state(config, steps=10):
         num_classes=3,
         timesteps=config.timesteps,
     )
-    return state, jax.jit(step)
+    key = Given(np.uint32(config.seed))
+    return state, jax.jit(lambda state, *batch: step(state, key, *batch))
 
 
 def batch(seed=0, size=6):
@@ -390,22 +392,20 @@ def orders(samples, batch_size, epochs, steps, seed):
     """The sample numbers that `train_steps` shows, [epochs, steps an epoch, batch size]."""
     per_epoch = samples // batch_size
 
-    def step(state, images, labels):
+    def step(state, given, images, labels):
         seen = state.params.at[state.step].set(labels)
         assert images.shape == (batch_size, 1, 1, 1)
         return state._replace(step=state.step + 1, params=seen), {"first": 1.0 * labels[0]}
 
     call = jax.jit(
-        functools.partial(
-            train_steps, steps=steps, batch_size=batch_size, seed=seed, step_function=step
-        )
+        functools.partial(train_steps, steps=steps, batch_size=batch_size, step_function=step)
     )
     images = jnp.zeros((samples, 1, 1, 1), jnp.uint8)
     seen = jnp.full((epochs * per_epoch, batch_size), -1, jnp.int32)
-    state = TrainState(jnp.int32(0), seen, None, None, None)
+    state, key = TrainState(jnp.int32(0), seen, None, None, None), Given(np.uint32(seed))
     firsts = []
     for _ in range(epochs * per_epoch // steps):
-        state, metrics = call(state, images, jnp.arange(samples, dtype=jnp.int32))
+        state, metrics = call(state, key, images, jnp.arange(samples, dtype=jnp.int32))
         firsts.append(metrics["first"])
     assert state.step == epochs * per_epoch
     seen = np.asarray(state.params)

@@ -17,7 +17,7 @@ from seenn_jax.exits import accumulate
 from seenn_jax.models import run_all
 from seenn_jax.policy import exit_times, split_outputs
 from seenn_jax.training import checkpoints, policy
-from seenn_jax.training.state import augmented
+from seenn_jax.training.state import Given, augmented
 
 EPOCH = (1437 - 150) // 64  # steps
 
@@ -58,15 +58,17 @@ def test_a_copy_is_the_same_image_whatever_the_batch(made, dataset):
     *_, config, facts = made
     images = jnp.asarray(dataset.train.images[:40])
     index = jnp.arange(40)
-    whole = policy.view(images, index, jnp.int32(1), config, facts)
+
+    def view(images, index, copy):
+        key = jax.random.key(config.seed)
+        return policy.view(images, index, jnp.int32(copy), key, config, facts)
+
+    whole = view(images, index, 1)
     some = jnp.array([31, 7, 12])
-    np.testing.assert_array_equal(
-        policy.view(images[some], index[some], jnp.int32(1), config, facts), whole[some]
-    )
-    other = policy.view(images, index, jnp.int32(0), config, facts)
-    assert not np.array_equal(other, whole)
+    np.testing.assert_array_equal(view(images[some], index[some], 1), whole[some])
+    assert not np.array_equal(view(images, index, 0), whole)
     # Two images that are the same pixels are augmented each in its own way.
-    same = policy.view(images[:1].repeat(8, 0), index[:8], jnp.int32(0), config, facts)
+    same = view(images[:1].repeat(8, 0), index[:8], 0)
     assert len({np.asarray(image).tobytes() for image in same}) > 1
 
 
@@ -82,12 +84,12 @@ def test_answers_are_those_of_the_network_on_each_copy(made, dataset, trained):
     model, _ = checkpoints.load_model(trained, *run.load(trained))
     model = nnx.view(model, use_running_average=True)
     for copy in range(2):
-        inputs = policy.view(
-            jnp.asarray(split.images), jnp.arange(100), jnp.int32(copy), config, facts
-        )
+        key = jax.random.key(config.seed)
+        images, index = jnp.asarray(split.images), jnp.arange(100)
+        inputs = policy.view(images, index, jnp.int32(copy), key, config, facts)
         cumulative = accumulate(run_all(model, inputs, 3))
         expected = np.asarray(cumulative.argmax(-1)) == split.labels[:, None]
-        # BatchNorm is folded in one of the two: rounding may turn a spike.
+        # Two programs: the order of their sums may turn a spike.
         assert (correct[:, copy] == expected[:, [0, 2]]).mean() > 0.99
         differ = np.abs(classes[:, copy] - jax.nn.softmax(cumulative[:, 0])).max(-1)
         assert (differ < 1e-3).mean() > 0.95
@@ -116,6 +118,7 @@ def test_one_step_of_the_policy_by_hand(made, dataset):
     state = state._replace(first_accuracy=jnp.float32(0.8), step=jnp.int32(EPOCH + 3))
     after, metrics = policy.frozen_step(
         state,
+        Given(np.uint32(config.seed)),
         images,
         labels,
         index,
@@ -128,7 +131,7 @@ def test_one_step_of_the_policy_by_hand(made, dataset):
         steps_per_epoch=EPOCH,
     )
     # In the second epoch it is shown the second copy.
-    inputs = policy.view(images, index, jnp.int32(1), config, facts)
+    inputs = policy.view(images, index, jnp.int32(1), jax.random.key(config.seed), config, facts)
     model = nnx.merge(graphs.policy, *state.policy, copy=True)
     c = np.asarray(correct[:, 1])
     expected, v = policy_loss_by_hand(run_all(model, inputs, 1)[:, 0], c, classes[:, 1])
@@ -149,6 +152,7 @@ def test_one_step_of_both_by_hand(made, dataset):
     state = state._replace(first_accuracy=jnp.float32(0.8), step=jnp.int32(5))
     _, metrics = policy.joint_step(
         state,
+        Given(np.uint32(config.seed)),
         images,
         labels,
         jnp.arange(8),
