@@ -40,6 +40,7 @@ SLOTS = flags.DEFINE_list("slots", ["256", "512", "1024"], "Numbers of slots to 
 AVERAGES = flags.DEFINE_list("averages", ["1.1", "1.2", "1.5", "2.0"], "Average exit times.")
 THRESHOLD = flags.DEFINE_float("threshold", None, "Of confidence: also exit by it.")
 METHODS = flags.DEFINE_list("methods", list(engine.METHODS), "What is run: full, masked, slots.")
+LATENCY = flags.DEFINE_bool("latency", True, "Measure the latency of one image, too.")
 REPEATS = flags.DEFINE_integer("repeats", 3, "Timed runs of each; the median counts.")
 JSON = flags.DEFINE_string("json", None, "Write all results to this file.")
 
@@ -171,14 +172,11 @@ def main(_) -> None:
                 f"slots against full: {rows[-1]['share_of_times_that_differ']:.2%} of exit times "
                 f"and {rows[-1]['share_of_answers_that_differ']:.2%} of answers differ"
             )
-    one = images[:1]
-    latency = {
-        t: 1e3 * seconds_of(by_times, "slots", 1, network.params, one, jnp.full(1, t, jnp.int32))
-        for t in range(1, timesteps + 1)
-    }
-    print(
-        "latency of one image: " + ", ".join(f"{v:.2f} ms at t = {t}" for t, v in latency.items())
-    )
+    one, latency = images[:1], {}
+    for t in range(1, timesteps + 1) if LATENCY.value else ():
+        times = jnp.full(1, t, jnp.int32)
+        latency[t] = 1e3 * seconds_of(by_times, "slots", 1, network.params, one, times)
+        print(f"latency of one image: {latency[t]:.2f} ms at t = {t}", flush=True)
     if JSON.value:
         result = {
             "what": what,

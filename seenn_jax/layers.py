@@ -95,19 +95,6 @@ def _convolve_few(x, kernel, strides, padding, precision):
     return jnp.matmul(jnp.concatenate(windows, -1), flat, precision=precision)
 
 
-class Affine(nnx.Module):
-    """What BatchNorm does with its running statistics, in float32 at least: the same operations."""
-
-    def __init__(self, bn: nnx.BatchNorm):
-        self.mean = nnx.Param(bn.mean[...])
-        self.scale = nnx.Param(bn.scale[...] * lax.rsqrt(bn.var[...] + bn.epsilon))
-        self.bias = nnx.Param(bn.bias[...])
-
-    def __call__(self, x):
-        """Normalise Num[Array, "... C"]."""
-        return (x - self.mean[...]) * self.scale[...] + self.bias[...]
-
-
 class ConvBN(nnx.Module):
     """Convolution and BatchNorm with statistics shared over batch and time (tdBN, no scaling).
 
@@ -135,52 +122,58 @@ class ConvBN(nnx.Module):
             kernel_init=nnx.initializers.variance_scaling(2.0, "fan_out", "normal"),
             rngs=rngs,
         )
-        self.scale = nnx.data(None)  # of each output channel, once quantised
         # No dtype here: statistics and normalisation in float32 whatever the activations are.
         self.bn = nnx.data(nnx.BatchNorm(out_features, momentum=0.9, epsilon=1e-5, rngs=rngs))
+        self.affine = nnx.data(None)  # (scale, shift) of each output channel, once frozen
 
     def __call__(self, x):
         """Run all ticks of `x`."""
         y = self._products(x.reshape(-1, *x.shape[2:]))
         y = checkpoint_name(y.reshape(*x.shape[:2], *y.shape[1:]), CONVOLUTION)
-        if self.conv.bias is not None:
-            y = y + self.conv.bias[...]  # float32
-        return self.bn(y).astype(self.conv.dtype)
+        if self.affine is not None or self.bn.use_running_average:
+            scale, shift = self.running()
+            y = y * scale + shift
+        else:
+            y = self.bn(y if self.conv.bias is None else y + self.conv.bias[...])
+        return y.astype(self.conv.dtype)
 
     def _products(self, x):
-        """The convolution; of a quantised layer exact sums in int32, scaled in float32."""
+        """The convolution; of a quantised layer exact sums in int32, as float32."""
         kernel, strides = self.conv.kernel[...], (self.conv.strides,) * 2
         padding = ((self.conv.padding,) * 2,) * 2
-        if self.scale is not None:
+        if kernel.dtype == jnp.int8:
             sums = convolve(x, kernel, strides, padding, preferred_element_type=jnp.int32)
-            return sums.astype(jnp.float32) * self.scale[...]
+            return sums.astype(jnp.float32)
         dtype = self.conv.dtype
         # float32 means float32: no TF32 on GPUs, no bfloat16 passes on TPUs.
         precision = None if dtype == jnp.bfloat16 else lax.Precision.HIGHEST
         product = _convolve_few if x.shape[-1] <= FEW_CHANNELS else _convolve
         return product(x.astype(dtype), kernel.astype(dtype), strides, padding, precision)
 
+    def running(self) -> tuple[Float[Array, "D"], Float[Array, "D"]]:
+        """(scale, shift) of the bias and BatchNorm with its running statistics."""
+        if self.affine is not None:
+            return tuple(part[...] for part in self.affine)
+        scale = self.bn.scale[...] * lax.rsqrt(self.bn.var[...] + self.bn.epsilon)
+        bias = 0 if self.conv.bias is None else self.conv.bias[...]
+        return scale, self.bn.bias[...] + (bias - self.bn.mean[...]) * scale
+
     def freeze(self) -> None:
         """Prepare for inference: compute once what does not depend on the input."""
-        self.bn = nnx.data(Affine(self.bn))
-
-    def folded(self) -> tuple[Float[Array, "k k C D"], Float[Array, "D"]]:
-        """(kernel, bias) of a convolution that does what this layer does, once frozen."""
-        bias = 0 if self.conv.bias is None else self.conv.bias[...]
-        return (
-            self.conv.kernel[...] * self.bn.scale[...],
-            self.bn.bias[...] + (bias - self.bn.mean[...]) * self.bn.scale[...],
-        )
+        self.affine = nnx.data(tuple(map(nnx.Param, self.running())))
+        self.conv.kernel = nnx.Param(self.conv.kernel[...].astype(self.conv.dtype))
+        self.conv.bias, self.bn = nnx.data(None), nnx.data(None)
 
     def quantize(self) -> None:
-        """Round the kernel to int8, symmetrically with one scale per output channel.
+        """Round the kernel to int8, symmetrically with one scale per output channel, and freeze.
 
         The layer then takes int8 spikes: their products are summed exactly, in int32.
         """
-        kernel = self.conv.kernel[...]
-        scale = jnp.maximum(jnp.max(jnp.abs(kernel), (0, 1, 2)), 1e-12) / 127
-        self.scale = nnx.data(nnx.Param(scale))
-        self.conv.kernel = nnx.Param(jnp.round(kernel / scale).astype(jnp.int8))
+        kernel, (scale, shift) = self.conv.kernel[...], self.running()
+        step = jnp.maximum(jnp.max(jnp.abs(kernel), (0, 1, 2)), 1e-12) / 127
+        self.freeze()
+        self.affine = nnx.data((nnx.Param(scale * step), nnx.Param(shift)))
+        self.conv.kernel = nnx.Param(jnp.round(kernel / step).astype(jnp.int8))
 
 
 class Shortcut(nnx.Module):

@@ -84,13 +84,12 @@ def tiny():
         rngs=nnx.Rngs(0),
     )
     model = for_inference(nnx.view(model, use_running_average=True))
-    for layer in model.convs:
-        layer.bn.scale[...] = jnp.ones(2)
-    stem, second = (conv.conv for conv in model.convs)
-    stem.kernel[...] = jnp.zeros((3, 3, 1, 2)).at[1, 1, 0].set(jnp.array([1, 0.75]))
-    stem.bias[...] = jnp.zeros(2)
-    second.kernel[...] = jnp.zeros((3, 3, 2, 2))
-    second.bias[...] = jnp.array([1.0, 0.0])
+    stem, second = model.convs
+    stem.conv.kernel[...] = jnp.zeros((3, 3, 1, 2)).at[1, 1, 0].set(jnp.array([1, 0.75]))
+    second.conv.kernel[...] = jnp.zeros((3, 3, 2, 2))
+    for layer, shift in (stem, [0.0, 0]), (second, [1.0, 0]):
+        for part, values in zip(layer.affine, ([1.0, 1], shift), strict=True):
+            part[...] = jnp.array(values)
     return model
 
 

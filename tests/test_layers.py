@@ -209,11 +209,11 @@ def test_a_layer_for_inference_is_the_one_of_training(bias):
     expected = nnx.view(layer, use_running_average=True)(x)
     layer.freeze()
     np.testing.assert_array_equal(layer(x), expected)
-    folded, offset = layer.folded()
-    # 3 / sqrt(4) and 0.5 / sqrt(0.25)
-    np.testing.assert_array_equal(folded, kernel * [1.5, 1])
+    np.testing.assert_array_equal(layer.conv.kernel[...], kernel)
+    scale, shift = layer.running()
+    np.testing.assert_array_equal(scale, [1.5, 1])  # 3 / sqrt(4) and 0.5 / sqrt(0.25)
     # 0.25 + (bias - 1) * 1.5 and 1 + (bias + 2)
-    np.testing.assert_array_equal(offset, [-2.75, 5] if bias else [-1.25, 3])
+    np.testing.assert_array_equal(shift, [-2.75, 5] if bias else [-1.25, 3])
 
 
 def test_the_bias_of_a_bfloat16_layer_is_added_in_float32():
@@ -237,11 +237,10 @@ def test_quantised_layer_by_hand(stride):
     # Only the centre weighs. Scales 127/127 = 1 and 254/127 = 2: 99.6 is rounded to 100, 3 / 2 to 2
     weights = jnp.array([[127.0, 3], [99.6, -254]])
     layer.conv.kernel[...] = jnp.zeros((3, 3, 2, 2)).at[1, 1].set(weights)
-    layer.freeze()
     layer.quantize()
     assert layer.conv.kernel.dtype == jnp.int8
     np.testing.assert_array_equal(layer.conv.kernel[1, 1], [[127, 2], [100, -127]])
-    np.testing.assert_array_equal(layer.scale[...], [1, 2])
+    np.testing.assert_array_equal(layer.running()[0], [1, 2])
 
     spikes = jnp.array([[1, 0], [1, 1]], jnp.int8).reshape(1, 2, 1, 1, 2)
     y = layer(jnp.tile(spikes, (1, 1, 3, 3, 1)))
@@ -255,7 +254,6 @@ def test_a_channel_without_weights_can_be_quantised():
     layer = conv_bn(2, 2)
     layer.conv.kernel[...] = jnp.zeros((3, 3, 2, 2))
     layer.bn.bias[...] = jnp.array([0.5, -1])
-    layer.freeze()
     layer.quantize()
     y = layer(jnp.ones((1, 1, 1, 1, 2), jnp.int8))
     np.testing.assert_array_equal(y.squeeze(), [0.5, -1])

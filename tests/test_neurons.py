@@ -234,15 +234,13 @@ def test_no_membrane_is_a_membrane_of_zero():
     ("platform", "ticks", "carried", "spikes", "barriers"),
     [
         ("cuda", 1, True, None, 1),
-        ("cuda", 1, True, "int8", 0),
+        ("cuda", 1, True, "int8", 1),
         ("cuda", 1, False, None, 0),
         ("cuda", 2, True, None, 0),
         ("cpu", 1, True, None, 0),
     ],
 )
-def test_a_carried_membrane_stays_out_of_the_convolution_before_it(
-    platform, ticks, carried, spikes, barriers
-):
+def test_a_carried_membrane_is_computed_with_the_spikes(platform, ticks, carried, spikes, barriers):
     def run(currents, v0):
         return LIF(spike_dtype=spikes)(currents, v0 if carried else None)
 

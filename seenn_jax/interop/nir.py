@@ -33,7 +33,6 @@ from flax import nnx
 
 from seenn_jax.errors import UserError
 from seenn_jax.layers import ConvBN, Shortcut
-from seenn_jax.models import for_inference
 from seenn_jax.models.resnet import SpikingResNet
 from seenn_jax.models.vgg import SpikingVGG
 from seenn_jax.neurons import IF, LIF
@@ -85,7 +84,7 @@ def build_graph(
 ):
     """The `nir.NIRGraph` of a network; arguments and errors as for `write`."""
     nir = _nir()
-    model = for_inference(model)
+    model = nnx.view(model, use_running_average=True)
     neurons = {}
 
     def look(place, neuron):
@@ -141,8 +140,8 @@ class _Graph:
 
     def convolve(self, place: str, layer: ConvBN, x: _Signal) -> _Signal:
         conv = layer.conv
-        kernel, bias = (np.asarray(part, np.float32) for part in layer.folded())
-        kernel = kernel.transpose(3, 2, 0, 1) * x.scale
+        scale, shift = layer.running()
+        kernel = np.asarray(conv.kernel[...] * scale, np.float32).transpose(3, 2, 0, 1) * x.scale
         stride, padding, window = conv.strides, conv.padding, conv.kernel_size[0]
         height, width = ((side + 2 * padding - window) // stride + 1 for side in x.shape[:2])
         node = self.nir.Conv2d(
@@ -152,7 +151,7 @@ class _Graph:
             padding=(padding, padding),
             dilation=(1, 1),
             groups=1,
-            bias=bias,
+            bias=np.asarray(shift, np.float32),
         )
         return self.add(place, node, [x], (height, width, conv.out_features))
 

@@ -198,12 +198,12 @@ def for_inference(model: nnx.Module, *, int8: bool = False) -> nnx.Module:
       int8: see `inference_network`.
     """
     model = nnx.view(nnx.clone(model), use_running_average=True)
-    for _, module in nnx.iter_graph(model):
-        if isinstance(module, ConvBN):
-            module.freeze()
     if int8:
         for layer in model.spike_layers():
             if isinstance(layer, ConvBN):  # the read-out is computed in float32 in any case
                 layer.quantize()
         model.replace_neurons(lambda place, neuron: dataclasses.replace(neuron, spike_dtype="int8"))
+    for _, module in nnx.iter_graph(model):
+        if isinstance(module, ConvBN) and module.affine is None:
+            module.freeze()
     return model
