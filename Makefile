@@ -1,11 +1,12 @@
 # make demo: install, train on digits, evaluate with early exit, write the report.
 # make tpu-check: compile for TPUs, on a machine without one, and see whether the programs fit.
 # make test: lint and the tests that CI runs. make test-slow: the long ones.
+# make docs: the documentation, into site/.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow tpu-check
+.PHONY: install demo lint test test-slow docs tpu-check
 
 install: .venv/installed
 
@@ -19,14 +20,21 @@ demo: install
 	$(BIN)/python train.py --config=configs/digits.py
 	$(BIN)/python evaluate.py --workdir=runs/digits --exit=confidence
 
-test: install
+lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 test-slow: install
 	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[notebook]'
 	$(BIN)/python -m pytest -q -n 2 -m slow
+
+docs: install
+	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[docs]'
+	$(BIN)/mkdocs build --strict --quiet
 
 # libtpu apart: where it is installed beside jax, jax looks for a TPU.
 tpu-check: install

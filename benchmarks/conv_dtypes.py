@@ -6,22 +6,20 @@ Spikes are 0/1 in every dtype; each layer multiplies by a scale per output chann
 writes bfloat16, as inference with weights quantised per output channel would.
 """
 
-import json
 import statistics
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import records
 from absl import app, flags
 from jax import lax
 
-from seenn_jax import provenance
-from seenn_jax.layers import CHANNELS_LAST
+from seenn_jax.models.layers import CHANNELS_LAST
 
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 512, "Images, one timestep each.")
 REPEATS = flags.DEFINE_integer("repeats", 20, "Calls in a timed run; five runs, the median counts.")
-JSON = flags.DEFINE_string("json", None, "Write the results to this file.")
+JSON = flags.DEFINE_string("json", None, "Add the record to this file.")
 
 LAYERS = {"128 at 32x32": (128, 32), "256 at 16x16": (256, 16), "512 at 8x8": (512, 8)}
 # The dtype of spikes and weights, and that of their products' sum.
@@ -60,36 +58,33 @@ def measure(channels: int, side: int, dtype: str) -> dict:
     return {
         "microseconds": statistics.median(seconds) * 1e6,
         "tflops": flops / statistics.median(seconds) / 1e12,
-        "custom_calls": sorted(
-            {
-                line.split('custom_call_target="')[1].split('"')[0]
-                for line in compiled.as_text().splitlines()
-                if 'custom_call_target="' in line
-            }
+        "custom_calls": ", ".join(
+            sorted(
+                {
+                    line.split('custom_call_target="')[1].split('"')[0]
+                    for line in compiled.as_text().splitlines()
+                    if 'custom_call_target="' in line
+                }
+            )
         ),
     }
 
 
 def main(_) -> None:
     """Print a line for each layer and dtype as it is measured."""
-    results = {}
+    rows = []
     for name, (channels, side) in LAYERS.items():
         for dtype in DTYPES:
             try:
                 row = measure(channels, side, dtype)
             except jax.errors.JaxRuntimeError as error:  # a backend without this convolution
                 row = {"error": str(error).splitlines()[0][:200]}
-            results[f"{name}, {dtype}"] = row
+            rows.append({"layer": name, "dtype": dtype, **row})
             print(f"{name:14} {dtype:14} {row}", flush=True)
     if JSON.value:
-        provided = {
-            "batch_size": BATCH_SIZE.value,
-            "results": results,
-            "revision": provenance.revision(),
-            "versions": provenance.versions(),
-            "device": provenance.device(),
-        }
-        Path(JSON.value).write_text(json.dumps(provided, indent=1) + "\n")
+        what = "ResNet-19's three kinds of 3x3 layers by dtype"
+        record = records.record(what, {"batch_size": BATCH_SIZE.value, "rows": rows})
+        records.add(JSON.value, record)
 
 
 if __name__ == "__main__":

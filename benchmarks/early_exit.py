@@ -11,21 +11,22 @@ random and the images noise. Also printed: all T ticks at once, and the latency 
 """
 
 import functools
-import json
 import statistics
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import records
 from absl import app, flags, logging
 
-from seenn_jax import engine, exits, provenance, run
+from seenn_jax import engine, exits, provenance
 from seenn_jax.config import default_config
-from seenn_jax.data import load_dataset, normalize
-from seenn_jax.evaluation.evaluator import load_model
-from seenn_jax.models import inference_network
+from seenn_jax.data import normalize
+from seenn_jax.models.network import inference_network
+from seenn_jax.models.precision import PRECISIONS
+from seenn_jax.run import build, folder
+from seenn_jax.run.inference import load
 
 WORKDIR = flags.DEFINE_string("workdir", None, "A trained run; else random weights.")
 MODEL = flags.DEFINE_string("model", "resnet19", "Network, without --workdir.")
@@ -42,7 +43,7 @@ THRESHOLD = flags.DEFINE_float("threshold", None, "Of confidence: also exit by i
 METHODS = flags.DEFINE_list("methods", list(engine.METHODS), "What is run: full, masked, slots.")
 LATENCY = flags.DEFINE_bool("latency", True, "Measure the latency of one image, too.")
 REPEATS = flags.DEFINE_integer("repeats", 3, "Timed runs of each; the median counts.")
-JSON = flags.DEFINE_string("json", None, "Write all results to this file.")
+JSON = flags.DEFINE_string("json", None, "Add the record to this file.")
 
 
 def prescribed_times(average: float, timesteps: int, samples: int) -> np.ndarray:
@@ -56,32 +57,28 @@ def prescribed_times(average: float, timesteps: int, samples: int) -> np.ndarray
     return np.random.default_rng(0).choice(t, samples, p=shares).astype(np.int32)
 
 
-def load() -> tuple:
-    """(network, transform, images uint8 [N, H, W, C], description)."""
-    int8 = DTYPE.value == "int8"
+def measured() -> tuple:
+    """(network, transform, images uint8 [N, H, W, C], config, what they are in words)."""
     if WORKDIR.value:
-        config, facts = run.load(Path(WORKDIR.value))
-        config.model.dtype = config.model.dtype if int8 else DTYPE.value or config.model.dtype
-        model, _ = load_model(Path(WORKDIR.value), config, facts)
-        images = load_dataset(
-            config.data.name, data_dir=config.data.dir or None, validation=config.data.validation
-        ).test.images
+        run = load(WORKDIR.value, precision=DTYPE.value, timesteps=TIMESTEPS.value)
+        model, images = run.config.model, run.dataset.test.images
         images = images[np.arange(SAMPLES.value) % len(images)]
-        what = f"{config.model.name}, width {config.model.width}, trained, {config.data.name}"
-    else:
-        config = default_config()
-        dtype = "bfloat16" if int8 else DTYPE.value or "bfloat16"
-        config.model.update(name=MODEL.value, width=WIDTH.value, dtype=dtype)
-        shape = (IMAGE_SIZE.value, IMAGE_SIZE.value, 3)
-        facts = run.DataFacts(shape, 10, [0.5] * 3, [0.25] * 3)
-        model = run.build(config, facts)
-        images = np.random.default_rng(0).integers(0, 256, (SAMPLES.value, *shape), np.uint8)
-        what = f"{MODEL.value}, width {WIDTH.value}, random weights, noise"
-    transform = functools.partial(
-        normalize, mean=facts.normalization[0], std=facts.normalization[1], dtype=config.model.dtype
+        what = f"{model.name}, width {model.width}, trained, {run.config.data.name}, "
+        return run.network, run.transform, images, run.config, what + run.precision
+    config = default_config()
+    dtype = DTYPE.value or "bfloat16"
+    row = PRECISIONS[dtype]
+    config.model.update(name=MODEL.value, width=WIDTH.value, dtype=row.dtype or "bfloat16")
+    shape = (IMAGE_SIZE.value, IMAGE_SIZE.value, 3)
+    facts = folder.DataFacts(shape, 10, [0.5] * 3, [0.25] * 3)
+    network = inference_network(
+        build.network(config, facts), shape, TIMESTEPS.value, prepare=row.prepare
     )
-    network = inference_network(model, facts.image_shape, TIMESTEPS.value, int8=int8)
-    return network, transform, images, f"{what}, {DTYPE.value or config.model.dtype}"
+    mean, std = facts.normalization
+    transform = functools.partial(normalize, mean=mean, std=std, dtype=config.model.dtype)
+    images = np.random.default_rng(0).integers(0, 256, (SAMPLES.value, *shape), np.uint8)
+    what = f"{MODEL.value}, width {WIDTH.value}, random weights, noise, {dtype}"
+    return network, transform, images, config, what
 
 
 def seconds_of(function, *args) -> float:
@@ -95,100 +92,126 @@ def seconds_of(function, *args) -> float:
     return statistics.median(seconds)
 
 
+def compiled_runs(network, transform) -> tuple:
+    """(until prescribed times, until confident), `(method, slots, params, images, which)`."""
+
+    def run(criterion_of, method, slots, params, images, given):
+        return engine.run_network(
+            method,
+            network,
+            params,
+            images,
+            criterion_of(given),
+            TIMESTEPS.value,
+            slots,
+            transform=transform,
+        )
+
+    def confident(threshold):
+        return exits.above(exits.confidence, threshold)
+
+    jitted = jax.jit(run, static_argnums=(0, 1, 2))
+    return functools.partial(jitted, exits.prescribed), functools.partial(jitted, confident)
+
+
+def row_of(method, slots, seconds, average, ticks_per_second=None) -> dict:
+    """A row of the table, which is printed."""
+    rate = SAMPLES.value / seconds
+    share = None if ticks_per_second is None else rate * average / ticks_per_second
+    print(
+        f"{method:12} slots {slots:5}  average {average:.3f}  {rate:10,.0f} images/s"
+        + ("" if share is None else f"  {share:.3f} of ideal"),
+        flush=True,
+    )
+    return {
+        "method": method,
+        "slots": slots,
+        "average_timesteps": average,
+        "images_per_second": rate,
+        "share_of_ideal": share,
+    }
+
+
+def by_prescribed_times(by_times, slots, params, images) -> tuple[list[dict], float | None]:
+    """(rows, ticks a second of the tick-by-tick run), as `METHODS` and `AVERAGES` ask."""
+    timesteps, samples = TIMESTEPS.value, SAMPLES.value
+    all_ticks = jnp.full(samples, timesteps, jnp.int32)
+    times = [prescribed_times(float(a), timesteps, samples) for a in AVERAGES.value]
+    times.sort(key=np.mean)
+    rows, ticks_per_second = [], None
+
+    def measure(method, asked, name=None):
+        asked = jnp.asarray(asked)
+        seconds = seconds_of(by_times, method, slots, params, images, asked)
+        average = float(asked.mean())
+        rows.append(row_of(name or method, slots, seconds, average, ticks_per_second))
+        return seconds
+
+    if "full" in METHODS.value:
+        measure("full", all_ticks)
+    if "masked" in METHODS.value:
+        seconds = measure("masked", all_ticks, "tick by tick")
+        ticks_per_second = samples * timesteps / seconds
+        measure("masked", times[0])
+    for asked in times if "slots" in METHODS.value else ():
+        measure("slots", asked)
+    return rows, ticks_per_second
+
+
+def by_threshold(by_confidence, slots, params, images, ticks_per_second) -> list[dict]:
+    """Rows of slots and of all ticks at once, the last with the shares that differ."""
+    threshold = jnp.float32(THRESHOLD.value)
+    rows, found = [], {}
+    for method in ("slots", "full"):
+        arguments = (method, slots, params, images, threshold)
+        found[method] = exited = by_confidence(*arguments)
+        seconds = seconds_of(by_confidence, *arguments)
+        average = float(exited.timesteps.mean())
+        rows.append(row_of(f"{method}, conf.", slots, seconds, average, ticks_per_second))
+    one, other = found["slots"], found["full"]
+    times = float(jnp.mean(one.timesteps != other.timesteps))
+    answers = float(jnp.mean(one.logits.argmax(-1) != other.logits.argmax(-1)))
+    rows[-1] |= {"share_of_times_that_differ": times, "share_of_answers_that_differ": answers}
+    print(f"slots against full: {times:.2%} of exit times and {answers:.2%} of answers differ")
+    return rows
+
+
+def latencies(by_times, params, image) -> list[float]:
+    """Milliseconds of one image at t = 1 .. T."""
+    found = []
+    for t in range(1, TIMESTEPS.value + 1):
+        times = jnp.full(1, t, jnp.int32)
+        found.append(1e3 * seconds_of(by_times, "slots", 1, params, image, times))
+        print(f"latency of one image: {found[-1]:.2f} ms at t = {t}", flush=True)
+    return found
+
+
 def main(_) -> None:
     """Measure and print, a line for each measurement as it comes."""
     logging.set_verbosity(logging.ERROR)
-    network, transform, images, what = load()
-    images = jax.device_put(images)
-    timesteps, samples = TIMESTEPS.value, len(images)
-    rows = []
-
-    @functools.partial(jax.jit, static_argnums=(0, 1))
-    def by_times(method, slots, params, images, times):
-        criterion = engine.prescribed(times)
-        return engine.run_network(
-            method, network, params, images, criterion, timesteps, slots, transform=transform
-        )
-
-    @functools.partial(jax.jit, static_argnums=(0, 1))
-    def by_confidence(method, slots, params, images, threshold):
-        criterion = engine.above(exits.confidence, threshold)
-        return engine.run_network(
-            method, network, params, images, criterion, timesteps, slots, transform=transform
-        )
-
-    def report(method, slots, seconds, average, ticks_per_second=None):
-        ideal = ticks_per_second and ticks_per_second / average
-        row = {
-            "method": method,
-            "slots": slots,
-            "average_timesteps": average,
-            "images_per_second": samples / seconds,
-            "share_of_ideal": None if ideal is None else samples / seconds / ideal,
-        }
-        rows.append(row)
-        share = "" if ideal is None else f"  {row['share_of_ideal']:.3f} of ideal"
-        print(
-            f"{method:12} slots {slots:5}  average {average:.3f}  "
-            f"{row['images_per_second']:10,.0f} images/s{share}",
-            flush=True,
-        )
-
+    network, transform, images, config, what = measured()
+    timesteps, samples = TIMESTEPS.value, SAMPLES.value
     print(f"{what}; T = {timesteps}, {samples:,} images, {provenance.device()}", flush=True)
-    all_ticks = jnp.full(samples, timesteps, jnp.int32)
-    times = {float(a): prescribed_times(float(a), timesteps, samples) for a in AVERAGES.value}
+    arguments = (network.params, jax.device_put(images))
+    by_times, by_confidence = compiled_runs(network, transform)
+    rows = []
     for slots in map(int, SLOTS.value):
-        arguments = (network.params, images)
-        ticks_per_second = None
-        if "full" in METHODS.value:
-            seconds = seconds_of(by_times, "full", slots, *arguments, all_ticks)
-            report("full", slots, seconds, float(timesteps))
-        if "masked" in METHODS.value:
-            seconds = seconds_of(by_times, "masked", slots, *arguments, all_ticks)
-            report("tick by tick", slots, seconds, float(timesteps))
-            ticks_per_second = samples * timesteps / seconds
-            asked = jnp.asarray(times[min(times)])
-            seconds = seconds_of(by_times, "masked", slots, *arguments, asked)
-            report("masked", slots, seconds, float(asked.mean()), ticks_per_second)
-        for asked in times.values() if "slots" in METHODS.value else ():
-            seconds = seconds_of(by_times, "slots", slots, *arguments, jnp.asarray(asked))
-            report("slots", slots, seconds, float(asked.mean()), ticks_per_second)
+        found, ticks_per_second = by_prescribed_times(by_times, slots, *arguments)
+        rows += found
         if THRESHOLD.value is not None:
-            threshold = jnp.float32(THRESHOLD.value)
-            found = {}
-            for method in ("slots", "full"):
-                exited = by_confidence(method, slots, *arguments, threshold)
-                found[method] = exited
-                average = float(exited.timesteps.mean())
-                seconds = seconds_of(by_confidence, method, slots, *arguments, threshold)
-                report(f"{method}, conf.", slots, seconds, average, ticks_per_second)
-            rows[-1]["share_of_times_that_differ"] = float(
-                jnp.mean(found["slots"].timesteps != found["full"].timesteps)
-            )
-            rows[-1]["share_of_answers_that_differ"] = float(
-                jnp.mean(found["slots"].logits.argmax(-1) != found["full"].logits.argmax(-1))
-            )
-            print(
-                f"slots against full: {rows[-1]['share_of_times_that_differ']:.2%} of exit times "
-                f"and {rows[-1]['share_of_answers_that_differ']:.2%} of answers differ"
-            )
-    one, latency = images[:1], {}
-    for t in range(1, timesteps + 1) if LATENCY.value else ():
-        times = jnp.full(1, t, jnp.int32)
-        latency[t] = 1e3 * seconds_of(by_times, "slots", 1, network.params, one, times)
-        print(f"latency of one image: {latency[t]:.2f} ms at t = {t}", flush=True)
+            rows += by_threshold(by_confidence, slots, *arguments, ticks_per_second)
+    latency = latencies(by_times, network.params, images[:1]) if LATENCY.value else []
     if JSON.value:
-        result = {
-            "what": what,
+        dtype = DTYPE.value or config.model.dtype
+        figures = {
             "timesteps": timesteps,
             "samples": samples,
-            "rows": rows,
+            "rows": [{"dtype": dtype, **row} for row in rows],
             "latency_ms": latency,
-            "revision": provenance.revision(),
-            "versions": provenance.versions(),
-            "device": provenance.device(),
         }
-        Path(JSON.value).write_text(json.dumps(result, indent=1) + "\n")
+        changes = records.differing(config, default_config())
+        record = records.record(f"Exits of {what}", figures, config=changes, seed=config.seed)
+        records.add(JSON.value, record)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ OpenCV on one core, where that is installed.
 import functools
 import importlib.util
 import io
-import json
 import statistics
 import sys
 import tempfile
@@ -20,12 +19,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import records
 from absl import app, flags
 from PIL import Image
 
-from seenn_jax import provenance
-from seenn_jax.data import Batches, load_streamed
-from seenn_jax.data.streaming import Record, cores, decode, random_box, resized
+from seenn_jax.data import Batches, Stream, load_streamed
+from seenn_jax.data.images import Record, cores, decode, random_box, resized
 
 DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Folder of the data, made where it is not there. Default: a temporary one."
@@ -35,7 +34,7 @@ SIDE = flags.DEFINE_integer("side", 224, "Of the crops, in pixels.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Images in a batch.")
 WORKERS = flags.DEFINE_list("workers", ["1", "2", "4", "8", "16"], "Numbers of worker processes.")
 SECONDS = flags.DEFINE_float("seconds", 15, "Measured for each, at least.")
-JSON = flags.DEFINE_string("json", None, "Append the result to this file, as a line of JSON.")
+JSON = flags.DEFINE_string("json", None, "Add the record to this file.")
 
 QUALITY, NOISE = 95, 9.0  # which together give the size
 
@@ -133,7 +132,6 @@ def decoders(files: list[bytes]) -> dict[str, float]:
 
         found["opencv_decode"] = milliseconds(opencv, files)
         found["opencv_decode_and_crop"] = milliseconds(opencv_crop, files)
-        found["opencv"] = cv2.__version__
     return found
 
 
@@ -148,64 +146,71 @@ def measure(folder: Path) -> dict:
     files = [dataset.train.source[i].data for i in range(32)]
     kilobytes = statistics.mean(map(len, files)) / 1000
     print(f"{kilobytes:.0f} kB an image, {cores()} cores")
-    result = {
+    return {
         "images": dataset.train.size + 1,
         "kilobytes": kilobytes,
         "side": SIDE.value,
         "batch_size": BATCH_SIZE.value,
         "cores": cores(),
-        "milliseconds": decoders(files),
-        "training": [],
+        "one_core": one_core(files),
+        "rows": [by_workers(dataset.train, workers) for workers in map(int, WORKERS.value)],
+        "evaluation_images_per_second": evaluation(dataset.train),
     }
-    for name, value in result["milliseconds"].items():
-        print(f"{name:24} {value if isinstance(value, str) else f'{value:.2f} ms'}")
 
+
+def one_core(files: list[bytes]) -> list[dict]:
+    """Milliseconds an image of what one core does."""
+    found = decoders(files)
     rng, box = np.random.default_rng(0), functools.partial(random_box, width=500, height=375)
-    one = milliseconds(
+    found["decode_and_random_crop"] = milliseconds(
         lambda data: resized(decode(Record(data, 0, "")), box(rng), SIDE.value), files * 8
     )
-    result["milliseconds"]["decode_and_random_crop"] = one
-    print(f"{'decode_and_random_crop':24} {one:.2f} ms: {1e3 / one:,.0f} images/s a core at most")
+    for name, value in found.items():
+        print(f"{name:24} {value:.2f} ms: {1e3 / value:,.0f} images/s a core at most")
+    return [{"step": name, "milliseconds": value} for name, value in found.items()]
 
-    for workers in map(int, WORKERS.value):
-        batches = Batches(dataset.train, BATCH_SIZE.value, seed=0, workers=workers)
-        try:
-            rate, first = images_per_second(batches, workers)
-        finally:
-            batches.close()
-        used = min(max(workers, 1), cores())
-        result["training"].append(
-            {
-                "workers": workers,
-                "images_per_second": rate,
-                "images_per_second_and_core": rate / used,
-                "seconds_to_first_batch": first,
-            }
-        )
-        print(
-            f"{workers:3} workers: {rate:7,.0f} images/s, {rate / used:5,.0f} a core; the first "
-            f"batch after {first:.1f} s",
-            flush=True,
-        )
 
-    count = min(dataset.train.size, 2048)
+def by_workers(split: Stream, workers: int) -> dict:
+    """Stream batches to train on from so many processes."""
+    batches = Batches(split, BATCH_SIZE.value, seed=0, workers=workers)
+    try:
+        rate, first = images_per_second(batches, workers)
+    finally:
+        batches.close()
+    used = min(max(workers, 1), cores())
+    print(
+        f"{workers:3} workers: {rate:7,.0f} images/s, {rate / used:5,.0f} a core; the first "
+        f"batch after {first:.1f} s",
+        flush=True,
+    )
+    return {
+        "workers": workers,
+        "images_per_second": rate,
+        "images_per_second_and_core": rate / used,
+        "seconds_to_first_batch": first,
+    }
+
+
+def evaluation(split: Stream) -> float:
+    """Images/s read as evaluation reads them, by threads."""
+    count = min(split.size, 2048)
     started = time.perf_counter()
-    dataset.train.images[:count]
-    result["evaluation_images_per_second"] = count / (time.perf_counter() - started)
-    print(f"evaluation, threads: {result['evaluation_images_per_second']:,.0f} images/s")
-    return result | {"revision": provenance.revision(), "versions": provenance.versions()}
+    split.images[:count]
+    rate = count / (time.perf_counter() - started)
+    print(f"evaluation, threads: {rate:,.0f} images/s")
+    return rate
 
 
 def main(_) -> None:
-    """Print the result, and append it where the flags say."""
+    """Print the result, and add it where the flags say."""
     if DATA_DIR.value:
-        result = measure(Path(DATA_DIR.value).expanduser())
+        figures = measure(Path(DATA_DIR.value).expanduser())
     else:
         with tempfile.TemporaryDirectory() as folder:
-            result = measure(Path(folder))
+            figures = measure(Path(folder))
     if JSON.value:
-        with open(JSON.value, "a") as file:
-            file.write(json.dumps(result) + "\n")
+        what = "Images read, decoded and cropped by the host"
+        records.add(JSON.value, records.record(what, figures))
 
 
 if __name__ == "__main__":

@@ -5,72 +5,89 @@
 Trains a policy for each beta and seed (its run is OUT/beta_B_seed_S; one that is done is not
 trained again), evaluates each on the test split at its own choice and, with the price of a
 timestep chosen on the validation split, at --target timesteps on average, and compares it with
-SEENN-I at equal average timesteps. Writes OUT/sweep.json and OUT/sweep.png.
+SEENN-I at equal average timesteps. Draws OUT/sweep.png.
 """
 
-import json
 import time
 from pathlib import Path
 
+import records
 from absl import flags
 from matplotlib.figure import Figure
 from ml_collections import config_flags
 from rich.console import Console
 
-from seenn_jax import cli, provenance
+from seenn_jax.cli.flags import Flag
+from seenn_jax.cli.main import main as run_program
+from seenn_jax.cli.overrides import load_config
 from seenn_jax.errors import UserError
-from seenn_jax.evaluation.evaluator import Choice, evaluate
-from seenn_jax.training.policy import train_policy
+from seenn_jax.evaluation.evaluate import evaluate
+from seenn_jax.exits import Target
+from seenn_jax.training import train
 
-CONFIG = config_flags.DEFINE_config_file("config", "configs/cifar10_policy.py", "A policy's.")
-INIT_FROM = flags.DEFINE_string("init_from", "runs/cifar10_t2", "Run of the spiking network.")
-BETAS = flags.DEFINE_list("betas", ["0.03", "0.1", "0.3", "1"], "Penalties of a wrong answer.")
-SEEDS = flags.DEFINE_list("seeds", ["0"], "Of the policies.")
-TARGET = flags.DEFINE_float("target", 1.2, "Average timesteps to compare at, on validation.")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Slots. Default: evaluate.py's.")
-OUT = flags.DEFINE_string("out", "runs/sweep_beta", "Folder of the runs and results.")
+FLAGS = {
+    "init_from": Flag(flags.DEFINE_string, "runs/cifar10_t2", "Run of the spiking network."),
+    "betas": Flag(flags.DEFINE_list, ["0.03", "0.1", "0.3", "1"], "Penalties of a wrong answer."),
+    "seeds": Flag(flags.DEFINE_list, ["0"], "Of the policies."),
+    "target": Flag(
+        flags.DEFINE_float, 1.2, "Average timesteps to compare at, chosen on validation."
+    ),
+    "slots": Flag(flags.DEFINE_integer, None, "Images under way at a time, as of evaluate.py."),
+    "out": Flag(flags.DEFINE_string, "runs/sweep_beta", "Folder of the runs and the picture."),
+    "json": Flag(
+        flags.DEFINE_string, None, "Add the record to this file. Default: OUT/sweep.json."
+    ),
+}
+CURVES = ("confidence_sweep", "price_sweep")
 
 
-def numbers(flag: flags.FlagHolder, kind: type) -> list:
+def value_of(flag: str):
+    """What a flag is set to."""
+    return flags.FLAGS[flag].value
+
+
+def numbers(flag: str, kind: type) -> list:
     """The numbers of a flag's list.
 
     Raises:
       UserError: something else is there, or nothing.
     """
+    given = value_of(flag)
     try:
-        return [kind(value) for value in flag.value or [""]]
+        return [kind(value) for value in given or [""]]
     except ValueError as error:
         raise UserError(
-            f"--{flag.name} is {','.join(flag.value)!r}: it must be numbers separated by commas, "
-            f"as in --{flag.name}={','.join(flag.default)}; set it to such"
+            f"--{flag} is {','.join(given)!r}: it must be numbers separated by commas, "
+            f"as in --{flag}={','.join(FLAGS[flag].default)}; set it to such"
         ) from error
 
 
 def one(beta: float, seed: int, console: Console) -> dict:
-    """Train and evaluate one policy."""
-    config = CONFIG.value.copy_and_resolve_references()
-    config.init_from, config.seed, config.policy.beta = INIT_FROM.value, seed, beta
-    workdir = Path(OUT.value) / f"beta_{beta:g}_seed_{seed}"
+    """Train and evaluate one policy: a row, with the curves of `CURVES`."""
+    config = value_of("config").copy_and_resolve_references()
+    config.init_from, config.seed, config.policy.beta = value_of("init_from"), seed, beta
+    workdir = Path(value_of("out")) / f"beta_{beta:g}_seed_{seed}"
     started = time.perf_counter()
-    train_policy(config, workdir, console)
-    seconds = time.perf_counter() - started
-    found = {"beta": beta, "seed": seed, "training_seconds": seconds}
-    reported = ("accuracy", "replayed_accuracy", "average_timesteps", "exit_shares")
-    choices = {"own": Choice(), "target": Choice(target_timesteps=TARGET.value)}
-    for name, choice in choices.items():
-        result = evaluate(workdir, exit="policy", choice=choice, batch_size=BATCH_SIZE.value)
+    train(config, workdir, console)
+    found = {"beta": beta, "seed": seed, "training_seconds": time.perf_counter() - started}
+    for prefix, choice in (("own_", None), ("", Target(value_of("target")))):
+        result = evaluate(workdir, exit="policy", choice=choice, slots=value_of("slots"))
         confidence = result["policy"]["confidence"]
-        found[name] = {
-            **{key: result[key] for key in reported},
+        row = {
+            "accuracy": result["accuracy"],
+            "replayed_accuracy": result["replayed_accuracy"],
+            "average_timesteps": result["average_timesteps"],
+            "exit_shares": result["exit_shares"],
             "price": result["threshold"],
             "images_per_second": result["images_per_second"],
             "collapsed_to": result["policy"]["collapsed_to"],
             "confidence_accuracy": confidence["accuracy"],
             "confidence_timesteps": confidence["average_timesteps"],
         }
+        found |= {prefix + name: value for name, value in row.items()}
         print(
-            f"beta {beta:<5g} seed {seed} {name:6}: {result['accuracy']:.2%} (replayed "
-            f"{result['replayed_accuracy']:.2%}) at "
+            f"beta {beta:<5g} seed {seed} {'own' if prefix else 'target':6}: "
+            f"{result['accuracy']:.2%} (replayed {result['replayed_accuracy']:.2%}) at "
             f"{result['average_timesteps']:.3f}; SEENN-I {confidence['accuracy']:.2%} at "
             f"{confidence['average_timesteps']:.3f}; all T {result['static_accuracy'][-1]:.2%}; "
             f"{result['images_per_second']:,.0f} images/s",
@@ -78,9 +95,7 @@ def one(beta: float, seed: int, console: Console) -> dict:
         )
     shared = ("static_accuracy", "oracle_aet", "oracle_accuracy", "timesteps", "num_samples")
     found |= {key: result[key] for key in shared}
-    found["confidence_sweep"] = confidence["sweep"]
-    found["price_sweep"] = result["sweep"]
-    return found
+    return found | dict(zip(CURVES, (confidence["sweep"], result["sweep"]), strict=True))
 
 
 def draw(rows: list[dict], path: Path) -> None:
@@ -94,15 +109,9 @@ def draw(rows: list[dict], path: Path) -> None:
         points = sorted((p["average_timesteps"], 100 * p["accuracy"]) for p in rows[0][key])
         axes.plot(*zip(*points, strict=True), color=color, label=label)
     for row in rows:
-        own = row["own"]
-        axes.plot(own["average_timesteps"], 100 * own["accuracy"], "o", color="#d55e00")
-        axes.annotate(
-            f"{row['beta']:g}",
-            (own["average_timesteps"], 100 * own["accuracy"]),
-            (3, -10),
-            textcoords="offset points",
-            fontsize=8,
-        )
+        point = (row["own_average_timesteps"], 100 * row["own_accuracy"])
+        axes.plot(*point, "o", color="#d55e00")
+        axes.annotate(f"{row['beta']:g}", point, (3, -10), textcoords="offset points", fontsize=8)
     static = rows[0]["static_accuracy"]
     axes.plot(
         range(1, len(static) + 1),
@@ -124,23 +133,50 @@ def draw(rows: list[dict], path: Path) -> None:
     figure.savefig(path, dpi=160)
 
 
-def main() -> None:
+def written(rows: list[dict]) -> None:
+    """Add the record, and the curves as its sweep."""
+    config, out = value_of("config"), Path(value_of("out"))
+    base = load_config(config_flags.get_config_filename(flags.FLAGS["config"]))
+    model = config.model
+    seeds = {row["seed"] for row in rows}
+    record = records.record(
+        f"SEENN-II at several beta: {model.name}, width {model.width}, {config.data.name}",
+        {"rows": [{k: v for k, v in row.items() if k not in CURVES} for row in rows]},
+        config=records.differing(config, base),
+        seed=seeds.pop() if len(seeds) == 1 else None,
+        note=f"own_: the policy's own choice; the rest: the price for {value_of('target'):g} "
+        "timesteps on validation",
+    )
+    points = [
+        {
+            "beta": row["beta"],
+            "seed": row["seed"],
+            "curve": curve.removesuffix("_sweep"),
+            "average_timesteps": point["average_timesteps"],
+            "accuracy": point["accuracy"],
+        }
+        for row in rows
+        for curve in CURVES
+        for point in row[curve]
+    ]
+    records.add(value_of("json") or out / "sweep.json", record, points)
+
+
+def sweep() -> None:
     """Run the sweep, a line for each evaluation as it comes."""
-    out = Path(OUT.value)
+    if value_of("config") is None:
+        raise UserError("--config is missing: for example --config=configs/cifar10_policy.py")
     console = Console(markup=False, soft_wrap=True)
-    betas, seeds = numbers(BETAS, float), numbers(SEEDS, int)
+    betas, seeds = numbers("betas", float), numbers("seeds", int)
     rows = [one(beta, seed, console) for beta in betas for seed in seeds]
-    result = {
-        "init_from": INIT_FROM.value,
-        "config": CONFIG.value.to_dict(),
-        "rows": rows,
-        "revision": provenance.revision(),
-        "versions": provenance.versions(),
-        "device": provenance.device(),
-    }
-    (out / "sweep.json").write_text(json.dumps(result, indent=1) + "\n")
-    draw(rows, out / "sweep.png")
+    written(rows)
+    draw(rows, Path(value_of("out")) / "sweep.png")
 
 
 if __name__ == "__main__":
-    cli.main(main, "interrupted: the same command continues with the policies that are not done")
+    run_program(
+        sweep,
+        FLAGS,
+        config="A policy's experiment, a file of configs/.",
+        interrupted="interrupted: the same command continues with the policies that are not done",
+    )

@@ -8,7 +8,6 @@ engine that of evaluate.py.
 """
 
 import functools
-import json
 import math
 import os
 import re
@@ -19,21 +18,19 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+import records
 from absl import app, flags
 from flax import nnx
 from jax.experimental import topologies
 
-from seenn_jax import devices, engine, exits, provenance, run
+from seenn_jax import devices, engine, exits
 from seenn_jax.config import default_config
 from seenn_jax.data import normalize
-from seenn_jax.models import inference_network
-from seenn_jax.training.state import (
-    Given,
-    initial_state,
-    jitted_steps,
-    make_optimizer,
-    train_step,
-)
+from seenn_jax.models.network import inference_network
+from seenn_jax.run import build, folder
+from seenn_jax.training.feed import jitted_steps
+from seenn_jax.training.optimizer import make_optimizer
+from seenn_jax.training.step import Given, initial_state, train_step
 
 
 class Chip(NamedTuple):
@@ -64,9 +61,9 @@ EFFORT = flags.DEFINE_float(
     "times faster and changes the memory by less than 1 %.",
 )
 REMAT = flags.DEFINE_bool("remat", False, "Train with config.remat.")
-JSON = flags.DEFINE_string("json", None, "Append each row to this file, as a line of JSON.")
+JSON = flags.DEFINE_string("json", None, "Add the record to this file.")
 IMAGES = 45_000  # of CIFAR-10's training split
-FACTS = run.DataFacts((32, 32, 3), 10, [0.5] * 3, [0.25] * 3)
+FACTS = folder.DataFacts((32, 32, 3), 10, [0.5] * 3, [0.25] * 3)
 
 
 def cores_of(topology: str) -> list:
@@ -94,7 +91,7 @@ def lower_training(cores: list, batch: int):
     config = config_of(batch * len(cores))
     optimizer = make_optimizer(config, steps=1000)
     graph, params, stats = nnx.split(
-        nnx.eval_shape(lambda: run.build(config, FACTS)), nnx.Param, nnx.BatchStat
+        nnx.eval_shape(lambda: build.network(config, FACTS)), nnx.Param, nnx.BatchStat
     )
     state = jax.eval_shape(
         lambda params, stats: initial_state(nnx.merge(graph, params, stats), optimizer, config.ema)[
@@ -127,7 +124,7 @@ def lower_training(cores: list, batch: int):
 def lower_slots(cores: list, slots: int):
     """Early exit as evaluate.py runs it, on CIFAR-10's test split, `slots` on each core."""
     config = config_of(slots)
-    model = nnx.eval_shape(lambda: run.build(config, FACTS))
+    model = nnx.eval_shape(lambda: build.network(config, FACTS))
     graph, state = nnx.split(model)
     transform = functools.partial(
         normalize,
@@ -145,7 +142,7 @@ def lower_slots(cores: list, slots: int):
                 network,
                 params,
                 images,
-                engine.above(exits.confidence, 0.9),
+                exits.above(exits.confidence, 0.9),
                 TIMESTEPS.value,
                 slots,
                 transform=transform,
@@ -204,20 +201,23 @@ def check(topology: str, what: str, batch: int) -> dict:
     return row | {"fits": peak <= TOPOLOGIES[topology].gib, "peak_gib": peak, "cycles": cycles}
 
 
+def libtpu_version() -> str:
+    """Of the compiler, by the folder beside it."""
+    folder = Path(os.environ["TPU_LIBRARY_PATH"]).parent.parent
+    return next(folder.glob("libtpu-*.dist-info")).stem.split("-")[1]
+
+
 def main(_) -> None:
     """Print the table, row by row, and exit with 1 if a program does not fit."""
     jax.config.update("jax_exec_time_optimization_effort", EFFORT.value)
-    origin = {"revision": provenance.revision(), "versions": provenance.versions()}
-    folder = Path(os.environ["TPU_LIBRARY_PATH"]).parent.parent
-    origin["versions"]["libtpu"] = next(folder.glob("libtpu-*.dist-info")).stem.split("-")[1]
     print("topology  cores  program  images/core  peak GiB  of GiB  compiled in (CPU) s")
-    fit = True
+    rows = []
     for topology in TOPOLOGY.value:
         batches = BATCH.value or TOPOLOGIES[topology].batch_sizes
         for what in WHAT.value:
             for batch in batches if what == "train" else [SLOTS.value]:
                 row = check(topology, what, int(batch))
-                fit &= row["fits"]
+                rows.append(row)
                 print(
                     f"{topology:9} {row['cores']:5}  {what:7}  {batch:>11}  "
                     f"{row['peak_gib'] or math.nan:8.2f}  {row['chip_gib']:6}  "
@@ -225,10 +225,15 @@ def main(_) -> None:
                     f"{'' if row['fits'] else '  DOES NOT FIT'}",
                     flush=True,
                 )
-                if JSON.value:
-                    with open(JSON.value, "a") as file:
-                        file.write(json.dumps(row | origin) + "\n")
-    sys.exit(0 if fit else 1)
+    if JSON.value:
+        what = (
+            f"{MODEL.value}, width {WIDTH.value}, T = {TIMESTEPS.value}, bfloat16, compiled ahead "
+            "of time for TPUs and not run"
+        )
+        record = records.record(what, {"rows": rows})
+        record["versions"]["libtpu"] = libtpu_version()
+        records.add(JSON.value, record)
+    sys.exit(0 if all(row["fits"] for row in rows) else 1)
 
 
 if __name__ == "__main__":

@@ -16,26 +16,24 @@ are one batch, as where they are streamed.
 
 import functools
 import gc
-import json
 import statistics
 import time
 
 import jax
 import numpy as np
+import records
 from absl import app, flags
 from flax import nnx
+from ml_collections import ConfigDict
 
-from seenn_jax import devices, provenance, run
+from seenn_jax import devices
 from seenn_jax.config import default_config
 from seenn_jax.data import Dataset, Split
 from seenn_jax.energy import layers
-from seenn_jax.training.state import (
-    Given,
-    initial_state,
-    jitted_steps,
-    make_optimizer,
-    train_step,
-)
+from seenn_jax.run import build, folder
+from seenn_jax.training.feed import jitted_steps
+from seenn_jax.training.optimizer import make_optimizer
+from seenn_jax.training.step import Given, initial_state, train_step
 
 MODEL = flags.DEFINE_string("model", "resnet19", "Network.")
 WIDTH = flags.DEFINE_integer("width", 128, "Channels of its first layer.")
@@ -52,7 +50,7 @@ EVENTS = flags.DEFINE_bool(
 REMAT = flags.DEFINE_bool("remat", False, "With config.remat.")
 STEPS = flags.DEFINE_integer("steps", 20, "Steps in a call.")
 CALLS = flags.DEFINE_integer("calls", 5, "Timed calls.")
-JSON = flags.DEFINE_string("json", None, "Append the result to this file, as a line of JSON.")
+JSON = flags.DEFINE_string("json", None, "Add the record to this file.")
 
 
 def random_dataset(images: int, size: int, classes: int) -> Dataset:
@@ -64,19 +62,47 @@ def random_dataset(images: int, size: int, classes: int) -> Dataset:
     return Dataset("random", split, split, split, classes)
 
 
-def measure(batch_size: int) -> dict:
-    """Compile and time the step."""
+def config_of(batch_size: int) -> ConfigDict:
+    """The settings that the flags ask for."""
     config = default_config()
     config.model.update(name=MODEL.value, width=WIDTH.value, dtype=DTYPE.value)
+    config.timesteps, config.batch_size = TIMESTEPS.value, batch_size
     if EVENTS.value:
         config.augment.update(flip=True, roll=5, rotate=15.0, cutout=8)
     else:
         config.augment.update(crop=4, flip=True, cutout=8)
     config.ema, config.remat = 0.999, REMAT.value
+    return config
+
+
+def flops_of(model: nnx.Module, image_shape: tuple[int, int, int]) -> int:
+    """Operations of a step for one image, forward and backward."""
+    # Of a still image the stem runs once; each of a layer's two gradients costs as much again.
+    model = nnx.view(model, use_running_average=True)
+    stem, *rest = (layer.macs for layer in layers(model, image_shape))
+    stems = TIMESTEPS.value if EVENTS.value else 1
+    return 3 * 2 * (stem * stems + sum(rest) * TIMESTEPS.value)
+
+
+def seconds_of(compiled, state, data) -> tuple[list[float], float]:
+    """(seconds a step of each call after the first, loss of the last)."""
+    seconds = []
+    for _ in range(1 + CALLS.value):
+        started = time.perf_counter()
+        state, metrics = compiled(state, *data)
+        jax.block_until_ready((state, metrics))
+        seconds.append((time.perf_counter() - started) / STEPS.value)
+    return seconds[1:], float(metrics["loss"])
+
+
+def measure(config: ConfigDict) -> dict:
+    """Compile and time the step."""
+    batch_size = config.batch_size
     dataset = random_dataset(batch_size * STEPS.value, IMAGE_SIZE.value, NUM_CLASSES.value)
-    facts = run.DataFacts.of(dataset)
+    facts = folder.DataFacts.of(dataset)
     optimizer = make_optimizer(config, steps=1000)
-    graph, state = initial_state(run.build(config, facts), optimizer, config.ema)
+    graph, state = initial_state(build.network(config, facts), optimizer, config.ema)
+    flops = flops_of(nnx.merge(graph, state.params, state.stats), facts.image_shape)
     step_function = functools.partial(
         train_step,
         graph=graph,
@@ -84,7 +110,7 @@ def measure(batch_size: int) -> dict:
         config=config,
         normalization=facts.normalization,
         num_classes=facts.num_classes,
-        timesteps=TIMESTEPS.value,
+        timesteps=config.timesteps,
     )
     devices.check_batch(batch_size, 1)
     given = Given(np.uint32(config.seed))
@@ -93,51 +119,35 @@ def measure(batch_size: int) -> dict:
     jitted = jitted_steps(step_function, steps=STEPS.value, batch_size=batch_size)
     compiled = jitted.lower(state, *data).compile()
     compile_seconds = time.perf_counter() - started
-    model = nnx.view(nnx.merge(graph, state.params, state.stats), use_running_average=True)
-    # Of a still image the stem runs once; each of a layer's two gradients costs as much again.
-    stem, *rest = (layer.macs for layer in layers(model, facts.image_shape))
-    stems = TIMESTEPS.value if EVENTS.value else 1
-    flops = 3 * 2 * batch_size * (stem * stems + sum(rest) * TIMESTEPS.value)
-
-    seconds = []
-    for _ in range(1 + CALLS.value):
-        started = time.perf_counter()
-        state, metrics = compiled(state, *data)
-        jax.block_until_ready((state, metrics))
-        seconds.append((time.perf_counter() - started) / STEPS.value)
-    step_seconds = statistics.median(seconds[1:])
+    seconds, loss = seconds_of(compiled, state, data)
+    step_seconds = statistics.median(seconds)
     memory = compiled.memory_analysis()
     return {
-        "model": MODEL.value,
-        "width": WIDTH.value,
-        "timesteps": TIMESTEPS.value,
+        "timesteps": config.timesteps,
         "batch_size": batch_size,
         "image_size": IMAGE_SIZE.value,
         "num_classes": NUM_CLASSES.value,
-        "dtype": DTYPE.value,
-        "remat": REMAT.value,
         "images_per_second": batch_size / step_seconds,
-        "fastest_call": batch_size / min(seconds[1:]),
-        "slowest_call": batch_size / max(seconds[1:]),
-        "tflops": flops / step_seconds / 1e12,
-        "gflop_per_image": flops / batch_size / 1e9,
+        "fastest_call": batch_size / min(seconds),
+        "slowest_call": batch_size / max(seconds),
+        "tflops": batch_size * flops / step_seconds / 1e12,
+        "gflop_per_image": flops / 1e9,
         "memory_gib": (memory.temp_size_in_bytes + memory.argument_size_in_bytes) / 2**30,
         # Of all of this process so far, where the device tells.
         "peak_gib": (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0) / 2**30,
         "compile_seconds": compile_seconds,
-        "loss": float(metrics["loss"]),
-        "revision": provenance.revision(),
-        "versions": provenance.versions(),
-        "device": provenance.device(),
+        "loss": loss,
     }
 
 
 def main(_) -> None:
-    """Print the result, and append it where the flags say."""
+    """Print the results, and add them where the flags say."""
     fitting = []
+    what = f"Training step of {MODEL.value}, width {WIDTH.value}, {DTYPE.value}, on noise"
     for batch_size in map(int, BATCH_SIZE.value):
+        config = config_of(batch_size)
         try:
-            result = measure(batch_size)
+            figures = measure(config)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -145,12 +155,15 @@ def main(_) -> None:
             gc.collect()  # what the failed step has left on the device
             continue
         fitting.append(batch_size)
-        for name, value in result.items():
-            print(f"{name:18} {value:.4g}" if isinstance(value, float) else f"{name:18} {value}")
+        changes = records.differing(config, default_config())
+        record = records.record(what, figures, config=changes, seed=config.seed)
+        for name, value in {**record, **figures}.items():
+            if name not in ("figures", "note"):
+                shown = f"{value:.4g}" if isinstance(value, float) else value
+                print(f"{name:18} {shown}")
         print(flush=True)
         if JSON.value:
-            with open(JSON.value, "a") as file:
-                file.write(json.dumps(result) + "\n")
+            records.add(JSON.value, record)
     if len(BATCH_SIZE.value) > 1:
         print(f"largest batch_size that fits: {max(fitting, default='none of them')}")
 

@@ -64,6 +64,6 @@ def check_batch(batch_size: int, parts: int) -> None:
     nearest = f"{below} or {below + whole}" if below else f"{whole}"
     among = f"{devices} device(s)" + (f" in {parts} parts (config.accumulate)" * (parts > 1))
     raise UserError(
-        f"config.batch_size is {batch_size}, which {among} can't share equally: the nearest that "
-        f"they can is {nearest}; set --config.batch_size"
+        f"`config.batch_size` is {batch_size}, which {among} can't share equally: the nearest that "
+        f"they can is {nearest}; set `config.batch_size`"
     )

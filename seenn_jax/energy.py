@@ -29,8 +29,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from seenn_jax.errors import UserError
-from seenn_jax.layers import ConvBN
-from seenn_jax.models import run_all
+from seenn_jax.models.layers import ConvBN
+from seenn_jax.models.network import run_all
 
 MAC_PICOJOULES = 4.6
 AC_PICOJOULES = 0.9
@@ -158,7 +158,7 @@ def _watched(model: nnx.Module, see: Callable[[str, Any, str, Array], None]) -> 
 
 
 def windows(
-    sides: tuple[int, int], window: int, stride: int = 1, padding: int = 0
+    sides: Sequence[int], window: int, stride: int = 1, padding: int = 0
 ) -> Int[np.ndarray, "H W"]:
     """How many windows of a convolution each pixel of a map lies in.
 
@@ -235,13 +235,7 @@ def account(
         average = float(np.mean(times))
         stems = 1 if still else average
         macs = stem * stems + each * average + policy_macs
-        again = picojoules(stem * (average - stems))
-        return {
-            "synaptic_operations": accumulates,
-            "macs": macs,
-            "picojoules": picojoules(macs, accumulates),
-            "picojoules_stem_each_timestep": picojoules(macs, accumulates) + again,
-        }
+        return _bill(accumulates, macs, again=stem * (average - stems))
 
     def spent(layer):
         if layer.receives == "spikes":
@@ -256,10 +250,18 @@ def account(
         "policy_macs": policy_macs,
         "ann": {"macs": dense, "picojoules": picojoules(float(dense))},
         "layers": [layer._asdict() | {"operations": spent(layer)} for layer in layers],
-        "rates": [
-            {"place": place, "rate": float(np.mean(rate, where=ran))}
-            for place, rate in rates.items()
-        ],
+        "rates": [{"place": p, "rate": float(np.mean(r, where=ran))} for p, r in rates.items()],
+    }
+
+
+def _bill(accumulates: float, macs: float, again: float) -> dict[str, float]:
+    """A bill, and what it would be with so many MACs of the stem again."""
+    spent = picojoules(macs, accumulates)
+    return {
+        "synaptic_operations": accumulates,
+        "macs": macs,
+        "picojoules": spent,
+        "picojoules_stem_each_timestep": spent + picojoules(again),
     }
 
 

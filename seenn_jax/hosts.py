@@ -75,7 +75,8 @@ def _checked(given: dict[str, str | None]) -> tuple[str, int, int]:
                 "set them to the address of process 0 (host:port), the number of processes, and "
                 "which of them this is, from 0"
             )
-    address, count, index = given[VARIABLES[0]], int(given[VARIABLES[1]]), int(given[VARIABLES[2]])
+    address, *numbers = (str(given[name]) for name in VARIABLES)
+    count, index = map(int, numbers)
     if index >= count:
         raise UserError(
             f"JAX_PROCESS_ID is {index} and JAX_NUM_PROCESSES is {count}: processes are numbered "

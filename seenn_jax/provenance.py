@@ -47,3 +47,8 @@ def device() -> str:
     """Kind and number of the devices in use, such as "1 x NVIDIA H100"."""
     devices = jax.devices()
     return f"{len(devices)} x {devices[0].device_kind}"
+
+
+def origin() -> dict:
+    """All three, as a result has them: revision, versions, device."""
+    return {"revision": revision(), "versions": versions(), "device": device()}

@@ -39,18 +39,22 @@ FLOPS = """
 import functools, json
 import jax, numpy as np
 from flax import nnx
-from seenn_jax import devices, run
+from seenn_jax import devices
+from seenn_jax.models.neurons import LIF
 from seenn_jax.models.resnet import SpikingResNet
-from seenn_jax.neurons import LIF
-from seenn_jax.training.state import (
-    Given, initial_state, jitted_steps, make_optimizer, train_step,
-)
+from seenn_jax.run import folder
+from seenn_jax.training.feed import jitted_steps
+from seenn_jax.training.optimizer import make_optimizer
+from seenn_jax.training.step import Given, initial_state, train_step
 from tests.conftest import tiny_config
+
+class Small(SpikingResNet):
+    stages = (1,)
 
 eight = jax.devices()
 images = np.random.default_rng(0).integers(0, 256, (128, 8, 8, 1), np.uint8)
 labels = np.arange(128, dtype=np.int32) % 10
-facts = run.DataFacts((8, 8, 1), 10, [0.5], [0.25])
+facts = folder.DataFacts((8, 8, 1), 10, [0.5], [0.25])
 flops, losses = {}, {}
 for accumulate in (1, 2):
     config = tiny_config(augment={"crop": 1, "flip": True, "cutout": 2, "mixup": 0.5})
@@ -59,7 +63,7 @@ for accumulate in (1, 2):
     optimizer = make_optimizer(config, 10)
     for count in (1, 2, 4, 8) if accumulate == 1 else (1, 8):
         kinds = {"neuron": LIF(), "dtype": "float32", "rngs": nnx.Rngs(0)}
-        model = SpikingResNet((1,), 4, in_channels=1, num_classes=10, **kinds)
+        model = Small(4, image_shape=facts.image_shape, num_classes=10, **kinds)
         graph, state = initial_state(model, optimizer, config.ema)
         step = functools.partial(
             train_step, graph=graph, optimizer=optimizer, config=config,
@@ -92,10 +96,10 @@ import jax, numpy as np
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from seenn_jax.layers import SpikingBlock
-from seenn_jax.models import run_all
-from seenn_jax.neurons import LIF
-from tests.models.test_models import exact
+from seenn_jax.models.layers import SpikingBlock
+from seenn_jax.models.network import run_all
+from seenn_jax.models.neurons import LIF
+from tests.models.networks import exact
 
 def network(state, images):
     model = nnx.view(nnx.merge(network.graph, state, copy=True), use_running_average=True)
@@ -162,8 +166,8 @@ PROGRAM = """
 import json, os, runpy, signal, sys
 from pathlib import Path
 import jax
-from seenn_jax.evaluation.evaluator import evaluate
-from seenn_jax.training import checkpoints
+from seenn_jax.evaluation.evaluate import evaluate
+from seenn_jax.run import checkpoints
 
 last, workdir, other, *arguments = sys.argv[1:]
 save = checkpoints.save
@@ -280,7 +284,7 @@ def processes(environment, *arguments, differing=((), ()), **script):
             *arguments,
             *own,
             "--multihost",
-            "--patience=60",
+            "--wait=60",
             **script,
         )
         for index, own in enumerate(differing)
@@ -334,7 +338,7 @@ def test_a_batch_that_the_devices_cannot_share(monkeypatch):
     monkeypatch.setattr(devices.jax, "device_count", lambda: 8)
     devices.check_batch(64, 1)
     devices.check_batch(64, 2)
-    with pytest.raises(UserError, match=r"config\.batch_size is 100, .* is 96 or 104; set"):
+    with pytest.raises(UserError, match=r"`config\.batch_size` is 100, .* is 96 or 104; set"):
         devices.check_batch(100, 1)
     with pytest.raises(UserError, match=r"8 device\(s\) in 2 parts .* is 16; set"):
         devices.check_batch(8, 2)

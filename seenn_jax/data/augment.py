@@ -1,153 +1,115 @@
-"""Normalisation and augmentation of image batches, as pure functions of arrays and keys.
+"""Augmentation of image batches, as pure functions of arrays and keys; `config.augment` chooses.
 
-Event data, [B, T, H, W, C] or one frame of it [B, H, W, C], is treated as images are: its values
-are counts, which `normalize` divides by their root mean square and shifts by nothing, so that no
-event stays zero; and `augment` treats all frames of a sample alike.
-
-The order in a training step is `normalize`, `augment`, then `mixup` or `cutmix`: what `augment`
-blanks (the border of a crop, the square of a cutout) is zero after normalisation, the mean colour,
-which is the convention of the papers. Everything is sampled per image, but for the one lambda (and
-box) per batch of mixup and cutmix. All but `channel_statistics` can be jitted, with options such as
-`crop` static.
+The order in a training step is that of `AUGMENTATIONS`: on pixels, then, once normalised, on
+images, then on whole batches with their targets. What is blanked (the border of a crop, the square
+of a cutout) is zero after normalisation, the mean colour, which is the convention of the papers.
+Everything is drawn for each image, or sample of event data, whose frames are all treated alike, but
+for the one lambda (and box) per batch of mixup and cutmix. All can be jitted, with the options
+static.
 """
+
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key, UInt8
+from ml_collections import ConfigDict
 
+from seenn_jax.data.autoaugment import autoaugment
+from seenn_jax.data.pixels import normalize
 from seenn_jax.errors import UserError
+from seenn_jax.tables import Table
+from seenn_jax.ticks import over_frames
 
-# Images summed at once by channel_statistics: 250 squares of a byte stay far below 2**32.
-_CHUNK = 250
 
+class Augmentation(NamedTuple):
+    """A row of `AUGMENTATIONS`; its name is that of its option in `config.augment`.
 
-def channel_statistics(
-    images: UInt8[np.ndarray, "N H W C"],
-) -> tuple[Float[np.ndarray, "C"], Float[np.ndarray, "C"]]:
-    """Mean and standard deviation of each channel over all pixels, of pixels scaled to 0..1.
-
-    Summed in integers, hence exact and independent of the order of the images.
-
-    Args:
-      images: the training images (N > 0), on the host.
-
-    Returns:
-      (mean, std) as float32. A constant channel has std 1, so that normalising maps it to 0.
+    Attributes:
+      on: "pixels" (uint8), "images" (normalised) or "batches" (with targets).
+      apply: `(key, images [B, H, W, C], option) -> images`; on pixels with a last argument, the
+        mean colour [C] in 0..255, on batches `(key, images, targets, option) -> (images, targets)`.
+        Called where the option is not 0 or False.
+      key: its own part of a step's key, so that leaving one out does not change the others. None
+        makes one of the name.
     """
-    pixels = images.shape[1] * images.shape[2]
-    channels = images.shape[3]
-    sums = np.zeros(pixels * channels, np.uint64)
-    squares = np.zeros(pixels * channels, np.uint64)
-    for start in range(0, len(images), _CHUNK):
-        rows = images[start : start + _CHUNK].reshape(-1, pixels * channels)
-        sums += rows.sum(axis=0, dtype=np.uint32)
-        squares += np.square(rows, dtype=np.uint16).sum(axis=0, dtype=np.uint32)
-    count = len(images) * pixels
-    mean = sums.reshape(pixels, channels).sum(axis=0) / count
-    variance = np.maximum(squares.reshape(pixels, channels).sum(axis=0) / count - mean**2, 0.0)
-    std = np.where(variance > 0, np.sqrt(variance), 255.0)
-    return (mean / 255).astype(np.float32), (std / 255).astype(np.float32)
+
+    on: str
+    apply: Callable[..., Any]
+    key: Callable[[Key[Array, ""]], Key[Array, ""]] | None = None
 
 
-def count_statistics(
-    frames: UInt8[np.ndarray, "N T H W C"],
-) -> tuple[Float[np.ndarray, "C"], Float[np.ndarray, "C"]]:
-    """What `normalize` takes for event counts: (zeros, root mean square / 255) of each channel.
-
-    A channel without events has 1 for the latter. Otherwise as `channel_statistics`.
-    """
-    mean, std = channel_statistics(frames.reshape(-1, *frames.shape[2:]))
-    return np.zeros_like(mean), np.hypot(mean, std)
+# Mean and standard deviation of each channel, of pixels scaled to 0..1.
+Normalization = tuple[Float[np.ndarray, "C"], Float[np.ndarray, "C"]]
 
 
-def normalize(
+def augmented_images(
+    key: Key[Array, ""],
     images: UInt8[Array, "B *T H W C"],
-    mean: Float[Array, "C"] | Float[np.ndarray, "C"],
-    std: Float[Array, "C"] | Float[np.ndarray, "C"],
+    options: Mapping[str, Any] | ConfigDict,
+    normalization: Normalization,
     dtype: DTypeLike,
 ) -> Float[Array, "B *T H W C"]:
-    """`(images / 255 - mean) / std` per channel, computed in float32 at least and cast to `dtype`.
-
-    Args:
-      images: pixels 0..255.
-      mean, std: of each channel, of pixels scaled to 0..1 (see `channel_statistics`).
-      dtype: floating type of the result.
-    """
-    wide = jnp.promote_types(dtype, jnp.float32)
-    mean, std = jnp.asarray(mean, wide), jnp.asarray(std, wide)
-    return ((images.astype(wide) / 255 - mean) / std).astype(dtype)
-
-
-def augment(
-    key: Key[Array, ""],
-    images: Float[Array, "B *T H W C"],
-    *,
-    crop: int = 0,
-    flip: bool = False,
-    cutout: int = 0,
-    roll: int = 0,
-    rotate: float = 0.0,
-) -> Float[Array, "B *T H W C"]:
-    """Random rotation, roll, crop, horizontal flip and cutout of normalised images, in this order.
-
-    All are drawn for each image, or sample of event data: its frames are all treated alike. Each
-    draws from its own part of `key`: leaving one out does not change the others.
-
-    Args:
-      key: a `jax.random.key`.
-      images: normalised images, so that 0 is the mean colour, or no event.
-      crop: zero pixels added on each side before a window of H x W is cut out at a uniformly random
-        place; 0 leaves the images where they are.
-      flip: mirror left and right with probability 1/2.
-      cutout: side, in pixels, of a square set to zero whose centre is uniform over the image; the
-        part outside the image is clipped (DeVries & Taylor, arXiv 1708.04552); 0 for none.
-      roll: shift by -roll to roll pixels along each axis, cyclically, as for event data (Li et al.,
-        ECCV 2022, arXiv 2203.06145); 0 for none.
-      rotate: turn around the centre by -rotate to rotate degrees, interpolating between pixels,
-        with zeros from outside; 0 for none.
+    """What `options` make of each image by itself, normalised.
 
     Raises:
-      UserError: `crop`, `cutout` or `roll` is negative or not smaller than the images' sides.
+      UserError: an option that is not possible for images of this size.
     """
-    if images.ndim == 5:
-        # Ticks as channels.
-        flat = jnp.moveaxis(images, 1, 3)
-        flat = flat.reshape(*flat.shape[:3], -1)
-        kinds = {"crop": crop, "flip": flip, "cutout": cutout, "roll": roll, "rotate": rotate}
-        flat = augment(key, flat, **kinds).reshape(*flat.shape[:3], *images.shape[1::3])
-        return jnp.moveaxis(flat, 3, 1)
-    batch, height, width, channels = images.shape
-    for what, value in (("crop", crop), ("cutout", cutout), ("roll", roll)):
-        if not 0 <= value < min(height, width):
-            raise UserError(
-                f"{what} = {value} is not possible for images of {height} x {width} pixels: "
-                f"set {what} to 0 to {min(height, width) - 1}"
-            )
-    crop_key, flip_key, cutout_key = jax.random.split(key, 3)
-    rotate_key, roll_key = jax.random.split(jax.random.fold_in(key, 4))
-    if rotate:
-        images = _rotated(images, jax.random.uniform(rotate_key, (batch,), minval=-1) * rotate)
-    if roll:
-        shifts = jax.random.randint(roll_key, (batch, 2), -roll, roll + 1)
-        images = jax.vmap(lambda image, shift: jnp.roll(image, shift, (0, 1)))(images, shifts)
-    if crop:
-        padded = jnp.pad(images, ((0, 0), (crop, crop), (crop, crop), (0, 0)))
-        corners = jax.random.randint(crop_key, (batch, 2), 0, 2 * crop + 1)
-        images = jax.vmap(
-            lambda image, corner: jax.lax.dynamic_slice(
-                image, (corner[0], corner[1], 0), (height, width, channels)
-            )
-        )(padded, corners)
-    if flip:
-        flipped = jax.random.bernoulli(flip_key, 0.5, (batch, 1, 1, 1))
-        images = jnp.where(flipped, images[:, :, ::-1], images)
-    if cutout:
-        corners = _random_centres(cutout_key, (batch,), height, width) - cutout // 2
-        hidden = _boxes(corners, jnp.array([cutout, cutout]), height, width)
-        images = jnp.where(hidden[..., None], 0, images)
+    for draw, apply, option in _chosen("pixels", key, options):
+        images = apply(draw, images, option, 255 * normalization[0])
+    images = normalize(images, *normalization, dtype=dtype)
+    for draw, apply, option in _chosen("images", key, options):
+        images = over_frames(lambda x, f=apply, k=draw, o=option: f(k, x, o), images)
     return images
+
+
+def augmented_batch(
+    key: Key[Array, ""],
+    images: Float[Array, "B *T H W C"],
+    targets: Float[Array, "B K"],
+    options: Mapping[str, Any] | ConfigDict,
+) -> tuple[Float[Array, "B *T H W C"], Float[Array, "B K"]]:
+    """(images, targets) of a batch whose samples are mixed as `options` say."""
+    for draw, apply, option in _chosen("batches", key, options):
+        images, targets = apply(draw, images, targets, option)
+    return images, targets
+
+
+def _chosen(on, key, options):
+    """(key, function, option) of each augmentation on these that is not turned off, in order."""
+    for name, row in AUGMENTATIONS.items():
+        option = options.get(name)
+        if row.on == on and option:
+            own = row.key or (lambda key, name=name: jax.random.fold_in(key, _number(name)))
+            yield own(key), row.apply, option
+
+
+def _number(name: str) -> int:
+    return zlib.crc32(name.encode())
+
+
+def _check_size(what: str, value: int, images: Array) -> None:
+    smallest = min(images.shape[1:3])
+    if not 0 <= value < smallest:
+        height, width = images.shape[1:3]
+        raise UserError(
+            f"{what} = {value} is not possible for images of {height} x {width} pixels: "
+            f"set {what} to 0 to {smallest - 1}"
+        )
+
+
+# --- Of each image -------------------------------------------------------------------------------
+
+
+def rotate(
+    key: Key[Array, ""], images: Float[Array, "B H W C"], degrees: float
+) -> Float[Array, "B H W C"]:
+    """Turn around the centre by -degrees to degrees, bilinearly, with zeros from outside."""
+    return _rotated(images, jax.random.uniform(key, (len(images),), minval=-1) * degrees)
 
 
 def _rotated(
@@ -170,6 +132,57 @@ def _rotated(
             at = jnp.arange(batch)[:, None, None], row.astype(int), column.astype(int)
             turned += weight[..., None] * images.at[at].get(mode="clip")
     return turned
+
+
+def roll(
+    key: Key[Array, ""], images: Float[Array, "B H W C"], most: int
+) -> Float[Array, "B H W C"]:
+    """Shift by -most to most pixels along each axis, cyclically, as for event data.
+
+    Source: Li et al., ECCV 2022, arXiv 2203.06145.
+    """
+    _check_size("roll", most, images)
+    shifts = jax.random.randint(key, (len(images), 2), -most, most + 1)
+    return jax.vmap(lambda image, shift: jnp.roll(image, shift, (0, 1)))(images, shifts)
+
+
+def crop(
+    key: Key[Array, ""], images: Float[Array, "B H W C"], padding: int
+) -> Float[Array, "B H W C"]:
+    """Add zero pixels on each side and cut out a window of H x W at a uniformly random place."""
+    _check_size("crop", padding, images)
+    padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    corners = jax.random.randint(key, (len(images), 2), 0, 2 * padding + 1)
+
+    def cut(image, corner):
+        return jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), images.shape[1:])
+
+    return jax.vmap(cut)(padded, corners)
+
+
+def flip(
+    key: Key[Array, ""], images: Float[Array, "B H W C"], _: bool = True
+) -> Float[Array, "B H W C"]:
+    """Mirror left and right with probability 1/2."""
+    flipped = jax.random.bernoulli(key, 0.5, (len(images), 1, 1, 1))
+    return jnp.where(flipped, images[:, :, ::-1], images)
+
+
+def cutout(
+    key: Key[Array, ""], images: Float[Array, "B H W C"], side: int
+) -> Float[Array, "B H W C"]:
+    """Set a square to zero whose centre is uniform over the image; what is outside is clipped.
+
+    Source: DeVries & Taylor, arXiv 1708.04552. `side` is in pixels.
+    """
+    _check_size("cutout", side, images)
+    batch, height, width, _ = images.shape
+    corners = _random_centres(key, (batch,), height, width) - side // 2
+    hidden = _boxes(corners, jnp.array([side, side]), height, width)
+    return jnp.where(hidden[..., None], 0, images)
+
+
+# --- Of a batch ----------------------------------------------------------------------------------
 
 
 def mixup(
@@ -265,3 +278,29 @@ def _boxes(
     in_rows = (rows >= 0) & (rows < sides[0])
     in_columns = (columns >= 0) & (columns < sides[1])
     return in_rows[..., :, None] & in_columns[..., None, :]
+
+
+# In the order in which they are applied. The first part of a step's key is for images, the second
+# for batches; `autoaugment` has the one of its parts that no other uses.
+AUGMENTATIONS = Table(
+    "AUGMENTATIONS",
+    "augmentation",
+    {
+        "autoaugment": Augmentation(
+            "pixels",
+            lambda key, images, _, fill: autoaugment(key, images, fill),
+            lambda key: jax.random.split(key, 4)[3],
+        ),
+        "rotate": Augmentation(
+            "images", rotate, lambda key: jax.random.split(jax.random.fold_in(key, 4))[0]
+        ),
+        "roll": Augmentation(
+            "images", roll, lambda key: jax.random.split(jax.random.fold_in(key, 4))[1]
+        ),
+        "crop": Augmentation("images", crop, lambda key: jax.random.split(key, 3)[0]),
+        "flip": Augmentation("images", flip, lambda key: jax.random.split(key, 3)[1]),
+        "cutout": Augmentation("images", cutout, lambda key: jax.random.split(key, 3)[2]),
+        "mixup": Augmentation("batches", mixup, lambda key: key),
+        "cutmix": Augmentation("batches", cutmix, lambda key: key),
+    },
+)

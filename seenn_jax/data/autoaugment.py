@@ -73,10 +73,13 @@ def autoaugment(
     fill = jnp.asarray(fill)
     signs = jax.random.rademacher(sign_key, chances.shape, jnp.float32)
     first_and_second = (operations.T, magnitudes.T, signs.T)
+
     # A loop, so that XLA does not compute the first again for each use of its result.
-    return jax.lax.scan(
-        lambda images, now: (apply(images, *now, fill), None), images, first_and_second
-    )[0]
+    def both(images, now):
+        operation, magnitude, sign = now
+        return apply(images, operation, magnitude, sign, fill), None
+
+    return jax.lax.scan(both, images, first_and_second)[0]
 
 
 def apply(
@@ -97,7 +100,7 @@ def apply(
     if images.shape[-1] not in (1, 3):
         raise UserError(
             f"AutoAugment is for images of 1 or 3 channels, and these have {images.shape[-1]}: set "
-            "--config.augment.autoaugment=False"
+            "`config.augment.autoaugment`=False"
         )
     pixels = images.astype(jnp.int32)
     share = magnitudes / STEPS

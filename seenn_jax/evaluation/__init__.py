@@ -1,1 +1,1 @@
-"""Evaluation: running a trained network with early exit, and showing what came of it."""
+"""Evaluation of runs with early exit: the validation split chooses, the asked split is reported."""

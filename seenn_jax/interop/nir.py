@@ -32,10 +32,10 @@ import numpy as np
 from flax import nnx
 
 from seenn_jax.errors import UserError
-from seenn_jax.layers import ConvBN, Shortcut
+from seenn_jax.models.layers import ConvBN, Shortcut
+from seenn_jax.models.neurons import IF, LIF
 from seenn_jax.models.resnet import SpikingResNet
 from seenn_jax.models.vgg import SpikingVGG
-from seenn_jax.neurons import IF, LIF
 
 LIF_DT, IF_DT = 1e-4, 1.0
 
@@ -99,12 +99,32 @@ def build_graph(
     graph = _Graph(nir, dt)
     height, width, channels = image_shape
     image = graph.add("input", nir.Input(np.array([channels, height, width])), (), image_shape)
-    build = _resnet if isinstance(model, SpikingResNet) else _vgg
-    graph.add(
-        "output", nir.Output(np.array([model.head.out_features])), [build(graph, model, image)]
-    )
+    last = _builder(model)(graph, model, image)
+    graph.add("output", nir.Output(np.array([model.head.out_features])), [last])
     about = {"dt": dt, "output": "logits of each tick, to be summed over ticks"}
     return nir.NIRGraph(graph.nodes, graph.edges, metadata=about | dict(metadata or {}))
+
+
+def export(path: str | Path, run: Any) -> None:
+    """Write the network of a loaded run, with what a reader must know of its inputs; see `write`.
+
+    Args:
+      run: a `run.inference.Predictor`.
+    """
+    mean, std = run.facts.normalization
+    about = {"mean": mean, "std": std, "timesteps": run.timesteps, "dataset": run.config.data.name}
+    write(path, run.model, run.facts.image_shape, metadata=about)
+
+
+def _builder(model: nnx.Module) -> Callable[["_Graph", Any, "_Signal"], "_Signal"]:
+    for kind in type(model).__mro__:
+        if kind in BUILDERS:
+            return BUILDERS[kind]
+    raise UserError(
+        f"NIR has no graph of a {type(model).__name__}: it is written of "
+        f"{', '.join(kind.__name__ for kind in BUILDERS)} and networks that inherit from these; "
+        "add a row to interop.nir.BUILDERS"
+    )
 
 
 def _nir():
@@ -258,4 +278,8 @@ def _vgg(graph: _Graph, model: SpikingVGG, image: _Signal) -> _Signal:
         x = graph.fire(f"neurons.{index}", model.neurons[index], x)
         if pool > 1:
             x = graph.pool(f"pools.{index}", x, pool, pool)
-    return graph.read_out(model, x, flatten=model.flatten is not None)
+    return graph.read_out(model, x, flatten=model.flat)
+
+
+# `(graph, model, image) -> what the network puts out`, by the class of the network.
+BUILDERS: dict[type, Callable] = {SpikingResNet: _resnet, SpikingVGG: _vgg}

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from seenn_jax.conversion import QCFS, inverse_softplus
 from seenn_jax.errors import UserError
+from seenn_jax.models.activations import QCFS, inverse_softplus
 from seenn_jax.models.resnet import SpikingResNet
 from seenn_jax.models.vgg import SpikingVGG
 
@@ -96,7 +96,7 @@ def convert(model: nnx.Module, state: Mapping[str, np.ndarray]) -> dict[tuple, n
         array = np.asarray(state[name])
         if name.endswith(".up"):
             array = _raw_threshold(name, array)
-        array = _channels_last(array, getattr(model, "flatten", None))
+        array = _channels_last(array, model.last_map if getattr(model, "flat", False) else None)
         if array.shape != variable.shape:
             raise UserError(
                 f"the checkpoint's {name!r} has the shape {array.shape} (channels last) and the "
@@ -115,12 +115,12 @@ def _raw_threshold(name: str, threshold: np.ndarray) -> np.ndarray:
     return np.asarray(inverse_softplus(jnp.asarray(threshold, float).squeeze()))
 
 
-def _channels_last(array: np.ndarray, flatten: int | None) -> np.ndarray:
+def _channels_last(array: np.ndarray, last_map: tuple[int, int] | None) -> np.ndarray:
     if array.ndim == 4:
         return array.transpose(2, 3, 1, 0)
-    if array.ndim == 2 and flatten is not None:
+    if array.ndim == 2 and last_map is not None:
         # PyTorch flattens channels first.
-        array = array.reshape(len(array), -1, flatten, flatten).transpose(0, 2, 3, 1)
+        array = array.reshape(len(array), -1, *last_map).transpose(0, 2, 3, 1)
         return array.reshape(len(array), -1).T
     return array.T
 
@@ -194,11 +194,11 @@ def _vgg_layers(model: SpikingVGG) -> tuple[dict[tuple, tuple[str, str]], str]:
     layers, position = {}, 0
     for index, pool in enumerate(model.pools):
         path, name = ("convs", index), f"features.{position}"
-        if model.flatten is not None:
+        if model.flat:
             layers[path] = (f"{name}.fwd.module.0", f"{name}.fwd.module.1")
             position += 1
         else:
             # Each of convolution, BatchNorm, neuron and pool has a place in the chain.
             layers[path] = (f"{name}.module", f"features.{position + 1}.bn")
             position += 3 if pool == 1 else 4
-    return layers, "classifier.module" if model.flatten is not None else "classifier.0.module"
+    return layers, "classifier.module" if model.flat else "classifier.0.module"

@@ -3,21 +3,12 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Shaped
 
-from seenn_jax.models.resnet import STAGES, SpikingResNet
+from seenn_jax.models.resnet import ResNet8
 
 
 def _relu(currents, v0=None):
     return jax.nn.relu(currents), None
-
-
-def seen(inputs: Shaped[Array, "B ..."]) -> Shaped[Array, "B H W C"]:
-    """What a policy is shown: a still image itself, of event data the first tick's frame.
-
-    It is all that a live recording has to show when the policy has to choose.
-    """
-    return inputs[:, 0] if inputs.ndim == 5 else inputs
 
 
 def build_policy(
@@ -29,7 +20,7 @@ def build_policy(
     dtype: str = "float32",
     seed: int = 0,
 ) -> nnx.Module:
-    """An ordinary ResNet-8 (ReLU, one pass); `policy.split_outputs` reads what it puts out.
+    """An ordinary ResNet-8 (ReLU, one pass); `prices.split_outputs` reads what it puts out.
 
     At width 16, as in the paper, it takes 12.5 MMAC for a 32x32 image.
 
@@ -42,14 +33,11 @@ def build_policy(
       dtype: of activations; parameters and logits are float32.
       seed: of the initial parameters.
     """
-    blocks, kinds = STAGES["resnet8"]
-    return SpikingResNet(
-        blocks,
+    return ResNet8(
         width,
-        in_channels=image_shape[-1],
+        image_shape=image_shape,
         num_classes=2 * candidates + classes if classes else candidates,
         neuron=_relu,
         dtype=jnp.dtype(dtype),
         rngs=nnx.Rngs(seed),
-        **kinds,
     )

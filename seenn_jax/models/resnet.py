@@ -6,64 +6,47 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from seenn_jax.layers import ConvBN, SpikingBlock, average_pool, linear
-from seenn_jax.neurons import own
-
-# Blocks in each stage, at 1, 2, 4, 8 times the width, and what differs from ResNet-19. ResNet-18
-# and -34 are of width 64, ResNet-20 of 16.
-STAGES = {
-    "resnet19": ((3, 3, 2), {}),
-    "resnet8": ((1, 1, 1), {}),
-    "resnet18": ((2, 2, 2, 2), {"pool": False}),
-    "resnet20": ((3, 3, 3), {"pool": False}),
-    "resnet34": ((3, 4, 6, 3), {"pool": False, "large_images": True}),
-}
+from seenn_jax.models.layers import ConvBN, SpikingBlock, average_pool, linear
+from seenn_jax.models.neurons import own
 
 
 class SpikingResNet(nnx.Module):
     """3x3 stem, stages of spiking blocks with strides 1, 2, 2 ..., global average pool, linear.
 
-    ResNet-19 at width 128: 12.56 M weights (12.57 M parameters with BatchNorm's), 2.285 GMAC per
-    image and timestep at 32x32.
+    Class attributes, of which each network has its own:
+      stages: number of blocks in each stage; stage i has width * 2^i channels.
+      pool: whether shortcuts average where the size changes (ResNet-19), or take every second
+        pixel (He et al. 2016, QCFS).
+      large_images: a 7x7 stem of stride 2 and a 2x2 average pool after its neuron, as for ImageNet,
+        where the original has max pooling, which spikes can't do.
+      smallest: side of the smallest images that it takes.
 
     Args:
-      blocks: number of blocks in each stage; stage i has width * 2^i channels.
       width: channels of the stem.
-      in_channels: channels of the input.
+      image_shape: (height, width, channels) of one input.
       num_classes: number of logits.
       neuron: `(currents, v0) -> (spikes, v)`, for example `neurons.LIF()`; each layer has its own
         copy of one with parameters.
       dtype: of activations and membranes; parameters and logits stay float32.
       rngs: for the initial parameters.
-      pool: whether shortcuts average where the size changes (ResNet-19), or take every second
-        pixel (He et al. 2016, QCFS).
-      large_images: a 7x7 stem of stride 2 and a 2x2 average pool after its neuron, as for ImageNet,
-        where the original has max pooling, which spikes can't do.
     """
 
-    def __init__(
-        self,
-        blocks,
-        width,
-        *,
-        in_channels,
-        num_classes,
-        neuron,
-        dtype,
-        rngs,
-        pool=True,
-        large_images=False,
-    ):
+    stages: tuple[int, ...]
+    pool = True
+    large_images = False
+    smallest = 4
+
+    def __init__(self, width, *, image_shape, num_classes, neuron, dtype, rngs):
         self.neuron = own(neuron)
-        size, stride = (7, 2) if large_images else (3, 1)
-        self.stem = ConvBN(in_channels, width, size, stride, dtype=dtype, rngs=rngs)
-        self.stem_pool = 2 if large_images else 1
+        size, stride = (7, 2) if self.large_images else (3, 1)
+        self.stem = ConvBN(image_shape[-1], width, size, stride, dtype=dtype, rngs=rngs)
+        self.stem_pool = 2 if self.large_images else 1
         stack, features = [], width
-        for stage, count in enumerate(blocks):
+        for stage, count in enumerate(self.stages):
             for index in range(count):
                 out = width * 2**stage
                 stride = 2 if stage > 0 and index == 0 else 1
-                kinds = {"neuron": neuron, "dtype": dtype, "rngs": rngs, "pool": pool}
+                kinds = {"neuron": neuron, "dtype": dtype, "rngs": rngs, "pool": self.pool}
                 stack.append(SpikingBlock(features, out, stride, **kinds))
                 features = out
         self.blocks = nnx.List(stack)
@@ -107,3 +90,41 @@ class SpikingResNet(nnx.Module):
         # The mean of spikes is summed in float32.
         features = jnp.mean(spikes, (2, 3), dtype=jnp.promote_types(spikes.dtype, jnp.float32))
         return self.head(features), tuple(after)
+
+
+class ResNet8(SpikingResNet):
+    """Three stages of one block, for small images."""
+
+    stages = (1, 1, 1)
+
+
+class ResNet19(SpikingResNet):
+    """SEENN's network for CIFAR (Zheng et al., AAAI 2021), of width 128 there.
+
+    At that width 12.56 M weights (12.57 M parameters with BatchNorm's) and 2.285 GMAC per image and
+    timestep at 32x32.
+    """
+
+    stages = (3, 3, 2)
+
+
+class ResNet18(SpikingResNet):
+    """He et al. 2016 with a 3x3 stem, of width 64: QCFS's network for CIFAR."""
+
+    stages = (2, 2, 2, 2)
+    pool = False
+
+
+class ResNet20(SpikingResNet):
+    """He et al. 2016 for CIFAR, of width 16."""
+
+    stages = (3, 3, 3)
+    pool = False
+
+
+class ResNet34(SpikingResNet):
+    """He et al. 2016 for ImageNet, of width 64."""
+
+    stages = (3, 4, 6, 3)
+    pool = False
+    large_images = True

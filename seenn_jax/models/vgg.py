@@ -7,28 +7,29 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from seenn_jax.layers import ConvBN, average_pool, linear
-from seenn_jax.neurons import own
-
-# Channels as multiples of the width, "P" = 2x2 average pool; (channels, stride) for a strided one.
-VGG16 = (1, 1, "P", 2, 2, "P", 4, 4, 4, "P", 8, 8, 8, "P", 8, 8, 8)
-VGGSNN = (1, (2, 2), 4, (4, 2), 8, (8, 2), 8, (8, 2))
+from seenn_jax.models.layers import ConvBN, average_pool, linear
+from seenn_jax.models.neurons import own
 
 
 class SpikingVGG(nnx.Module):
     """A chain of biased 3x3 conv-BN-neuron layers and average pools, then one linear layer.
 
-    Args:
-      plan: the chain, `VGG16` or `VGGSNN`; its first entry is the stem.
-      width: channels of the stem (64 in both papers).
-      flatten: read out from all positions (side of the last map), or None for their average.
-      in_channels, num_classes, neuron, dtype, rngs: as for `SpikingResNet`.
+    Class attributes, of which each network has its own:
+      plan: channels as multiples of the width, "P" = 2x2 average pool; (channels, stride) for a
+        strided layer. The first entry is the stem.
+      flat: read out from all positions of the last map, and not from their average.
+      smallest: side of the smallest images that it takes.
+
+    Args: as for `SpikingResNet`; `width` is 64 in both papers.
     """
 
-    def __init__(self, plan, width, *, flatten=None, in_channels, num_classes, neuron, dtype, rngs):
-        self.flatten = flatten
-        convs, pools, features = [], [], in_channels
-        for entry in plan:
+    plan: tuple
+    flat = False
+    smallest = 16
+
+    def __init__(self, width, *, image_shape, num_classes, neuron, dtype, rngs):
+        convs, pools, features = [], [], image_shape[-1]
+        for entry in self.plan:
             if entry == "P":
                 pools[-1] = 2
                 continue
@@ -40,12 +41,21 @@ class SpikingVGG(nnx.Module):
         self.pools = tuple(pools)
         self.convs = nnx.List(convs)
         self.neurons = nnx.List([own(neuron) for _ in convs])
-        self.head = linear(features * (flatten or 1) ** 2, num_classes, rngs=rngs)
+        self.last_map = self._last_map(image_shape)
+        positions = math.prod(self.last_map) if self.flat else 1
+        self.head = linear(features * positions, num_classes, rngs=rngs)
+
+    def _last_map(self, image_shape: tuple[int, int, int]) -> tuple[int, int]:
+        """(height, width) of what is read out."""
+        sides = image_shape[:2]
+        for conv, pool in zip(self.convs, self.pools, strict=True):
+            sides = tuple(-(-side // conv.conv.strides) // pool for side in sides)
+        return sides
 
     def spike_layers(self) -> list[nnx.Module]:
         """The layers whose inputs are spikes and nothing else: not the stem, none after a pool."""
         layers = [*self.convs[1:], self.head]
-        pools = [*self.pools[:-1], self.pools[-1] if self.flatten is not None else None]
+        pools = [*self.pools[:-1], self.pools[-1] if self.flat else None]
         return [layer for layer, before in zip(layers, pools, strict=True) if before == 1]
 
     def replace_neurons(self, replace: Callable[[str, Callable], Callable]) -> None:
@@ -67,7 +77,7 @@ class SpikingVGG(nnx.Module):
         """
         if membranes is None:
             membranes = (None,) * len(self.convs)
-        after = []
+        after, spikes = [], None
         for index, (pool, v) in enumerate(zip(self.pools, membranes, strict=True)):
             if index > 0:
                 currents = self.convs[index](spikes)
@@ -75,8 +85,21 @@ class SpikingVGG(nnx.Module):
             spikes = average_pool(spikes, pool)
             after.append(v)
         features = spikes.astype(jnp.promote_types(spikes.dtype, jnp.float32))
-        if self.flatten is None:
-            features = features.mean((2, 3))
-        else:
+        if self.flat:
             features = features.reshape(*features.shape[:2], math.prod(features.shape[2:]))
+        else:
+            features = features.mean((2, 3))
         return self.head(features), tuple(after)
+
+
+class VGG16(SpikingVGG):
+    """VGG-16 for images of 32x32 pixels."""
+
+    plan = (1, 1, "P", 2, 2, "P", 4, 4, 4, "P", 8, 8, 8, "P", 8, 8, 8)
+
+
+class VGGSNN(SpikingVGG):
+    """The network for event data of Deng et al., ICLR 2022."""
+
+    plan = (1, (2, 2), 4, (4, 2), 8, (8, 2), 8, (8, 2))
+    flat = True

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
-from seenn_jax import run
+from seenn_jax.run import folder
 
 FILE = "metrics.jsonl"
 
@@ -70,15 +70,15 @@ class ScalarLog:
 
 def is_trained(workdir: Path) -> bool:
     """Whether the run has come to the end of its last epoch, and has the checkpoint of it."""
-    if not (run.has_checkpoint(workdir) and (workdir / FILE).is_file()):
+    if not (folder.has_checkpoint(workdir) and (workdir / FILE).is_file()):
         return False
-    config, _ = run.load(workdir)
+    config, _ = folder.load(workdir)
     last = (workdir / FILE).read_text().splitlines()[-1:]
     try:
         reached = json.loads(*last)
     except (TypeError, ValueError):  # empty, or unfinished
         return False
-    done = workdir / run.CHECKPOINTS / str(reached["step"])
+    done = workdir / folder.CHECKPOINTS / str(reached["step"])
     return reached["epoch"] == config.epochs and done.is_dir()
 
 

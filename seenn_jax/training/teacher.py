@@ -11,11 +11,12 @@ import numpy as np
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from seenn_jax import run
-from seenn_jax.config import is_ann, is_policy
+from seenn_jax.config import is_policy
 from seenn_jax.errors import UserError
-from seenn_jax.models import inference_network
-from seenn_jax.training.checkpoints import load_model
+from seenn_jax.models import is_ann
+from seenn_jax.models.network import inference_network
+from seenn_jax.run import folder
+from seenn_jax.run.checkpoints import load_model
 from seenn_jax.training.logs import is_trained
 
 
@@ -35,7 +36,7 @@ class Teacher(NamedTuple):
     about: dict
 
 
-def open_teacher(config: ConfigDict, facts: run.DataFacts) -> Teacher | None:
+def open_teacher(config: ConfigDict, facts: folder.DataFacts) -> Teacher | None:
     """The teacher of a config; None where it has none, or one of no weight.
 
     Raises:
@@ -48,16 +49,16 @@ def open_teacher(config: ConfigDict, facts: run.DataFacts) -> Teacher | None:
     misfit = _misfit(path, config, facts)
     if misfit:
         raise UserError(
-            f"config.teacher is {path}, which can't teach: {misfit}; set --config.teacher to a "
+            f"`config.teacher` is {path}, which can't teach: {misfit}; set `config.teacher` to a "
             "run of an ordinary network on the same data, such as that of configs/cifar10_ann.py, "
             "or to '' for none"
         )
-    its_config, its_facts = run.load(path)
+    its_config, its_facts = folder.load(path)
     model, step = load_model(path, its_config, its_facts)
     network = inference_network(model, its_facts.image_shape, 1)
     checksum = 0
     for leaf in jax.tree.leaves(network.params):
-        checksum = zlib.crc32(np.ascontiguousarray(leaf), checksum)
+        checksum = zlib.crc32(np.asarray(leaf).tobytes(), checksum)
     about = {"workdir": str(path), "checkpoint_step": step, "checksum": f"{checksum:08x}"}
     renormalize = _renormalize(facts, its_facts)
 
@@ -80,13 +81,13 @@ def missing_teacher(config: ConfigDict, configs: Path) -> tuple[Path, Path] | No
     return None if not source.is_file() or is_trained(path) else (path, source)
 
 
-def _misfit(path: Path, config: ConfigDict, facts: run.DataFacts) -> str | None:
+def _misfit(path: Path, config: ConfigDict, facts: folder.DataFacts) -> str | None:
     """What keeps the network of a run from teaching on these data, or None."""
     try:
-        its_config, seen = run.load(path)
+        its_config, seen = folder.load(path)
     except UserError as error:
         return str(error).partition(": ")[0]
-    if not run.has_checkpoint(path):
+    if not folder.has_checkpoint(path):
         return "it has no checkpoint yet"
     if is_policy(its_config):
         return "it is a policy's run"
@@ -109,7 +110,7 @@ def _misfit(path: Path, config: ConfigDict, facts: run.DataFacts) -> str | None:
 
 
 def _renormalize(
-    ours: run.DataFacts, theirs: run.DataFacts
+    ours: folder.DataFacts, theirs: folder.DataFacts
 ) -> Callable[[Float[Array, "B H W C"]], Float[Array, "B H W C"]]:
     """From inputs normalised by our mean and deviation to those normalised by the teacher's."""
     if (ours.mean, ours.std) == (theirs.mean, theirs.std):

@@ -258,5 +258,5 @@ class TestPolicy:
         assert not np.array_equal(first, other)
 
     def test_two_channels(self):
-        with pytest.raises(UserError, match="of 1 or 3 channels, and these have 2: set --config"):
+        with pytest.raises(UserError, match="of 1 or 3 channels, and these have 2: set `config"):
             autoaugment(jax.random.key(0), jnp.zeros((1, 8, 8, 2), jnp.uint8), jnp.zeros(2))

@@ -10,14 +10,18 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from seenn_jax.conversion import QCFS, convert, layer_outputs
 from seenn_jax.errors import UserError
-from seenn_jax.interop.nir import build_graph, write
-from seenn_jax.layers import ConvBN
-from seenn_jax.models import currents
+from seenn_jax.interop.nir import build_graph, export, write
+from seenn_jax.models.activations import QCFS
+from seenn_jax.models.conversion import convert, layer_outputs
+from seenn_jax.models.layers import ConvBN
+from seenn_jax.models.neurons import IF, LIF
 from seenn_jax.models.resnet import SpikingResNet
 from seenn_jax.models.vgg import SpikingVGG
-from seenn_jax.neurons import IF, LIF
+from seenn_jax.run import folder
+from seenn_jax.run.inference import load
+from seenn_jax.ticks import currents
+from tests.run.untrained import untrained
 
 T = 4
 
@@ -89,26 +93,38 @@ def tick(graph, x, membranes):
 # --- Networks ------------------------------------------------------------------------------------
 
 
-def resnet(neuron, **kinds):
-    return SpikingResNet((1, 2), 5, neuron=neuron, **kinds)
+class Small(SpikingResNet):
+    stages = (1, 2)
 
 
-def vgg(neuron, **kinds):
-    return SpikingVGG((1, 2, "P", 2, (4, 2)), 5, neuron=neuron, **kinds)
+class Strided(Small):
+    pool = False
 
 
-def exact(build, neuron, image_shape, **kinds):
+class Large(Strided):
+    large_images = True
+
+
+class Chain(SpikingVGG):
+    plan = (1, 2, "P", 2, (4, 2))
+
+
+class Flat(Chain):
+    flat = True
+
+
+def exact(network, neuron, image_shape):
     """A network all of whose sums are exact in float32, so that no order of them changes a spike.
 
     Weights, statistics and thresholds are small multiples of powers of two.
     """
-    model = build(
-        neuron,
-        in_channels=image_shape[2],
+    model = network(
+        5,
+        image_shape=image_shape,
         num_classes=3,
+        neuron=neuron,
         dtype=jnp.float32,
         rngs=nnx.Rngs(0),
-        **kinds,
     )
     rng = np.random.default_rng(0)
 
@@ -134,21 +150,21 @@ def exact(build, neuron, image_shape, **kinds):
 
 NETWORKS = {
     # Shortcuts that average, an identity, and a border: 6 halved is odd, which a convolution takes.
-    "averaging shortcuts": (resnet, LIF(), (6, 4, 2), {}),
-    "strided shortcuts": (resnet, LIF(tau=0.75, threshold=0.5), (7, 5, 2), {"pool": False}),
-    "no leak": (vgg, LIF(tau=1.0), (8, 8, 3), {}),
-    "large images": (resnet, LIF(), (16, 16, 3), {"pool": False, "large_images": True}),
-    "flat": (vgg, LIF(), (8, 8, 2), {"flatten": 2}),
-    "converted": (resnet, QCFS(4), (8, 8, 2), {}),
-    "converted, strided": (resnet, QCFS(4), (7, 5, 2), {"pool": False}),
-    "converted chain": (vgg, QCFS(4), (8, 8, 2), {"flatten": 2}),
+    "averaging shortcuts": (Small, LIF(), (6, 4, 2)),
+    "strided shortcuts": (Strided, LIF(tau=0.75, threshold=0.5), (7, 5, 2)),
+    "no leak": (Chain, LIF(tau=1.0), (8, 8, 3)),
+    "large images": (Large, LIF(), (16, 16, 3)),
+    "flat": (Flat, LIF(), (8, 8, 2)),
+    "converted": (Small, QCFS(4), (8, 8, 2)),
+    "converted, strided": (Strided, QCFS(4), (7, 5, 2)),
+    "converted chain": (Flat, QCFS(4), (8, 8, 2)),
 }
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_what_is_read_back_is_the_network(name, tmp_path):
-    build, neuron, image_shape, kinds = NETWORKS[name]
-    model, images = exact(build, neuron, image_shape, **kinds)
+    network, neuron, image_shape = NETWORKS[name]
+    model, images = exact(network, neuron, image_shape)
     path = tmp_path / "network.nir"
     write(path, model, image_shape, metadata={"std": np.float32([0.5, 0.25])})
     graph = nir.read(path)
@@ -182,7 +198,7 @@ def only(kind, graph):
 
 
 def test_an_euler_step_is_a_tick_for_any_time_step():
-    model, _ = exact(resnet, LIF(tau=0.75, threshold=0.5), (8, 8, 2))
+    model, _ = exact(Small, LIF(tau=0.75, threshold=0.5), (8, 8, 2))
     for dt, graph in (
         (1e-4, build_graph(model, (8, 8, 2))),
         (2.0, build_graph(model, (8, 8, 2), dt=2.0)),
@@ -200,7 +216,7 @@ def test_an_euler_step_is_a_tick_for_any_time_step():
 
 
 def test_a_converted_network_s_thresholds_go_into_the_weights():
-    model, _ = exact(resnet, QCFS(4), (8, 8, 2))
+    model, _ = exact(Small, QCFS(4), (8, 8, 2))
     graph = build_graph(model, (8, 8, 2))
     assert graph.metadata["dt"] == 1
     stem = graph.nodes["stem_neuron"]
@@ -222,14 +238,38 @@ def test_a_converted_network_s_thresholds_go_into_the_weights():
     assert sorted(into) == ["blocks_1_conv2", "blocks_1_shortcut"]
 
 
+def test_a_run_is_exported_with_what_a_reader_must_know(trained, make_config, tmp_path):
+    facts = folder.load(trained)[1]
+    config = make_config(activation="qcfs", loss="mean_ce", inherit_epochs=0)
+    ann = untrained(tmp_path / "ann", config, facts)
+    for workdir, kind, other in ((trained, nir.LIF, nir.IF), (ann, nir.IF, nir.LIF)):
+        path = tmp_path / f"{workdir.name}.nir"
+        export(path, load(workdir))
+        graph = nir.read(path)
+        assert len(only(kind, graph)) == 7
+        assert only(other, graph) == []
+        for name, expected in zip(("mean", "std"), facts.normalization, strict=True):
+            np.testing.assert_array_equal(graph.metadata[name], expected)
+        assert graph.metadata["timesteps"] == 3
+        assert graph.metadata["dataset"] == "digits"
+
+
 # --- Mistakes ------------------------------------------------------------------------------------
 
 
+class Other(nnx.Module):
+    def __init__(self):
+        self.norm = nnx.BatchNorm(2, rngs=nnx.Rngs(0))
+
+    def replace_neurons(self, replace):
+        pass
+
+
 def test_what_cannot_be_written_is_named(tmp_path, monkeypatch):
-    model, _ = exact(resnet, LIF(), (8, 8, 2))
+    model, _ = exact(Small, LIF(), (8, 8, 2))
     taken = tmp_path / "taken.nir"
     taken.write_text("mine")
-    ann, _ = exact(resnet, lambda x, v0=None: (x, None), (8, 8, 2))
+    ann, _ = exact(Small, lambda x, v0=None: (x, None), (8, 8, 2))
     for path, network, shape, match in (
         (taken, model, (8, 8, 2), "taken.nir exists already: give the name of a new file"),
         (tmp_path / "no" / "a.nir", model, (8, 8, 2), "there is no folder .*no for a.nir"),
@@ -238,6 +278,8 @@ def test_what_cannot_be_written_is_named(tmp_path, monkeypatch):
     ):
         with pytest.raises(UserError, match=match):
             write(path, network, shape)
+    with pytest.raises(UserError, match=r"no graph of a Other: .* SpikingResNet, SpikingVGG"):
+        build_graph(Other(), (8, 8, 2))
     with pytest.raises(UserError, match=r"time step dt is 0\.0: it must be above 0"):
         build_graph(model, (8, 8, 2), dt=0.0)
     assert taken.read_text() == "mine"

@@ -1,6 +1,5 @@
 """Golden tensors of the official code, and files that are not what they should be."""
 
-import functools
 from pathlib import Path
 
 import jax
@@ -9,8 +8,6 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from seenn_jax import conversion
-from seenn_jax.conversion import QCFS
 from seenn_jax.errors import UserError
 from seenn_jax.interop.official import (
     convert,
@@ -19,10 +16,12 @@ from seenn_jax.interop.official import (
     official_names,
     read_state_dict,
 )
-from seenn_jax.losses import tet
-from seenn_jax.models import MODELS, build_model, inference_network, run_all
+from seenn_jax.models import MODELS, build_model, conversion
+from seenn_jax.models.activations import QCFS
+from seenn_jax.models.network import inference_network, run_all
+from seenn_jax.models.neurons import LIF
 from seenn_jax.models.resnet import SpikingResNet
-from seenn_jax.neurons import LIF
+from seenn_jax.training.losses import tet
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
 FILES = {"resnet19": "reference_resnet19_w16.npz", "vgg16": "reference_vgg16_w16.npz"}
@@ -45,7 +44,7 @@ def load_golden(name):
 
 def small(name, **kwargs):
     shape = (48, 48, 2) if name == "vggsnn" else (32, 32, 3)
-    return build_model(name, 16, image_shape=shape, num_classes=10, **kwargs)
+    return build_model(name, 16, **({"image_shape": shape, "num_classes": 10} | kwargs))
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -84,6 +83,13 @@ def test_golden_in_float64(name):
                 assert relative_error(leaf[...], expected[path]) < 1e-5, path
 
 
+class Golden(SpikingResNet):
+    """SEENN's ResNet-20 has 2 blocks in its last stage; the QCFS authors', and ours, has 3."""
+
+    stages = (3, 3, 2)
+    pool = False
+
+
 def test_golden_conversion_in_float64(monkeypatch):
     path = GOLDEN / "reference_qcfs_resnet20_w16.npz"
     if not path.is_file():
@@ -91,9 +97,7 @@ def test_golden_conversion_in_float64(monkeypatch):
     with np.load(path) as arrays:
         golden = dict(arrays)
     state = {k.removeprefix("param/"): v for k, v in golden.items() if k.startswith("param/")}
-    # SEENN's ResNet-20 has 2 blocks in its last stage; the QCFS authors', and ours, has 3.
-    network = functools.partial(SpikingResNet, (3, 3, 2), pool=False)
-    monkeypatch.setitem(MODELS, "golden", network)
+    monkeypatch.setitem(MODELS, "golden", Golden)
     with jax.enable_x64(True):
         ann = small("golden", neuron=QCFS(8), dtype="float64")
         load_state_dict(ann, state)
@@ -156,15 +160,17 @@ def pytorch_names(model, rng):
     return state
 
 
-def test_vggsnn_head_is_permuted_from_channels_first():
-    model = small("vggsnn")
+@pytest.mark.parametrize(("height", "width"), [(48, 48), (64, 32)])
+def test_vggsnn_head_is_permuted_from_channels_first(height, width):
+    model = small("vggsnn", image_shape=(height, width, 2))
+    rows, columns = height // 16, width // 16
     state = pytorch_names(model, np.random.default_rng(0))
     assert "features.7.fwd.module.1.running_var" in state
-    assert state["classifier.module.weight"].shape == (10, 128 * 3 * 3)
+    assert state["classifier.module.weight"].shape == (10, 128 * rows * columns)
     load_state_dict(model, state)
     # Class 4's weight of channel 5 at row 2, column 1.
-    there = state["classifier.module.weight"][4, 5 * 9 + 2 * 3 + 1]
-    here = model.head.kernel[(2 * 3 + 1) * 128 + 5, 4]
+    there = state["classifier.module.weight"][4, 5 * rows * columns + 2 * columns + 1]
+    here = model.head.kernel[(2 * columns + 1) * 128 + 5, 4]
     assert here == there
 
 

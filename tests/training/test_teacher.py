@@ -3,17 +3,17 @@
 import json
 import shutil
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from seenn_jax import run
 from seenn_jax.data import load_dataset, normalize
 from seenn_jax.errors import UserError
-from seenn_jax.models import run_all
-from seenn_jax.training import checkpoints
+from seenn_jax.models.network import run_all
+from seenn_jax.run import checkpoints, folder
 from seenn_jax.training.logs import is_trained
 from seenn_jax.training.teacher import missing_teacher, open_teacher
 
@@ -32,7 +32,7 @@ def ann_config(make_config, **changes):
 
 @pytest.fixture(scope="module")
 def facts():
-    return run.DataFacts.of(load_dataset("digits", validation=150))
+    return folder.DataFacts.of(load_dataset("digits", validation=150))
 
 
 def arrays(workdir):
@@ -44,7 +44,7 @@ def arrays(workdir):
 
 def test_its_logits_are_those_of_its_averaged_network(ann, make_config, facts):
     teacher = open_teacher(make_config(teacher=str(ann)), facts)
-    model, step = checkpoints.load_model(ann, *run.load(ann))
+    model, step = checkpoints.load_model(ann, *folder.load(ann))
     images = jnp.asarray(load_dataset("digits", validation=150).test.images[:16])
     inputs = normalize(images, *facts.normalization, dtype="float32")
     expected = run_all(nnx.view(model, use_running_average=True), inputs, 1)[:, 0]
@@ -78,15 +78,14 @@ def test_a_run_with_a_teacher(ann, make_config, call_train, tmp_path, contents):
     plain, weightless, taught = (
         arrays(tmp_path / name) for name in ("plain", "weightless", "taught")
     )
-    assert plain.keys() == weightless.keys() == taught.keys()  # nothing of the teacher
-    for name in plain:
-        np.testing.assert_array_equal(plain[name], weightless[name], err_msg=name)
+    assert plain.keys() == taught.keys()  # nothing of the teacher
+    chex.assert_trees_all_equal(plain, weightless)
     assert any(np.any(plain[name] != taught[name]) for name in plain)
     assert contents(ann) == before
 
-    known = json.loads((tmp_path / "taught" / run.FILE).read_text())["teacher"]
-    assert known == open_teacher(make_config(teacher=str(ann)), run.load(ann)[1]).about
-    assert json.loads((tmp_path / "plain" / run.FILE).read_text())["teacher"] is None
+    known = json.loads((tmp_path / "taught" / folder.FILE).read_text())["teacher"]
+    assert known == open_teacher(make_config(teacher=str(ann)), folder.load(ann)[1]).about
+    assert json.loads((tmp_path / "plain" / folder.FILE).read_text())["teacher"] is None
 
 
 def test_a_resumed_run_finds_its_teacher_or_says_what_is_missing(
@@ -102,9 +101,7 @@ def test_a_resumed_run_finds_its_teacher_or_says_what_is_missing(
     if len(steps) == 2:  # both epochs are kept: the first was the best
         shutil.rmtree(stopped / "checkpoints" / str(steps[1]))
         assert "Continuing" in call_train(config, stopped)
-        found, expected = arrays(stopped), arrays(whole)
-        for name in expected:
-            np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+        chex.assert_trees_all_equal(arrays(stopped), arrays(whole))
 
     shutil.rmtree(teacher)
     with pytest.raises(UserError, match=r"teacher, which can't teach: .* holds no run"):
@@ -134,14 +131,14 @@ def test_networks_that_can_not_teach(
     ann, trained, trained_policy, make_config, facts, tmp_path, call_train
 ):
     (tmp_path / "empty").mkdir()
-    shutil.copy(ann / run.FILE, tmp_path / "empty")
+    shutil.copy(ann / folder.FILE, tmp_path / "empty")
     for path, complaint in (
         (tmp_path / "nowhere", "nowhere holds no run"),
         (tmp_path / "empty", "has no checkpoint yet"),
         (trained, "its network is a spiking one"),
         (trained_policy, "it is a policy's run"),
     ):
-        with pytest.raises(UserError, match=rf"config\.teacher is .*{complaint}"):
+        with pytest.raises(UserError, match=rf"`config\.teacher` is .*{complaint}"):
             call_train(make_config(teacher=str(path)), tmp_path / "student")
     assert not (tmp_path / "student").exists()
     held_out = make_config(teacher=str(ann))
@@ -161,13 +158,13 @@ def test_networks_that_can_not_teach(
     ],
 )
 def test_settings_that_can_not_be(make_config, call_train, tmp_path, setting, value, complaint):
-    match = rf"config\.{setting} is {value}: it must be {complaint}"
+    match = rf"`config\.{setting}` is {value}: it must be {complaint}"
     with pytest.raises(UserError, match=match):
         call_train(make_config(**{setting: value}), tmp_path / "run")
 
 
 def test_a_policy_takes_none(make_policy_config, ann, call_train, tmp_path):
-    with pytest.raises(UserError, match=r"config\.teacher is .*a policy is trained on"):
+    with pytest.raises(UserError, match=r"`config\.teacher` is .*a policy is trained on"):
         call_train(make_policy_config(teacher=str(ann)), tmp_path / "run")
 
 
@@ -196,7 +193,7 @@ def test_one_command_trains_the_teacher_first(program, tmp_path):
     assert status == 0
     assert out.index("Training the teacher first") < out.index("Training resnet8")
     assert is_trained(teacher)
-    assert run.load(teacher)[0].data.validation == 150
+    assert folder.load(teacher)[0].data.validation == 150
     last = max((teacher / "checkpoints").iterdir(), key=lambda path: int(path.name))
 
     status, out, _ = program("train.py", *flags, f"--workdir={tmp_path / 'two'}")

@@ -1,0 +1,1 @@
+"""The command line: flags in, words out, and a user's mistake as one sentence."""

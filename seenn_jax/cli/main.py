@@ -1,0 +1,136 @@
+"""What the programs share: flags in, and a user's mistake out as one sentence."""
+
+import functools
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable
+from operator import getitem
+from pathlib import Path
+from typing import NoReturn
+
+import jax
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+from seenn_jax import hosts, provenance
+from seenn_jax.cli.flags import Flag, define, renamed
+from seenn_jax.cli.overrides import check_overrides, leaves
+from seenn_jax.errors import UserError, check_choice
+
+
+def main(
+    function: Callable[[], None],
+    table: dict[str, Flag],
+    *,
+    config: str | None = None,
+    interrupted: str = "interrupted",
+) -> None:
+    """Parse the flags, run `function`, and exit: 0, 2 after a mistake, 130 when interrupted.
+
+    Args:
+      function: what the program does; it reads the flags.
+      table: its flags.
+      config: what `--config` is, where it has one.
+      interrupted: what to say after Ctrl-C.
+    """
+    # By force: some package that is imported has made a handler of its own by now.
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    logging.getLogger("seenn_jax").setLevel(logging.INFO)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells of every file it writes
+    app.define_help_flags()
+    define(table)
+    if config is not None:
+        config_flags.DEFINE_config_file("config", None, config)
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS["config"])
+    try:
+        arguments = renamed(sys.argv[1:], table)
+        check_overrides(arguments)
+        stray = _parse([sys.argv[0], *arguments], [*table, *["config"] * (config is not None)])
+        if stray:
+            raise UserError(f"unexpected argument {stray[0]!r}: flags look like --name=value")
+        _enable_compilation_cache()
+        if "multihost" in table:
+            _join_processes()
+        function()
+    except (UserError, flags.Error) as error:
+        _fail(as_flags(str(error), table))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}; mend that, or choose another path")
+    except KeyboardInterrupt:
+        print(interrupted, file=sys.stderr)
+        _exit(130)
+
+
+def as_flags(sentence: str, table: dict[str, Flag]) -> str:
+    """A sentence of the package, whose settings are in backticks, with the flags that set them."""
+
+    def flag(match):
+        name = match[1]
+        return f"--{name}" if name in table or name.startswith("config.") else match[0]
+
+    return re.sub(r"`([\w.]+)`", flag, sentence)
+
+
+def _join_processes() -> None:
+    """Join the processes of `--multihost`, and see that all have the same flags and versions.
+
+    Raises:
+      UserError: as `hosts.join`; one has other values of the script's flags.
+    """
+    wait = flags.FLAGS["wait"].value
+    if not flags.FLAGS["multihost"].value:
+        if wait is not None:
+            raise UserError(f"`wait`={wait} goes with `multihost`: give that too, or leave it out")
+        return
+    hosts.join(hosts.PATIENCE if wait is None else wait)
+    settings = {"revision": provenance.revision(), **provenance.versions()}
+    for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]):
+        if isinstance(flag.value, ConfigDict):
+            settings |= {
+                f"config.{key}": functools.reduce(getitem, key.split("."), flag.value)
+                for key in leaves(flag.value)
+            }
+        else:
+            settings[f"--{flag.name}"] = flag.value
+    hosts.check_same(settings)
+
+
+def _fail(sentence: str) -> NoReturn:
+    print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
+    _exit(2)
+
+
+def _exit(status: int) -> NoReturn:
+    if jax.distributed.is_initialized():
+        # Python's way out would wait for the other processes, which may wait for this one.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+def _parse(arguments: list[str], known: list[str]) -> list[str]:
+    """Parse the flags and return what is no flag; absl's errors as a UserError."""
+    try:
+        return flags.FLAGS(arguments)[1:]
+    except flags.UnrecognizedFlagError as error:
+        check_choice("flag", error.flagname, known)
+        raise
+    except flags.IllegalFlagValueError as error:
+        what = re.match(r"flag --(?P<name>[^=]+)=(?P<value>.*?): ", str(error), re.DOTALL)
+        if what is None:
+            raise
+        name, value = what["name"], what["value"]
+        allowed = flags.FLAGS[name].parser.syntactic_help or "true or false"
+        raise UserError(f"--{name} is {value!r}: it must be {allowed}; set it to one") from error
+
+
+def _enable_compilation_cache() -> None:
+    """Keep compiled programs, in JAX_COMPILATION_CACHE_DIR or the user's cache folder."""
+    if not jax.config.jax_compilation_cache_dir:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(cache / "seenn_jax" / "xla"))

@@ -1,0 +1,62 @@
+"""Splits of a data set in memory, and how images are held out."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int32, Int64, UInt8
+
+
+class Split(NamedTuple):
+    """Images and their classes, 0 <= label < num_classes.
+
+    Event data has an axis for time, [N, T, H, W, C]: a frame of event counts for each timestep.
+    """
+
+    images: UInt8[np.ndarray, "N *T H W C"]
+    labels: Int32[np.ndarray, "N"]
+
+    @property
+    def size(self) -> int:
+        """How many images there are."""
+        return len(self.labels)
+
+
+class Dataset(NamedTuple):
+    """Three disjoint splits: train to fit, validation to choose, test to report.
+
+    Where it is streamed they are `streams.Stream`s, which are used alike.
+    """
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    num_classes: int
+    classes: tuple[str, ...] = ()  # their names, where they have any
+
+
+# Training images, test images, and the names of the classes or how many there are.
+Loaded = tuple[Split, Split, int | Sequence[str]]
+
+
+def named(classes: int | Sequence[str]) -> dict:
+    """Fields of a `Dataset` of classes that are given by name, or only counted."""
+    if isinstance(classes, int):
+        return {"num_classes": classes}
+    return {"num_classes": len(classes), "classes": tuple(classes)}
+
+
+def take(split: Split, indices: Int64[np.ndarray, "n"]) -> Split:
+    """The samples number `indices`, in the stored order."""
+    indices = np.sort(indices)
+    return Split(split.images[indices], split.labels[indices])
+
+
+def permutation(n: int, seed: int) -> Int64[np.ndarray, "{n}"]:
+    """A permutation that no NumPy version will change.
+
+    NumPy promises a stable stream for a bit generator's raw words, not for Generator.permutation
+    (NEP 19).
+    """
+    return np.argsort(np.random.PCG64(seed).random_raw(n), kind="stable")

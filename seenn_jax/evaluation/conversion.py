@@ -1,0 +1,51 @@
+"""How near a converted network comes to the ordinary one (ANN) that it was."""
+
+from pathlib import Path
+
+from flax import nnx
+
+from seenn_jax.errors import check_choice
+from seenn_jax.evaluation.evaluate import SPLITS
+from seenn_jax.models import conversion
+from seenn_jax.run import build, checkpoints
+from seenn_jax.run.inference import check_ann, load
+
+REPORTED = (1, 2, 4, 8, 16, 32)  # timesteps of the report
+
+
+def conversion_report(
+    workdir: str | Path,
+    *,
+    split: str = "test",
+    precision: str | None = None,
+    percentile: float | None = None,
+) -> dict:
+    """How near a run's converted network comes to its ANN at each t of `REPORTED`.
+
+    Args:
+      workdir: a run of an ANN.
+      split, precision, percentile: as for `evaluate`.
+
+    Returns:
+      what `conversion.compare` finds, and workdir, split, activation, quantization_levels,
+      precision.
+
+    Raises:
+      UserError: as `evaluate`; a run of a directly trained network.
+    """
+    check_choice("split", split, SPLITS)
+    run = load(workdir, precision=precision, percentile=percentile)
+    config, facts = run.config, run.facts
+    check_ann("conversion_report", run.workdir, config)
+    model, _ = checkpoints.load_model(run.workdir, config, facts)
+    ann = nnx.view(model, use_running_average=True)
+    batches = build.batches(getattr(run.dataset, split), config, facts)
+    compared = conversion.compare(ann, run.model, batches, REPORTED)
+    return compared | {
+        "workdir": str(workdir),
+        "dataset": config.data.name,
+        "split": split,
+        "activation": config.activation,
+        "quantization_levels": config.quantization_levels if config.activation == "qcfs" else None,
+        "precision": config.model.dtype,
+    }

@@ -1,0 +1,103 @@
+"""Evaluate a run with early exit: the validation split chooses, the asked split is reported."""
+
+from pathlib import Path
+from typing import Any
+
+from seenn_jax import exits
+from seenn_jax.engine import METHODS
+from seenn_jax.errors import UserError, check_choice
+from seenn_jax.evaluation.figures import figures
+from seenn_jax.exits import EXITS, Choice
+from seenn_jax.run.inference import Predictor, load
+
+SPLITS = ("test", "validation", "train")
+
+
+def evaluate(
+    workdir: str | Path,
+    *,
+    exit: str = "confidence",
+    choice: Choice | None = None,
+    temperature: bool = False,
+    method: str = "slots",
+    split: str = "test",
+    slots: int | None = None,
+    precision: str | None = None,
+    timesteps: int | None = None,
+    ann: bool = False,
+    percentile: float | None = None,
+    energy: bool = False,
+) -> dict:
+    """Evaluate the best checkpoint of a run; an ordinary network (ANN) is converted first.
+
+    Args:
+      workdir: the run.
+      exit: a key of `EXITS`; "full" runs all T timesteps for every sample.
+      choice: of the exit's value; None is the exit's own way.
+      temperature: divide the cumulative logits at each t by a temperature fitted on the validation
+        split (Guo et al. 2017).
+      method: a key of `METHODS`, by which the exits are run.
+      split: one of `SPLITS`, whose figures are returned.
+      slots: samples under way at a time, or images in one forward pass. None: 256, or the size of
+        the split if it is smaller.
+      precision, timesteps, percentile: as for `load`.
+      ann: evaluate the ANN itself, once ("full", T = 1), instead of what it is converted to.
+      energy: run all timesteps once more and count operations, as in `energy.account`.
+
+    Returns:
+      the result, as `report.write_report` takes it; accuracies and shares are fractions of 1.
+
+    Raises:
+      UserError: an argument outside what is allowed; a workdir without a run or checkpoint, or
+        with one of another architecture; data that are not there.
+    """
+    _check(exit, method, split, ann and energy)
+    run = load(workdir, precision=precision, timesteps=timesteps, ann=ann, percentile=percentile)
+    rule = EXITS["full" if ann else exit](run)
+    choice = rule.default if choice is None else choice
+    rule.check(choice, run.timesteps)
+    samples = getattr(run.dataset, split)
+    run.batch = _slots(slots, split, len(samples.labels), run.batch)
+    temperatures = _temperatures(run, temperature)
+    chosen = run.choose(rule, choice, temperatures)
+    answers = run.answers(samples, temperatures)
+    exited, seconds = run.run(samples.images, rule, chosen.value, temperatures, method)
+    found = figures(run, rule, chosen, choice, answers, exited, energy)
+    return found | {
+        "split": split,
+        "method": method,
+        "slots": run.batch,
+        "images_per_second": len(samples.labels) / seconds,
+        "temperatures": None if temperatures is None else [float(t) for t in temperatures],
+    }
+
+
+def _check(exit: str, method: str, split: str, spikes_of_ann: bool) -> None:
+    check_choice("split", split, SPLITS)
+    check_choice("method", method, METHODS)
+    check_choice("exit", exit, EXITS)
+    if spikes_of_ann:
+        raise UserError(
+            "`energy` counts the spikes of a network, and `ann`'s has none: leave `ann` out; "
+            "the ANN's own cost stands beside the converted network's"
+        )
+
+
+def _slots(asked: int | None, split: str, samples: int, most: int) -> int:
+    if asked is None:
+        return min(most, samples)
+    if not 1 <= asked <= samples:
+        raise UserError(
+            f"`slots` is {asked} and the {split} split has {samples} images: give a number from 1 "
+            "to that"
+        )
+    return asked
+
+
+def _temperatures(run: Predictor, fit: bool) -> Any:
+    if not fit:
+        return run.temperatures
+    validation = run.dataset.validation
+    return exits.fit_temperatures(
+        exits.accumulate(run.logits(validation.images)), validation.labels
+    )

@@ -1,0 +1,233 @@
+"""Layers without state in time: they see all ticks of a [B, T, H, W, C] tensor at once."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float, Num
+
+from seenn_jax.models.neurons import own
+
+CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
+FEW_CHANNELS = 4
+CONVOLUTION = "convolution"  # the name of their results, for `jax.checkpoint`
+
+
+def convolve(x, kernel, strides, padding, precision=None, **options):
+    """2-D convolution, channels last; see `_kernel_gradient` for why it has its own derivative."""
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        strides,
+        padding,
+        dimension_numbers=CHANNELS_LAST,
+        precision=precision,
+        **options,
+    )
+
+
+def _kernel_gradient(x, kernel, strides, padding, precision, g):
+    """The kernel's cotangent, as one matrix product per kernel position.
+
+    XLA's CPU backend runs this convolution about 16 times slower than the forward one; as nine
+    shifted matrix products a 3x3 convolution trains about four times faster there.
+    """
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    height, width = g.shape[1:3]
+
+    def at(i, j):
+        limits = (x.shape[0], i + (height - 1) * strides[0] + 1, j + (width - 1) * strides[1] + 1)
+        window = lax.slice(x, (0, i, j, 0), (*limits, x.shape[3]), (1, *strides, 1))
+        return jnp.einsum("nhwi,nhwo->io", window, g, precision=precision)
+
+    rows, columns = kernel.shape[:2]
+    return jnp.stack([jnp.stack([at(i, j) for j in range(columns)]) for i in range(rows)])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _convolve(x, kernel, strides, padding, precision):
+    return convolve(x, kernel, strides, padding, precision)
+
+
+def _convolve_forward(x, kernel, strides, padding, precision):
+    return convolve(x, kernel, strides, padding, precision), (x, kernel)
+
+
+def _convolve_backward(strides, padding, precision, residuals, g):
+    x, kernel = residuals
+
+    def transposed(x, kernel, g):
+        return jax.linear_transpose(lambda k: convolve(x, k, strides, padding, precision), kernel)(
+            g
+        )[0]
+
+    def shifted(x, kernel, g):
+        return _kernel_gradient(x, kernel, strides, padding, precision, g)
+
+    (dx,) = jax.linear_transpose(lambda x: convolve(x, kernel, strides, padding, precision), x)(g)
+    return dx, lax.platform_dependent(x, kernel, g, cpu=shifted, default=transposed)
+
+
+_convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+def _convolve_few(x, kernel, strides, padding, precision):
+    """A convolution of few input channels, as one matrix product of the pixels under its window.
+
+    The libraries' convolutions waste most of their work on 2 or 3 channels.
+    """
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    rows, columns, features, out_features = kernel.shape
+    height = (x.shape[1] - rows) // strides[0] + 1
+    width = (x.shape[2] - columns) // strides[1] + 1
+    windows = [
+        x[:, i : i + height * strides[0] : strides[0], j : j + width * strides[1] : strides[1]]
+        for i in range(rows)
+        for j in range(columns)
+    ]
+    depth = rows * columns * features
+    missing = -depth % 8  # matrix units want multiples of 8
+    windows.append(jnp.zeros((len(x), height, width, missing), x.dtype))
+    flat = jnp.pad(kernel.reshape(depth, out_features), ((0, missing), (0, 0)))
+    return jnp.matmul(jnp.concatenate(windows, -1), flat, precision=precision)
+
+
+class ConvBN(nnx.Module):
+    """Convolution and BatchNorm with statistics shared over batch and time (tdBN, no scaling).
+
+    Maps Float[Array, "B T H W C"] to Float[Array, "B T H' W' C'"]; padding is symmetric, k // 2,
+    as in PyTorch, and unlike "SAME" at stride 2.
+
+    The convolution's result is rounded to the activations' dtype; the bias and BatchNorm follow in
+    float32, in training and in inference alike. Folded into the kernel they would be rounded with
+    it, before or after the bias is added, as the compiler likes: in bfloat16 an answer would then
+    depend on the program and on the size of its batch.
+    """
+
+    def __init__(
+        self, in_features, out_features, kernel_size=3, stride=1, *, bias=False, dtype, rngs
+    ):
+        # It holds the kernel and the bias, and is not called.
+        self.conv = nnx.Conv(
+            in_features,
+            out_features,
+            (kernel_size, kernel_size),
+            stride,
+            padding=kernel_size // 2,
+            use_bias=bias,
+            dtype=dtype,
+            kernel_init=nnx.initializers.variance_scaling(2.0, "fan_out", "normal"),
+            rngs=rngs,
+        )
+        # No dtype here: statistics and normalisation in float32 whatever the activations are.
+        self.bn = nnx.data(nnx.BatchNorm(out_features, momentum=0.9, epsilon=1e-5, rngs=rngs))
+        self.affine = nnx.data(None)  # (scale, shift) of each output channel, once frozen
+
+    def __call__(self, x):
+        """Run all ticks of `x`."""
+        y = self._products(x.reshape(-1, *x.shape[2:]))
+        y = checkpoint_name(y.reshape(*x.shape[:2], *y.shape[1:]), CONVOLUTION)
+        if self.affine is not None or self.bn.use_running_average:
+            scale, shift = self.running()
+            y = y * scale + shift
+        else:
+            y = self.bn(y if self.conv.bias is None else y + self.conv.bias[...])
+        return y.astype(self.conv.dtype)
+
+    def _products(self, x):
+        """The convolution; of a quantised layer exact sums in int32, as float32."""
+        kernel, strides = self.conv.kernel[...], (self.conv.strides,) * 2
+        padding = ((self.conv.padding,) * 2,) * 2
+        if kernel.dtype == jnp.int8:
+            sums = convolve(x, kernel, strides, padding, preferred_element_type=jnp.int32)
+            return sums.astype(jnp.float32)
+        dtype = self.conv.dtype
+        # float32 means float32: no TF32 on GPUs, no bfloat16 passes on TPUs.
+        precision = None if dtype == jnp.bfloat16 else lax.Precision.HIGHEST
+        product = _convolve_few if x.shape[-1] <= FEW_CHANNELS else _convolve
+        return product(x.astype(dtype), kernel.astype(dtype), strides, padding, precision)
+
+    def running(self) -> tuple[Float[Array, "D"], Float[Array, "D"]]:
+        """(scale, shift) of the bias and BatchNorm with its running statistics."""
+        if self.affine is not None:
+            return tuple(part[...] for part in self.affine)
+        scale = self.bn.scale[...] * lax.rsqrt(self.bn.var[...] + self.bn.epsilon)
+        bias = 0 if self.conv.bias is None else self.conv.bias[...]
+        return scale, self.bn.bias[...] + (bias - self.bn.mean[...]) * scale
+
+    def freeze(self) -> None:
+        """Prepare for inference: compute once what does not depend on the input."""
+        self.affine = nnx.data(tuple(map(nnx.Param, self.running())))
+        self.conv.kernel = nnx.Param(self.conv.kernel[...].astype(self.conv.dtype))
+        self.conv.bias, self.bn = nnx.data(None), nnx.data(None)
+
+    def quantize(self) -> None:
+        """Round the kernel to int8, symmetrically with one scale per output channel, and freeze.
+
+        The layer then takes int8 spikes: their products are summed exactly, in int32.
+        """
+        kernel, (scale, shift) = self.conv.kernel[...], self.running()
+        step = jnp.maximum(jnp.max(jnp.abs(kernel), (0, 1, 2)), 1e-12) / 127
+        self.freeze()
+        self.affine = nnx.data((nnx.Param(scale * step), nnx.Param(shift)))
+        self.conv.kernel = nnx.Param(jnp.round(kernel / step).astype(jnp.int8))
+
+
+class Shortcut(nnx.Module):
+    """Average pool (stride), 1x1 convolution, BatchNorm: where a block changes the shape.
+
+    An incomplete window at the border of an odd map is filled up with its edge, so that the sizes
+    are those of a strided convolution.
+    """
+
+    def __init__(self, in_features, out_features, stride, *, dtype, rngs):
+        self.stride = stride
+        self.projection = ConvBN(in_features, out_features, 1, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x):
+        """Run all ticks of `x`."""
+        rows, columns = (-size % self.stride for size in x.shape[2:4])
+        if rows or columns:
+            x = jnp.pad(x, ((0, 0), (0, 0), (0, rows), (0, columns), (0, 0)), mode="edge")
+        return self.projection(average_pool(x, self.stride))
+
+
+class SpikingBlock(nnx.Module):
+    """conv-BN-neuron-conv-BN, add the shortcut, neuron; carries two layers' membranes.
+
+    Where a block changes the shape its shortcut is a `Shortcut`, or, where `pool` is False, a
+    strided 1x1 convolution and BatchNorm.
+    """
+
+    def __init__(self, in_features, out_features, stride, *, neuron, dtype, rngs, pool=True):
+        make = functools.partial(ConvBN, dtype=dtype, rngs=rngs)
+        self.neuron1, self.neuron2 = own(neuron), own(neuron)
+        self.conv1 = make(in_features, out_features, stride=stride)
+        self.conv2 = make(out_features, out_features)
+        self.shortcut = nnx.data(None)
+        if pool and (stride > 1 or in_features != out_features):
+            self.shortcut = Shortcut(in_features, out_features, stride, dtype=dtype, rngs=rngs)
+        elif stride > 1 or in_features != out_features:
+            self.shortcut = make(in_features, out_features, 1, stride)
+
+    def __call__(self, x, membranes=(None, None)):
+        """Return (spikes, membranes) of all ticks of `x`, from `membranes` (None: at rest)."""
+        residual = x if self.shortcut is None else self.shortcut(x)
+        spikes, v1 = self.neuron1(self.conv1(x), membranes[0])
+        spikes, v2 = self.neuron2(self.conv2(spikes) + residual, membranes[1])
+        return spikes, (v1, v2)
+
+
+def average_pool(x: Num[Array, "B T H W C"], size: int) -> Num[Array, "B T h w C"]:
+    """Mean over non-overlapping `size` x `size` windows; an incomplete border is left out."""
+    if size > 1 and jnp.issubdtype(x.dtype, jnp.integer):
+        x = x.astype(jnp.bfloat16)  # exact: quarters of 0 to 4 spikes
+    return x if size == 1 else nnx.avg_pool(x, (size, size), strides=(size, size))
+
+
+def linear(in_features: int, out_features: int, *, rngs: nnx.Rngs) -> nnx.Linear:
+    """The read-out. Logits are computed in float32 whatever the activations are."""
+    return nnx.Linear(in_features, out_features, precision=lax.Precision.HIGHEST, rngs=rngs)

@@ -1,0 +1,57 @@
+"""Dtypes of inference by name."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from flax import nnx
+
+from seenn_jax.errors import UserError
+from seenn_jax.models.layers import ConvBN
+from seenn_jax.tables import Table
+
+
+class Precision(NamedTuple):
+    """A row of `PRECISIONS`.
+
+    Attributes:
+      dtype: of activations and membranes; None is the run's.
+      prepare: changes a trained network in place for it, before it is frozen.
+    """
+
+    dtype: str | None = None
+    prepare: Callable[[nnx.Module], None] = lambda model: None
+
+
+def to_int8(model: nnx.Module) -> None:
+    """Spikes, exactly, and the weights that meet spikes, rounded per output channel, in int8.
+
+    Membranes and all else stay in the model's dtype.
+
+    Raises:
+      UserError: neurons whose spikes are not 0 and 1.
+    """
+
+    def in_int8(place, neuron):
+        if not hasattr(neuron, "in_int8"):
+            kind = getattr(neuron, "__name__", type(neuron).__name__)
+            raise UserError(
+                f"`precision` int8 needs spikes of 0 and 1, and {place} is a {kind}, whose outputs "
+                "are not: choose bfloat16 or float32"
+            )
+        return neuron.in_int8()
+
+    model.replace_neurons(in_int8)
+    for layer in model.spike_layers():
+        if isinstance(layer, ConvBN):  # the read-out is computed in float32 in any case
+            layer.quantize()
+
+
+PRECISIONS = Table(
+    "PRECISIONS",
+    "precision",
+    {
+        "bfloat16": Precision("bfloat16"),
+        "float32": Precision("float32"),
+        "int8": Precision(prepare=to_int8),
+    },
+)

@@ -1,0 +1,40 @@
+"""The files of a report."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from seenn_jax.report.page import page
+from seenn_jax.report.pictures import draw_curve, draw_exits, rendered, svg
+
+
+def write_report(result: dict[str, Any], folder: str | os.PathLike[str]) -> Path:
+    """Write result.json, curve.png, exits.png and report.html into `folder`, made if need be.
+
+    Each file is put in place whole or not at all, result.json last. report.html needs nothing
+    beside it.
+
+    Returns: the path of report.html.
+    Raises: ValueError if a figure of `result` is NaN or infinite, before anything is written.
+    """
+    as_json = json.dumps(result, indent=2, allow_nan=False) + "\n"
+    curve, exits = draw_curve(result), draw_exits(result)
+    html = page(result, curve=svg(curve, "curve"), exits=svg(exits, "exits"))
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _put(folder / "curve.png", rendered(curve, format="png", dpi=160))
+    _put(folder / "exits.png", rendered(exits, format="png", dpi=160))
+    _put(folder / "report.html", html.encode())
+    _put(folder / "result.json", as_json.encode())
+    return folder / "report.html"
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Write `content` to `path` so that no reader ever sees a part of it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,89 @@
+"""From a run's config and the facts of its data to its data set and its networks."""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
+
+from seenn_jax.data import Dataset, Split, Stream, load_dataset, load_streamed, normalize
+from seenn_jax.engine.common import BATCH
+from seenn_jax.models import NEURONS, build_model, conversion
+from seenn_jax.models.policy import build_policy
+from seenn_jax.run.folder import DataFacts
+
+CALIBRATION = 2048  # training images that thresholds of ReLUs are taken from
+
+
+def dataset(config: ConfigDict) -> Dataset:
+    """The data set of a config; see `sources.load_dataset` and `streams.load_streamed`."""
+    options = {
+        "data_dir": config.data.dir or None,
+        "validation": config.data.validation,
+        "skip_corrupt": config.data.skip_corrupt,
+    }
+    if config.data.image_size:
+        return load_streamed(config.data.name, side=config.data.image_size, **options)
+    return load_dataset(config.data.name, timesteps=config.timesteps, **options)
+
+
+def network(config: ConfigDict, facts: DataFacts) -> nnx.Module:
+    """The network of a config, with fresh parameters."""
+    model = config.model
+    return build_model(
+        model.name,
+        model.width,
+        image_shape=facts.image_shape,
+        num_classes=facts.num_classes,
+        neuron=NEURONS[config.activation].make(config),
+        dtype=model.dtype,
+        seed=config.seed,
+    )
+
+
+def convert(
+    model: nnx.Module,
+    config: ConfigDict,
+    facts: DataFacts,
+    dataset: Dataset,
+    percentile: float | None = None,
+) -> nnx.Module:
+    """The spiking network of a run's ANN, for inference; see `conversion.convert`.
+
+    ReLUs are calibrated on `CALIBRATION` images drawn from the training split, with `percentile`
+    (None: `conversion.PERCENTILE`).
+    """
+    model = nnx.view(model, use_running_average=True)
+    thresholds = None
+    if config.activation == "relu":
+        pool = dataset.train.images
+        order = np.random.default_rng(0).permutation(len(pool))[:CALIBRATION]
+        some = Split(pool[order], np.zeros(len(order), np.int32))  # labels that nothing reads
+        images = (images for images, _ in batches(some, config, facts))
+        percentile = conversion.PERCENTILE if percentile is None else percentile
+        thresholds = conversion.calibrate(model, images, percentile)
+    return conversion.convert(model, facts.image_shape, thresholds)
+
+
+def batches(
+    split: Split | Stream, config: ConfigDict, facts: DataFacts
+) -> Iterator[tuple[jax.Array, np.ndarray]]:
+    """(normalised images, labels) of a split, `BATCH` at a time."""
+    for start in range(0, len(split.labels), BATCH):
+        images = jnp.asarray(split.images[start : start + BATCH])
+        inputs = normalize(images, *facts.normalization, dtype=config.model.dtype)
+        yield inputs, split.labels[start : start + BATCH]
+
+
+def policy(config: ConfigDict, facts: DataFacts) -> nnx.Module:
+    """The policy network of a config, with fresh parameters."""
+    return build_policy(
+        config.policy.width,
+        image_shape=facts.image_shape,
+        candidates=len(config.policy.candidates),
+        classes=facts.num_classes if config.policy.auxiliary else 0,
+        dtype=config.model.dtype,
+        seed=config.seed,
+    )

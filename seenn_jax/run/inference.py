@@ -1,0 +1,365 @@
+"""A loaded run: its network on all devices, and what can be asked of it."""
+
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int
+from ml_collections import ConfigDict
+
+from seenn_jax import devices, engine, exits
+from seenn_jax.config import is_policy
+from seenn_jax.data import Dataset, Split, Stream, normalize
+from seenn_jax.energy import layers
+from seenn_jax.engine.common import BATCH
+from seenn_jax.errors import UserError
+from seenn_jax.exits import EXITS, Answers, Choice, Chosen, Exit, Given, prices
+from seenn_jax.models import conversion, is_ann
+from seenn_jax.models.network import inference_network
+from seenn_jax.models.precision import PRECISIONS, Precision
+from seenn_jax.run import build, checkpoints, folder
+from seenn_jax.ticks import first_ticks, seen
+
+
+class Predictions(NamedTuple):
+    """What `Predictor.predict` answers.
+
+    Attributes:
+      classes: numbers of the predicted classes.
+      confidence: the largest softmax probability at the exit.
+      timesteps: taken by each sample, from 1.
+    """
+
+    classes: Int[np.ndarray, "N"]
+    confidence: Float[np.ndarray, "N"]
+    timesteps: Int[np.ndarray, "N"]
+
+
+class Predictor:
+    """A loaded run; see `load`.
+
+    Attributes:
+      workdir, config, facts: of the run; the config is the one of inference.
+      model: the network that runs, converted if it is one that was an ANN.
+      step: training step of its checkpoint.
+      kind: "spiking", "converted" or "ANN".
+      timesteps: T.
+      batch: slots, or images in one forward pass.
+      network: as pure functions, for the engines.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        config: ConfigDict,
+        facts: folder.DataFacts,
+        model: nnx.Module,
+        *,
+        step: int,
+        kind: str,
+        precision: str,
+        timesteps: int,
+        dataset: Dataset | None = None,
+    ):
+        self.workdir, self.config, self.facts, self.model = workdir, config, facts, model
+        self.step, self.kind, self.precision, self.timesteps = step, kind, precision, timesteps
+        self.batch = BATCH
+        # float64, of parity tests, is no row.
+        row = PRECISIONS[precision] if precision in PRECISIONS else Precision()
+        self.prepare = row.prepare
+        self.network = inference_network(model, facts.image_shape, timesteps, prepare=row.prepare)
+        if dataset is not None:
+            self.dataset = dataset
+
+    @functools.cached_property
+    def dataset(self) -> Dataset:
+        """The data of the run; of event data the first T frames."""
+        return _first_frames(build.dataset(self.config), self.facts, self.timesteps)
+
+    def transform(self, images: Array) -> Array:
+        """Images as they are stored, normalised for the network."""
+        mean, std = self.facts.normalization
+        return normalize(images, mean, std, self.config.model.dtype)
+
+    def over_images(
+        self, function: Callable[[Any, Array], Any], params: Any
+    ) -> Callable[[Any], Any]:
+        """`images [N, ...] -> function(params, images)`, a batch at a time, on all devices."""
+
+        def share(params, images, count):
+            return engine.in_batches(lambda x: function(params, x), images, self.batch)
+
+        compiled = jax.jit(engine.over_devices(share))
+        params = devices.replicate(params)
+
+        def over_images(images):
+            parts = engine.in_chunks(functools.partial(compiled, params), engine.chunks(images))
+            return jax.tree.map(lambda *x: np.concatenate(x), *parts)
+
+        return over_images
+
+    @functools.cached_property
+    def logits(self) -> Callable[[Any], Float[np.ndarray, "N T K"]]:
+        """`images [N, ...] -> logits of every tick`, all ticks at once."""
+        return self.over_images(
+            lambda params, x: self.network.logits(params, self.transform(x)), self.network.params
+        )
+
+    @functools.cached_property
+    def temperatures(self) -> Float[np.ndarray, "T"] | None:
+        """What divides the cumulative logits where none are fitted."""
+        if self.kind != "converted":
+            return None
+        return np.full(self.timesteps, conversion.EXIT_TEMPERATURE)
+
+    def answers(self, split: Split | Stream, temperatures: Any) -> Answers:
+        """One forward pass over a split.
+
+        Raises:
+          UserError: a logit that is not finite.
+        """
+        logits = self.logits(split.images)
+        exits.check_finite(logits)
+        cumulative = exits.accumulate(logits, temperatures)
+        predictions = np.asarray(cumulative.argmax(-1))
+        correct = predictions == split.labels[:, None]
+        return Answers(split.images, split.labels, cumulative, predictions, correct)
+
+    def run(
+        self, images: Any, exit: Exit, value: float | int | None, temperatures: Any, method: str
+    ) -> tuple[engine.Exited, float]:
+        """(what exits leave, seconds it took once compiled), on all devices."""
+        make_criterion = exit.criterion(value)
+        scale = exits.logit_scale(self.timesteps, temperatures)
+
+        def share(params, images, count):
+            params, exit_params = params
+            return engine.run_network(
+                method,
+                self.network,
+                params,
+                images,
+                make_criterion(exit_params, images),
+                self.timesteps,
+                self.batch,
+                transform=self.transform,
+                count=count,
+                scale=scale,
+            )
+
+        first = next(engine.chunks(images))
+        params = devices.replicate((self.network.params, exit.params))
+        compiled = functools.partial(jax.jit(engine.over_devices(share)), params)
+        jax.block_until_ready(compiled(first, np.int32(len(first))))
+        started = time.perf_counter()
+        parts = list(engine.in_chunks(compiled, engine.chunks(images)))
+        seconds = time.perf_counter() - started
+        exited = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+        exits.check_finite(exited.logits)
+        return exited, seconds
+
+    def predict(
+        self, images: Any, *, exit: str | None = None, choice: Choice | None = None
+    ) -> Predictions:
+        """Classify images, each until it exits.
+
+        Args:
+          images: uint8 [N, H, W, C] (event data [N, T, H, W, C]), of the shape that the run was
+            trained on.
+          exit: a key of `EXITS`; None is the one that evaluate.py used last, with its value.
+          choice: of its value; other than a `Given` it takes the data of the run. None is the
+            exit's default.
+
+        Raises:
+          UserError: images of another shape; no evaluation yet, where `exit` is None.
+        """
+        images = np.asarray(images)
+        shape = (*(self.timesteps,) * bool(self.facts.frames), *self.facts.image_shape)
+        if images.shape[1:] != shape or images.dtype != np.uint8:
+            raise UserError(
+                f"the images are {images.dtype.name}{list(images.shape)}, and this run takes "
+                f"uint8{['N', *shape]}: bring them to that shape, pixels from 0 to 255"
+            )
+        temperatures = self.temperatures
+        if exit is None:
+            if choice is not None:
+                raise UserError(
+                    f"`choice`={choice} is of an exit: say which `exit`, or leave both out for the "
+                    "one that evaluate.py used last"
+                )
+            rule, chosen, temperatures = self._kept_exit()
+        else:
+            rule = EXITS[exit](self)
+            chosen = self.choose(rule, choice, temperatures)
+        if not len(images):
+            none = np.zeros(0, np.int32)
+            return Predictions(none, np.zeros(0, np.float32), none)
+        exited, _ = self.run(images, rule, chosen.value, temperatures, "slots")
+        confidence = np.asarray(exits.confidence(exited.logits))
+        return Predictions(exited.logits.argmax(-1), confidence, exited.timesteps)
+
+    def choose(self, exit: Exit, choice: Choice | None, temperatures: Any) -> Chosen:
+        """The value of an exit, chosen on the validation split where it must be."""
+        choice = exit.default if choice is None else choice
+        exit.check(choice, self.timesteps)
+        if choice is None or isinstance(choice, Given):  # nothing is looked at
+            return exit.choose(choice, None, None)
+        answers = self.answers(self.dataset.validation, temperatures)
+        return exit.choose(choice, exit.signal(answers), answers)
+
+    def _kept_exit(self) -> tuple[Exit, Chosen, Any]:
+        kept = folder.kept_exit(self.workdir)
+        if kept is None:
+            raise UserError(
+                f"{self.workdir} has not been evaluated yet, so that it has no exit of its own: "
+                f"run python evaluate.py --workdir={self.workdir}, or say which `exit`"
+            )
+        if kept["timesteps"] != self.timesteps:
+            raise UserError(
+                f"`timesteps` is {self.timesteps} and the exit of {self.workdir} was chosen for "
+                f"{kept['timesteps']}: give that, or say which `exit`"
+            )
+        chosen = Chosen(kept["threshold"], kept["threshold_rule"])
+        temperatures = kept["temperatures"]
+        temperatures = None if temperatures is None else np.float32(temperatures)
+        return EXITS[kept["exit"]](self), chosen, temperatures
+
+    def macs(self) -> int:
+        """Multiply-accumulates of one image and timestep."""
+        return _dense_macs(self.model, self.facts)
+
+    # --- Of a policy's run -----------------------------------------------------------------------
+
+    @functools.cached_property
+    def _policy(self) -> tuple[nnx.Module, Any]:
+        if not is_policy(self.config):
+            raise UserError(
+                f"exit 'policy' needs a run with a policy, and {self.workdir} has none: train one "
+                "with python train.py --config=configs/digits_policy.py or its like, or choose "
+                "another exit"
+            )
+        model = checkpoints.load_policy(self.workdir, self.config, self.facts)
+        return model, inference_network(model, self.facts.image_shape, 1)
+
+    @property
+    def policy_params(self) -> Any:
+        """Parameters of the policy network."""
+        return self._policy[1].params
+
+    def policy_macs(self) -> int:
+        """Multiply-accumulates of the policy for one image."""
+        return _dense_macs(self._policy[0], self.facts)
+
+    def policy_logits(self, params: Any, images: Array) -> Float[Array, "N C"]:
+        """Of the candidates, for all images; pure."""
+        network = self._policy[1]
+        outputs = engine.in_batches(
+            lambda x: network.logits(params, self.transform(seen(x))), images, self.batch
+        )
+        return prices.split_outputs(outputs[:, 0], len(self.config.policy.candidates))[0]
+
+    def policy_choices(self, images: Any) -> Float[np.ndarray, "N C"]:
+        """`policy_logits` of stored images, on all devices."""
+        network, count = self._policy[1], len(self.config.policy.candidates)
+        outputs = self.over_images(
+            lambda params, x: network.logits(params, self.transform(seen(x))), network.params
+        )(images)
+        chosen = np.asarray(prices.split_outputs(outputs[:, 0], count)[0])
+        exits.check_finite(chosen)
+        return chosen
+
+
+def load(
+    workdir: str | Path,
+    *,
+    precision: str | None = None,
+    timesteps: int | None = None,
+    ann: bool = False,
+    percentile: float | None = None,
+) -> Predictor:
+    """Load the best checkpoint of a run; an ordinary network (ANN) is converted.
+
+    Args:
+      workdir: the run.
+      precision: of inference, a key of `PRECISIONS`; None is the run's dtype. int8 is for spikes
+        and the weights that meet them, the rest stays in the run's.
+      timesteps: T; None is the run's. Of event data the first T frames.
+      ann: the ANN itself, at T = 1, instead of what it is converted to.
+      percentile: of the activations of a run with ReLUs, where their thresholds are put; None is
+        `conversion.PERCENTILE`.
+
+    Raises:
+      UserError: no run, no checkpoint, or one of another architecture; an argument outside what is
+        allowed, or that has no meaning for this run.
+    """
+    workdir = Path(workdir)
+    config, facts = folder.load(workdir)
+    if ann:
+        check_ann("ann", workdir, config)
+    converted = is_ann(config) and not ann
+    timesteps = 1 if ann else config.timesteps if timesteps is None else timesteps
+    if timesteps < 1:
+        raise UserError(f"`timesteps` is {timesteps}: it must be at least 1; give a larger number")
+    if percentile is not None and not (converted and config.activation == "relu"):
+        raise UserError(
+            f"`percentile`={percentile} is for converting a run of `config.activation`=relu, and "
+            f"{workdir} is of {config.activation!r}{' and not converted' * ann}: leave it out"
+        )
+    if precision is not None:
+        with config.unlocked():
+            config.model.dtype = PRECISIONS[precision].dtype or config.model.dtype
+    model, step = checkpoints.load_model(workdir, config, facts)
+    dataset = None
+    if converted:
+        dataset = _first_frames(build.dataset(config), facts, timesteps)
+        model = build.convert(model, config, facts, dataset, percentile)
+    return Predictor(
+        workdir,
+        config,
+        facts,
+        model,
+        step=step,
+        kind="ANN" if ann else "converted" if converted else "spiking",
+        precision=precision or config.model.dtype,
+        timesteps=timesteps,
+        dataset=dataset,
+    )
+
+
+def check_ann(setting: str, workdir: Path, config: ConfigDict) -> None:
+    """Raise a UserError where a setting for runs of ANNs is asked of another one."""
+    if not is_ann(config):
+        raise UserError(
+            f"`{setting}` is for a run whose network was an ANN, and {workdir} is of a directly "
+            "trained spiking network: leave it out, or give the `workdir` of a run of "
+            "configs/digits_qcfs.py"
+        )
+
+
+def _first_frames(dataset: Dataset, facts: folder.DataFacts, timesteps: int) -> Dataset:
+    """Event data of so many timesteps; still images as they are."""
+    if not facts.frames:
+        return dataset
+    if timesteps > facts.frames:
+        raise UserError(
+            f"`timesteps` is {timesteps} and {dataset.name} was trained on with {facts.frames} "
+            "frames of a recording, one for each timestep: give at most that"
+        )
+
+    def cut(split):
+        return Split(first_ticks(split.images, timesteps), split.labels)
+
+    return dataset._replace(
+        train=cut(dataset.train), validation=cut(dataset.validation), test=cut(dataset.test)
+    )
+
+
+def _dense_macs(model: nnx.Module, facts: folder.DataFacts) -> int:
+    """Multiply-accumulates of one image and timestep."""
+    model = nnx.view(model, use_running_average=True)
+    return sum(layer.macs for layer in layers(model, facts.image_shape))

@@ -1,0 +1,178 @@
+"""What can't be trained, said before anything is compiled."""
+
+import functools
+import math
+from collections.abc import Callable
+from operator import getitem
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from seenn_jax import devices
+from seenn_jax.config import is_policy
+from seenn_jax.data import Dataset
+from seenn_jax.errors import UserError, check_choice
+from seenn_jax.models import DTYPES, MODELS, NEURONS, is_ann
+from seenn_jax.models.neurons import SURROGATES
+from seenn_jax.run import build
+from seenn_jax.ticks import frames
+from seenn_jax.training.losses import LOSSES
+from seenn_jax.training.optimizer import OPTIMIZERS, SCHEDULES
+from seenn_jax.training.policy.objective import OBJECTIVES, check_candidates
+
+CHOICES = {
+    "model.name": MODELS,
+    "model.dtype": DTYPES,
+    "model.surrogate": SURROGATES,
+    "activation": NEURONS,
+    "loss": LOSSES,
+    "optimizer.name": OPTIMIZERS,
+    "optimizer.schedule": SCHEDULES,
+}
+AT_LEAST_0 = ("at least 0", lambda value: value >= 0)
+AT_LEAST_1 = ("at least 1", lambda value: value >= 1)
+ABOVE_0 = ("above 0", lambda value: value > 0)
+FRACTION = ("from 0 to 1", lambda value: 0 <= value <= 1)
+BELOW_1 = ("at least 0 and below 1", lambda value: 0 <= value < 1)
+NUMBERS = {
+    "seed": ("from 0 to 2^32 - 1", lambda value: 0 <= value < 2**32),
+    "timesteps": AT_LEAST_1,
+    "epochs": AT_LEAST_1,
+    "batch_size": AT_LEAST_1,
+    "accumulate": AT_LEAST_1,
+    "validate_every": AT_LEAST_1,
+    "data.validation": AT_LEAST_1,
+    "checkpoint_every": AT_LEAST_0,
+    "data.image_size": AT_LEAST_0,
+    "data.workers": ("at least -1", lambda value: value >= -1),
+    "quantization_levels": AT_LEAST_1,
+    "initial_threshold": ABOVE_0,
+    "model.width": AT_LEAST_1,
+    "model.tau": ("above 0 and at most 1", lambda value: 0 < value <= 1),
+    "model.threshold": ABOVE_0,
+    "tet_weight": FRACTION,
+    "tet_distillation": AT_LEAST_0,
+    "teacher_weight": FRACTION,
+    "teacher_temperature": ABOVE_0,
+    "label_smoothing": BELOW_1,
+    "optimizer.learning_rate": ABOVE_0,
+    "optimizer.momentum": BELOW_1,
+    "optimizer.weight_decay": AT_LEAST_0,
+    "ema": BELOW_1,
+    "augment.crop": AT_LEAST_0,
+    "augment.cutout": AT_LEAST_0,
+    "augment.roll": AT_LEAST_0,
+    "augment.rotate": AT_LEAST_0,
+    "augment.mixup": AT_LEAST_0,
+    "augment.cutmix": AT_LEAST_0,
+}
+OF_A_POLICY = {
+    "policy.width": AT_LEAST_1,
+    "policy.beta": AT_LEAST_0,
+    "policy.entropy": AT_LEAST_0,
+    "policy.auxiliary": AT_LEAST_0,
+    "policy.copies": AT_LEAST_1,
+    "policy.joint_learning_rate": ABOVE_0,
+}
+# What a policy's training has no use for, and what is then the only value.
+NOT_OF_A_POLICY = {
+    "augment.mixup": (0, "0 for a policy, whose images need one label"),
+    "augment.cutmix": (0, "0 for a policy, whose images need one label"),
+    "data.image_size": (0, "0 for a policy, whose images are in memory"),
+    "accumulate": (1, "1 for a policy, whose batches are not divided"),
+    "ema": (0, "0 for a policy, which has no average of its weights"),
+}
+
+
+def check_config(config: ConfigDict) -> None:
+    """Raise a UserError for the first setting that can't be, without looking at the data."""
+    for key, allowed in CHOICES.items():
+        check_choice(f"`config.{key}`", _value(config, key), allowed)
+    if is_ann(config) and config.loss != "mean_ce":
+        raise UserError(
+            f"`config.loss` is {config.loss!r}, a loss over timesteps, and `config.activation`="
+            f"{config.activation} trains an ordinary network, with 'mean_ce': set "
+            "`config.loss`=mean_ce"
+        )
+    for key, (allowed, good) in NUMBERS.items():
+        _check(config, key, allowed, good)
+    for levels in config.training_levels:
+        if levels < 1:
+            raise UserError(
+                f"`config.training_levels` has {levels}: levels must be at least 1; give some such "
+                "as (1, 2, 4, 8), or () for `config.quantization_levels`"
+            )
+    _check_epochs(config, "inherit_epochs")
+    if config.loss != "tet":
+        _check(config, "tet_distillation", f"0 for the loss {config.loss!r}", lambda v: v == 0)
+    if config.augment.mixup:
+        allowed = "0 where `config.augment.mixup` is not"
+        _check(config, "augment.cutmix", allowed, lambda v: v == 0)
+    if is_policy(config):
+        _check_policy(config)
+    if config.optimizer.nesterov:
+        _check(config, "optimizer.momentum", "above 0 for Nesterov's momentum", lambda v: v > 0)
+
+
+def _check_policy(config: ConfigDict) -> None:
+    check_candidates(config.policy.candidates, config.timesteps)
+    check_choice("`config.policy.objective`", config.policy.objective, OBJECTIVES)
+    for key, (allowed, good) in OF_A_POLICY.items():
+        _check(config, key, allowed, good)
+    _check_epochs(config, "joint_epochs")
+    if config.teacher:
+        raise UserError(
+            f"`config.teacher` is {config.teacher!r}, and a policy is trained on its network's "
+            "answers alone: set `config.teacher`='', and train the network with a teacher"
+        )
+    if is_ann(config):
+        _check(config, "joint_epochs", "0 for a converted network", lambda v: v == 0)
+    for key, (only, why) in NOT_OF_A_POLICY.items():
+        _check(config, key, why, lambda value, only=only: value == only)
+
+
+def _check_epochs(config: ConfigDict, key: str) -> None:
+    allowed = f"from 0 to `config.epochs` = {config.epochs}"
+    _check(config, key, allowed, lambda value: 0 <= value <= config.epochs)
+
+
+def _check(config: ConfigDict, key: str, allowed: str, good: Callable[[Any], bool]) -> None:
+    value = _value(config, key)
+    if not (math.isfinite(value) and good(value)):
+        raise UserError(f"`config.{key}` is {value}: it must be {allowed}; set `config.{key}`")
+
+
+def _value(config: ConfigDict, key: str) -> Any:
+    return functools.reduce(getitem, key.split("."), config)
+
+
+def open_data(config: ConfigDict) -> Dataset:
+    """The data of a config.
+
+    Raises:
+      UserError: they are not there, fewer than a batch, or event data for an ANN; the devices
+        can't share a batch.
+    """
+    devices.check_batch(config.batch_size, config.accumulate)
+    dataset = build.dataset(config)
+    if not config.data.image_size and frames(dataset.train.images):
+        _check_for_events(config)
+    if config.batch_size > dataset.train.size:
+        raise UserError(
+            f"`config.batch_size` is {config.batch_size} and {config.data.name} has only "
+            f"{dataset.train.size} training images: set `config.batch_size` to at most that"
+        )
+    return dataset
+
+
+def _check_for_events(config: ConfigDict) -> None:
+    if is_ann(config):
+        raise UserError(
+            f"`config.activation`={config.activation} trains an ordinary network of still images, "
+            f"and {config.data.name} is event data: set `config.activation`=lif"
+        )
+    if config.augment.autoaugment:
+        raise UserError(
+            f"`config.augment.autoaugment` is for colour images, and {config.data.name} is event "
+            "data: set it to false; roll and rotate are for event data too"
+        )

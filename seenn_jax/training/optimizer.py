@@ -1,0 +1,44 @@
+"""The optimiser and its learning rate."""
+
+import jax
+import optax
+from ml_collections import ConfigDict
+
+from seenn_jax.tables import Table
+
+
+def learning_rate(config: ConfigDict, steps: int) -> optax.Schedule:
+    """Learning rate by step over a run of `steps` steps."""
+    return SCHEDULES[config.optimizer.schedule](config.optimizer.learning_rate, steps)
+
+
+def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformation:
+    """The optimiser of a config, with its learning rate."""
+    return OPTIMIZERS[config.optimizer.name](config, learning_rate(config, steps))
+
+
+def sgd(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """SGD with momentum; weight decay, in the gradient as in PyTorch, on kernels only."""
+
+    def kernels(params):
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: any(getattr(key, "key", None) == "kernel" for key in path), params
+        )
+
+    return optax.chain(
+        optax.add_decayed_weights(config.optimizer.weight_decay, kernels),
+        optax.sgd(schedule, config.optimizer.momentum, config.optimizer.nesterov),
+    )
+
+
+# `(config, schedule) -> transformation`.
+OPTIMIZERS = Table("OPTIMIZERS", "optimizer", {"sgd": sgd})
+# `(largest learning rate, steps) -> schedule`.
+SCHEDULES = Table(
+    "SCHEDULES",
+    "schedule",
+    {
+        "cosine": optax.cosine_decay_schedule,
+        "onecycle": lambda peak, steps: optax.cosine_onecycle_schedule(steps, peak),
+    },
+)

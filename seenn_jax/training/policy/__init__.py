@@ -1,0 +1,1 @@
+"""SEENN-II: training a policy that chooses each sample's timesteps beforehand."""

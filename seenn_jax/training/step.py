@@ -1,0 +1,196 @@
+"""What training carries from step to step, and the step itself: pure functions of pytrees."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int, Integer, Key, Shaped, UInt8
+from ml_collections import ConfigDict
+
+from seenn_jax.data.augment import Normalization, augmented_batch, augmented_images
+from seenn_jax.models.layers import CONVOLUTION
+from seenn_jax.models.network import run_all
+from seenn_jax.ticks import first_ticks
+from seenn_jax.training.losses import LOSSES, teaching
+
+
+class TrainState(NamedTuple):
+    """Everything a resumed run needs; randomness is a function of the seed and `step`."""
+
+    step: Int[Array, ""]
+    params: Any
+    stats: Any  # BatchNorm's running means and variances
+    opt_state: Any
+    average: Any  # (params, stats), exponential moving average; None without
+
+
+class Given(NamedTuple):
+    """What a step is given besides its state and batch, the same at every step.
+
+    Operands of the compiled program, so that one serves all seeds and all teachers.
+    """
+
+    seed: Integer[ArrayLike, ""]
+    teacher: Any = None  # parameters of a teacher's network
+
+    @property
+    def key(self) -> Key[Array, ""]:
+        """Of the run's seed."""
+        return jax.random.key(self.seed)
+
+
+def initial_state(
+    model: nnx.Module, optimizer: optax.GradientTransformation, ema: float
+) -> tuple[nnx.GraphDef, TrainState]:
+    """(structure of the model, state at step 0)."""
+    graph, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    # A copy: a state is donated to the step, and no buffer may be in it twice.
+    average = jax.tree.map(jnp.copy, (params, stats)) if ema else None
+    zero = jnp.zeros((), jnp.int32)
+    return graph, TrainState(zero, params, stats, optimizer.init(params), average)
+
+
+def evaluated(state: TrainState) -> tuple[Any, Any]:
+    """(params, stats) that are evaluated: the average where there is one."""
+    return (state.params, state.stats) if state.average is None else state.average
+
+
+def train_step(
+    state: TrainState,
+    given: Given,
+    images: UInt8[Array, "B *T H W C"],
+    labels: Int[Array, "B"],
+    *,
+    graph: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    config: ConfigDict,
+    normalization: Normalization,
+    num_classes: int,
+    timesteps: int,
+    teach: Callable[[Any, Array], Array] | None = None,
+) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
+    """One step on one batch.
+
+    Args:
+      teach: `(parameters, inputs as the network sees them) -> logits [B, K]` of the teacher, whose
+        parameters are `given.teacher`; None without one.
+
+    Returns:
+      (next state, {loss, accuracy, gradient_norm}); accuracy is that of the mean logits on the
+      batch as augmented, of its own labels where two images are mixed.
+    """
+    key = jax.random.fold_in(given.key, state.step)
+    images = first_ticks(images, timesteps)
+    inputs, targets = augmented(key, images, labels, config, normalization, num_classes)
+    loss_function = LOSSES[config.loss](config)
+
+    def loss(params, stats, inputs, targets, labels):
+        logits, stats = forward(graph, params, stats, inputs, timesteps, config.remat)
+        accuracy = jnp.mean(logits.mean(1).argmax(-1) == labels)
+        value = loss_function(logits, targets)
+        if teach is not None:
+            lesson = teaching(logits, teach(given.teacher, inputs), config.teacher_temperature)
+            value = (1 - config.teacher_weight) * value + config.teacher_weight * lesson
+        return value, (accuracy, stats)
+
+    gradient = jax.value_and_grad(loss, has_aux=True)
+    (value, (accuracy, stats)), grads = accumulated(
+        gradient, state.params, state.stats, (inputs, targets, labels), config.accumulate
+    )
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    average = state.average
+    if average is not None:
+        # The usual warm-up: young averages forget faster.
+        decay = jnp.minimum(config.ema, (1 + state.step) / (10 + state.step))
+        average = optax.incremental_update((params, stats), average, 1 - decay)
+    metrics = {
+        "loss": value,
+        "accuracy": accuracy,
+        "gradient_norm": optax.tree.norm(grads),
+    }
+    return TrainState(state.step + 1, params, stats, opt_state, average), metrics
+
+
+def forward(
+    graph: nnx.GraphDef,
+    params: Any,
+    stats: Any,
+    inputs: Float[Array, "B ..."],
+    timesteps: int,
+    remat: bool,
+) -> tuple[Float[Array, "B T K"], Any]:
+    """(logits of every tick, BatchNorm's next statistics) of a network in training.
+
+    Args:
+      remat: keep only what convolutions give for the gradient, and compute BatchNorm and neurons
+        again from it: about half the memory for more time.
+    """
+
+    def run(params, stats, inputs):
+        model = nnx.merge(graph, params, stats, copy=True)
+        return run_all(model, inputs, timesteps), nnx.state(model, nnx.BatchStat)
+
+    if remat:
+        kept = jax.checkpoint_policies.save_only_these_names(CONVOLUTION)
+        run = jax.checkpoint(run, policy=kept)
+    return run(params, stats, inputs)
+
+
+def accumulated(
+    gradient: Callable[..., Any],
+    params: Any,
+    stats: Any,
+    batch: tuple[Shaped[Array, "B ..."], ...],
+    parts: int,
+) -> Any:
+    """What `gradient(params, stats, *batch)` returns, computed on one of `parts` at a time.
+
+    Values, accuracies and gradients are means over the parts. BatchNorm normalises each part by
+    its own statistics, and each moves the running ones, as if it were a batch of its own; what
+    BatchNorm does not couple is as for the whole batch.
+
+    Args:
+      gradient: returns ((value, (accuracy, next statistics)), gradient), all but the statistics
+        means over the samples.
+      parts: the number of samples is a multiple of it; one after the other goes to the next part,
+        so that each part is divided among devices as the batch is.
+    """
+    if parts == 1:
+        return gradient(params, stats, *batch)
+    batch = jax.tree.map(
+        lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0),
+        batch,
+    )
+
+    def add(carry, part):
+        stats, sums = carry
+        (value, (accuracy, stats)), grads = gradient(params, stats, *part)
+        return (stats, jax.tree.map(jnp.add, sums, (value, accuracy, grads))), None
+
+    one = jax.tree.map(lambda x: x[0], batch)
+    (value, (accuracy, _)), grads = jax.eval_shape(gradient, params, stats, *one)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (value, accuracy, grads))
+    (stats, sums), _ = jax.lax.scan(add, (stats, zeros), batch)
+    value, accuracy, grads = jax.tree.map(lambda x: x / parts, sums)
+    return (value, (accuracy, stats)), grads
+
+
+def augmented(
+    key: Array,
+    images: UInt8[Array, "B *T H W C"],
+    labels: Int[Array, "B"],
+    config: ConfigDict,
+    normalization: Normalization,
+    num_classes: int,
+) -> tuple[Float[Array, "B *T H W C"], Float[Array, "B K"]]:
+    """(inputs, target distributions) of a batch, as `config.augment` says."""
+    images_key, batch_key = jax.random.split(key)
+    dtype = config.model.dtype
+    inputs = augmented_images(images_key, images, config.augment, normalization, dtype)
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, num_classes), config.label_smoothing)
+    return augmented_batch(batch_key, inputs, targets, config.augment)

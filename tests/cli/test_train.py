@@ -1,0 +1,89 @@
+"""What train.py says and leaves: runs, and one sentence for every mistake."""
+
+import json
+
+import pytest
+
+from tests.cli.conftest import DIGITS, check_refused, flags_of, named_after
+
+
+def test_train_then_evaluate(process, trained, make_config, tmp_path):
+    arguments = [DIGITS, f"--workdir={tmp_path}", *flags_of(make_config())]
+    status, out, err = process("train.py", *arguments)
+    # Not a word of orbax's or of backends that are not there.
+    assert (status, err) == (0, "")
+    assert "Training resnet8 (width 4) on digits: 1,287 images, 150 held out" in out
+    assert "Compiling the training step for 1 timestep(s)" in out
+    assert "epoch   6/6  loss" in out
+    assert f"the run is in {tmp_path}." in out
+    # Another process, the same bits.
+    runs = [(path / "metrics.jsonl").read_text().splitlines()[-1] for path in (trained, tmp_path)]
+    mine, other = ({**json.loads(line), "train/images_per_second": 0} for line in runs)
+    assert mine == other
+
+    copy = tmp_path / "copy.json"
+    status, out, err = process("evaluate.py", f"--workdir={tmp_path}", f"--json={copy}")
+    assert (status, err) == (0, "")
+    assert f"Evaluating {tmp_path}." in out
+    assert "digits, test split, 360 samples" in out
+    folder = tmp_path / "evaluation" / "confidence"
+    assert f"Report: {folder / 'report.html'}" in out
+    result = json.loads((folder / "result.json").read_text())
+    assert json.loads(copy.read_text()) == result
+    assert result["exit"] == "confidence"
+    accuracy, average = 100 * result["accuracy"], result["average_timesteps"]
+    assert f"accuracy {accuracy:.2f} % at {average:.3f} timesteps on average (T = 3)" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([DIGITS, "--config.model.name=resnet9"], ["'resnet9'", "vgg16", "resnet8"]),
+        ([DIGITS, "--config.model.dtype=float16"], ["'float16'", "bfloat16, float32"]),
+        ([DIGITS, "--config.timesteps=0"], ["--config.timesteps is 0", "at least 1"]),
+        ([DIGITS, "--config.batch_size=5000"], ["--config.batch_size is 5000", "training images"]),
+        ([DIGITS, "--config.data.validation=0"], ["--config.data.validation is 0"]),
+        ([DIGITS, "--config.data.name=no name"], ["'no name' is not the name of a data set"]),
+    ],
+    ids=named_after,
+)
+def test_what_cannot_be_trained(refused_training, arguments, named):
+    refused_training(arguments, named)
+
+
+def test_an_unknown_data_set(program, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    refused = program("train.py", DIGITS, "--config.data.name=cifar10", f"--workdir={tmp_path}/run")
+    check_refused(*refused, "'cifar10' is not prepared", str(tmp_path), "configs/digits.py")
+
+
+def test_a_changed_config_in_a_used_workdir(program, trained, make_config, contents):
+    before = contents(trained)
+    changed = make_config(seed=1, model={"tau": 0.25})
+    refused = program("train.py", DIGITS, f"--workdir={trained}", *flags_of(changed))
+    check_refused(
+        *refused, "--config.seed was 0 and is 1", "--config.model.tau was 0.5 and is 0.25"
+    )
+    assert contents(trained) == before
+
+
+def test_a_finished_run(program, trained, make_config, contents):
+    before = contents(trained)
+    arguments = ["--config", "configs/digits.py", f"--workdir={trained}", *flags_of(make_config())]
+    assert program("train.py", *arguments) == (
+        0,
+        f"{trained} is trained: all 6 epochs are done.\n",
+        "",
+    )
+    assert contents(trained) == before
+
+
+def test_a_learning_rate_at_which_the_loss_is_lost(program, make_config, tmp_path):
+    config = make_config(timesteps=1, inherit_epochs=0, optimizer={"learning_rate": 1e30})
+    status, out, err = program("train.py", DIGITS, f"--workdir={tmp_path}", *flags_of(config))
+    check_refused(status, out, err, "became", "--config.optimizer.learning_rate (now 1e+30)")
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+    # It can be mended in its place.
+    changed = make_config(timesteps=0)
+    refused = program("train.py", DIGITS, f"--workdir={tmp_path}", *flags_of(changed))
+    check_refused(*refused, "--config.timesteps is 0")

@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from seenn_jax.data.images import Corrupt, Record, central_box, decode, random_box, resized
+
+sides = st.integers(1, 600)
+
+
+class TestEvaluationTransform:
+    def test_500_by_375_by_hand(self):
+        # The shorter side to 256, the other to 341.33, cut to 341; the middle 224 begin at
+        # 58.5, rounded to the even 58, and at 16. In pixels of the original, times 500 / 341 and
+        # 375 / 256.
+        box = central_box(500, 375, 224)
+        assert box == pytest.approx((85.044, 23.4375, 413.490, 351.5625), abs=1e-3)
+
+    def test_no_resize_by_hand(self):
+        # 8 pixels to 8 * 8 / 7 of 7: a window of 7 x 7 as it is.
+        image = np.arange(16 * 8 * 3, dtype=np.uint8).reshape(8, 16, 3)
+        box = central_box(16, 8, 7)
+        assert box == (4, 0, 11, 7)
+        np.testing.assert_array_equal(resized(Image.fromarray(image), box, 7), image[:7, 4:11])
+
+    def test_two_pixels_to_one_by_hand(self):
+        # Halved, a pixel weighs its neighbours 1, 3, 3, 1 eighths: in the middle of 16 columns of
+        # 10 x, those of 7 (70, 80 near; 60, 90 far) give 75.
+        image = np.repeat(np.arange(0, 160, 10, dtype=np.uint8)[None, :, None], 16, 0)
+        small = resized(Image.fromarray(image.repeat(3, 2)), central_box(16, 16, 7), 7)
+        # The middle 7 of 8 begin at 0.5, rounded to 0.
+        assert small[3, :, 0].tolist()[1:] == [25, 45, 65, 85, 105, 125]
+
+    @given(width=sides, height=sides, seed=st.integers(0, 100))
+    def test_is_a_resize_and_then_a_crop(self, width, height, seed):
+        rng = np.random.default_rng(seed)
+        image = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        short = min(width, height)
+        whole = image.resize(
+            (max(32, width * 32 // short), max(32, height * 32 // short)),
+            Image.Resampling.BILINEAR,
+        )
+        left, top = (round((length - 28) / 2) for length in whole.size)
+        crop = np.asarray(whole.crop((left, top, left + 28, top + 28)))
+        found = resized(image, central_box(width, height, 28), 28)
+        # In one step and in two: rounded alike but for a few.
+        assert np.abs(found.astype(int) - crop).max() <= 1
+
+
+class TestRandomBox:
+    @given(width=sides, height=sides, seed=st.integers(0, 1000))
+    def test_lies_in_the_image(self, width, height, seed):
+        left, top, right, bottom = random_box(np.random.default_rng(seed), width, height)
+        assert 0 <= left < right <= width
+        assert 0 <= top < bottom <= height
+
+    def test_areas_and_shapes(self):
+        rng = np.random.default_rng(0)
+        boxes = np.array([random_box(rng, 400, 400) for _ in range(4000)])
+        across, down = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+        share, ratio = across * down / 400**2, across / down
+        assert share.min() == pytest.approx(0.08, abs=0.01)
+        assert share.max() > 0.95
+        assert ratio.min() == pytest.approx(3 / 4, abs=0.01)
+        assert ratio.max() == pytest.approx(4 / 3, abs=0.01)
+        # Uniform in [0.08, 1] but for the largest, which often do not fit: below 0.5 all do.
+        small = share[share < 0.5]
+        assert np.mean(small) == pytest.approx(0.29, abs=5 * 0.121 / np.sqrt(len(small)))
+        places = boxes[:, 0] / np.maximum(400 - across, 1)
+        assert np.mean(places) == pytest.approx(0.5, abs=0.03)
+
+    def test_the_middle_of_what_is_too_long(self):
+        # 10 high: 13.33 wide at most.
+        assert random_box(np.random.default_rng(0), 1000, 10) == (493, 0, 506, 10)
+        assert random_box(np.random.default_rng(0), 10, 1000) == (0, 493, 10, 506)
+
+
+class TestDecode:
+    def test_colours_are_kept(self, encoded):
+        image = np.full((6, 5, 3), [200, 30, 60], np.uint8)
+        record = Record(encoded(image, "PNG"), 0, "a/b.png")
+        np.testing.assert_array_equal(decode(record), image)
+
+    @pytest.mark.parametrize(
+        ("mode", "format"),
+        [
+            ("L", "JPEG"),
+            ("CMYK", "JPEG"),
+            ("P", "PNG"),
+            ("RGBA", "PNG"),
+            ("1", "PNG"),
+            ("LA", "PNG"),
+        ],
+    )
+    def test_any_number_of_channels_becomes_rgb(self, encoded, picture, mode, format):
+        image = Image.fromarray(picture(0)).convert(mode)
+        found = decode(Record(encoded(image, format), 0, "a/b"))
+        assert found.mode == "RGB"
+        assert found.size == image.size
+        difference = np.asarray(found, int) - np.asarray(image.convert("RGB"), int)
+        assert np.abs(difference).mean() < 5  # JPEG
+
+    def test_truncated(self, encoded, picture):
+        data = encoded(picture(0, 60, 80))
+        for length in (10, len(data) // 2, len(data) - 20):
+            with pytest.raises(Corrupt, match=r"image dogs/1\.jpg can't be read"):
+                decode(Record(data[:length], 0, "dogs/1.jpg"))
+
+    def test_empty(self):
+        with pytest.raises(Corrupt, match=r"dogs/1\.jpg can't be read \(it is empty or gone\)"):
+            decode(Record(b"", 0, "dogs/1.jpg"))
+
+    def test_sixteen_bits(self, encoded):
+        image = Image.fromarray(np.full((4, 4), 40_000, np.uint16))
+        with pytest.raises(Corrupt, match="more than 8 bits a channel"):
+            decode(Record(encoded(image, "PNG"), 0, "a/b.png"))

@@ -1,0 +1,193 @@
+"""Data sets that TFDS prepared arrive as they are, without TensorFlow; mistakes are named."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from seenn_jax.data import load_dataset, prepared
+from seenn_jax.errors import UserError
+from tests.data.tiny import contents, equal, expected, numbered, picture, prepare
+
+CIFAR10 = Path("~/tensorflow_datasets/cifar10").expanduser()
+
+pytestmark = pytest.mark.usefixtures("data_dir")
+
+
+def test_every_pixel_and_label_arrives(data_dir):
+    train, test = numbered(range(20)), numbered(range(20, 26))
+    prepare(data_dir, {"train": train, "test": test})
+    dataset = load_dataset("tiny", validation=5)
+    assert dataset.name == "tiny"
+    assert dataset.num_classes == 4
+    assert dataset.train.images.shape == (15, 5, 6, 3)
+    assert dataset.validation.images.shape == (5, 5, 6, 3)
+    for split in dataset[1:4]:
+        assert split.images.dtype == np.uint8
+        assert split.labels.dtype == np.int32
+    assert contents(dataset.train, dataset.validation) == expected(train)
+    assert contents(dataset.test) == expected(test)
+
+
+def test_more_records_than_are_read_at_once(data_dir, monkeypatch):
+    monkeypatch.setattr(prepared, "_CHUNK", 3)
+    train = numbered(range(11))
+    prepare(data_dir, {"train": train, "test": train[:4]})
+    dataset = load_dataset("tiny", validation=1)
+    assert contents(dataset.train, dataset.validation) == expected(train)
+
+
+def test_gray_images_keep_their_channel(data_dir):
+    train = numbered(range(8), (4, 4, 1), classes=2)
+    prepare(data_dir, {"train": train, "test": train[:2]}, classes=2)
+    dataset = load_dataset("tiny", validation=2)
+    assert dataset.train.images.shape == (6, 4, 4, 1)
+    assert dataset.num_classes == 2
+    assert contents(dataset.train, dataset.validation) == expected(train)
+
+
+def test_a_fresh_process_decodes_in_silence_and_the_next_needs_no_tfds(data_dir):
+    prepare(data_dir, {"train": numbered(range(9)), "test": numbered(range(2))})
+    script = (
+        "import sys; from seenn_jax.data.sources import load_dataset;"
+        "d = load_dataset('tiny', validation=3);"
+        "print('tensorflow_datasets' in sys.modules, 'tensorflow' in sys.modules,"
+        "      d.train.images.sum(), d.train.labels)"
+    )
+    first, second = (
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        for _ in range(2)
+    )
+    assert first.stderr == second.stderr == ""  # TFDS's advice to install OpenCV is held back.
+    assert first.stdout.startswith("True False")
+    assert second.stdout.startswith("False False")
+    assert first.stdout.split()[2:] == second.stdout.split()[2:]
+
+
+def test_highest_version_by_number_or_the_one_named(data_dir):
+    for i, version in enumerate(("1.9.0", "1.10.0", "1.2.3")):
+        pairs = numbered(range(10 * i, 10 * i + 3))
+        prepare(data_dir, {"train": pairs, "test": pairs}, version=version)
+    (data_dir / "tiny" / "2.0.0").mkdir()  # Not prepared: no dataset_info.json.
+    assert contents(load_dataset("tiny", validation=1).test) == expected(numbered((10, 11, 12)))
+    named = load_dataset("tiny:1.2.3", validation=1)
+    assert contents(named.test) == expected(numbered((20, 21, 22)))
+    with pytest.raises(UserError, match=r"3\.0\.0/dataset_info\.json.*1\.10\.0, 1\.2\.3"):
+        load_dataset("tiny:3.0.0", validation=1)
+
+
+def test_configuration(data_dir):
+    pairs = numbered(range(4))
+    prepare(data_dir, {"train": pairs, "test": pairs}, config="5x6")
+    assert contents(load_dataset("tiny/5x6", validation=1).test) == expected(pairs)
+    with pytest.raises(UserError, match=r"holds 5x6\)"):
+        load_dataset("tiny", validation=1)
+
+
+def test_data_dir_comes_before_the_environment(tmp_path):
+    pairs = numbered(range(4))
+    prepare(tmp_path / "elsewhere", {"train": pairs, "test": pairs})
+    dataset = load_dataset("tiny", data_dir=str(tmp_path / "elsewhere"), validation=1)
+    assert contents(dataset.test) == expected(pairs)
+
+
+@pytest.mark.parametrize("unlabelled", [True, False])
+def test_validation_is_the_test_split_where_there_is_no_labelled_one(data_dir, unlabelled):
+    splits = {"train": numbered(range(6)), "validation": numbered(range(6, 9))}
+    if unlabelled:
+        splits["test"] = [(picture(i), -1) for i in range(9, 12)]
+    prepare(data_dir, splits)
+    assert contents(load_dataset("tiny", validation=1).test) == expected(splits["validation"])
+
+
+class TestMistakes:
+    def test_unknown_name(self):
+        with pytest.raises(UserError, match=r"unknown data set 'cifar11'.*cifar10"):
+            load_dataset("cifar11", validation=1)
+
+    @pytest.mark.parametrize("name", ["", "../cifar10", "cifar10/", "cifar10:3", "a/../b"])
+    def test_not_a_name(self, name):
+        with pytest.raises(UserError, match="is not the name of a data set"):
+            load_dataset(name, validation=1)
+
+    def test_not_prepared(self, data_dir):
+        with pytest.raises(UserError) as error:
+            load_dataset("mnist", validation=1)
+        message = str(error.value)
+        assert str(data_dir / "mnist") in message
+        assert "tfds.builder('mnist', file_format='array_record').download_and_prepare()" in message
+        assert "TensorFlow" in message
+        assert "configs/digits.py" in message
+
+    def test_the_command_names_the_folder_given(self, tmp_path):
+        with pytest.raises(UserError, match=r"data_dir='.*here'"):
+            load_dataset("mnist", data_dir=str(tmp_path / "here"), validation=1)
+
+    def test_tfrecord(self, data_dir):
+        pairs = numbered(range(4))
+        info = prepare(data_dir, {"train": pairs, "test": pairs}) / "dataset_info.json"
+        changed = json.loads(info.read_text()) | {"fileFormat": "tfrecord"}
+        info.write_text(json.dumps(changed))
+        with pytest.raises(UserError, match=r"as tfrecord.*delete.*file_format='array_record'"):
+            load_dataset("tiny", validation=1)
+
+    def test_other_features(self, data_dir):
+        pairs = numbered(range(4))
+        features = {
+            "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
+            "age": tfds.features.Scalar(np.int64),
+        }
+        prepare(data_dir, {"train": pairs, "test": pairs}, features=features)
+        with pytest.raises(UserError, match=r"features age \(Scalar\), image \(Image\)"):
+            load_dataset("tiny", validation=1)
+
+    def test_several_sizes(self, data_dir):
+        pairs = [*numbered(range(4)), (picture(5, (7, 6, 3)), 0)]
+        prepare(data_dir, {"train": pairs, "test": pairs[:2]})
+        with pytest.raises(UserError, match=r"(5 x 6 x 3 and 7|7 x 6 x 3 and 5) x 6 x 3"):
+            load_dataset("tiny", validation=1)
+
+    def test_another_size_in_the_test_split(self, data_dir):
+        prepare(
+            data_dir, {"train": numbered(range(4)), "test": numbered(range(2), shape=(3, 3, 3))}
+        )
+        with pytest.raises(UserError, match="5 x 6 x 3 and 3 x 3 x 3"):
+            load_dataset("tiny", validation=1)
+
+    def test_no_test_split(self, data_dir):
+        prepare(data_dir, {"train": numbered(range(4)), "extra": numbered(range(2))})
+        with pytest.raises(UserError, match="splits train, extra"):
+            load_dataset("tiny", validation=1)
+
+    def test_training_images_without_a_label(self, data_dir):
+        pairs = numbered(range(4))
+        prepare(data_dir, {"train": [*pairs, (picture(9), -1)], "test": pairs})
+        with pytest.raises(UserError, match="without a label"):
+            load_dataset("tiny", validation=1)
+
+    def test_array_record_is_missing(self, data_dir, monkeypatch):
+        prepare(data_dir, {"train": numbered(range(4)), "test": numbered(range(2))})
+        monkeypatch.setitem(sys.modules, "array_record.python.array_record_data_source", None)
+        with pytest.raises(UserError, match="array_record is missing"):
+            load_dataset("tiny", validation=1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CIFAR10.exists(), reason="cifar10 is not prepared")
+def test_cifar10():
+    first = load_dataset("cifar10", data_dir=str(CIFAR10.parent), validation=5000)
+    start = time.perf_counter()
+    second = load_dataset("cifar10", data_dir=str(CIFAR10.parent), validation=5000)
+    assert time.perf_counter() - start < 2
+    assert [split.images.shape for split in second[1:4]] == [
+        (n, 32, 32, 3) for n in (45_000, 5_000, 10_000)
+    ]
+    assert second.num_classes == 10
+    assert np.bincount(second.test.labels).tolist() == [1000] * 10
+    for a, b in zip(first[1:4], second[1:4], strict=True):
+        assert equal(a, b)

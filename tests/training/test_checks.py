@@ -1,0 +1,162 @@
+"""The defaults are possible, and what is not is said by name."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from seenn_jax.config import default_config
+from seenn_jax.errors import UserError
+from seenn_jax.training.checks import check_config
+
+CONFIGS = sorted(Path(__file__).parents[2].joinpath("configs").glob("*.py"))
+
+
+def test_the_defaults_are_possible():
+    check_config(default_config())
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_experiments_are_possible(path):
+    config = runpy.run_path(str(path))["get_config"]()
+    check_config(config)
+    assert config.is_locked
+    assert f"--config=configs/{path.name}" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("model.name", "resnet9", "resnet8"),
+        ("model.dtype", "float16", "bfloat16, float32, float64"),
+        ("model.surrogate", "sigmoid", "dspike, triangle"),
+        ("loss", "mse", "mean_ce, tet"),
+        ("activation", "gelu", "lif, qcfs, relu"),
+        ("quantization_levels", 0, "at least 1"),
+        ("initial_threshold", 0.0, "above 0"),
+        ("optimizer.name", "adam", "sgd"),
+        ("optimizer.schedule", "step", "cosine, onecycle"),
+        ("seed", -1, "from 0 to 2^32 - 1"),
+        ("seed", 2**32, "from 0 to 2^32 - 1"),
+        ("timesteps", 0, "at least 1"),
+        ("epochs", 0, "at least 1"),
+        ("batch_size", 0, "at least 1"),
+        ("validate_every", 0, "at least 1"),
+        ("data.validation", 0, "at least 1"),
+        ("model.width", 0, "at least 1"),
+        ("model.tau", 0.0, "above 0 and at most 1"),
+        ("model.tau", 1.5, "above 0 and at most 1"),
+        ("model.threshold", 0.0, "above 0"),
+        ("model.threshold", float("inf"), "above 0"),
+        ("inherit_epochs", -1, "from 0 to `config.epochs` = 30"),
+        ("inherit_epochs", 31, "from 0 to `config.epochs` = 30"),
+        ("tet_weight", 1.5, "from 0 to 1"),
+        ("tet_distillation", -1.0, "at least 0"),
+        ("label_smoothing", 1.0, "at least 0 and below 1"),
+        ("optimizer.learning_rate", 0.0, "above 0"),
+        ("optimizer.learning_rate", float("nan"), "above 0"),
+        ("optimizer.momentum", 1.0, "at least 0 and below 1"),
+        ("optimizer.momentum", 0.0, "above 0 for Nesterov"),
+        ("optimizer.weight_decay", -1e-4, "at least 0"),
+        ("ema", 1.0, "at least 0 and below 1"),
+        ("augment.crop", -1, "at least 0"),
+        ("data.image_size", -1, "at least 0"),
+        ("data.workers", -2, "at least -1"),
+        ("checkpoint_every", -1, "at least 0"),
+        ("augment.cutout", -1, "at least 0"),
+        ("augment.roll", -1, "at least 0"),
+        ("augment.rotate", float("nan"), "at least 0"),
+        ("augment.mixup", -0.1, "at least 0"),
+        ("augment.cutmix", -0.1, "at least 0"),
+    ],
+)
+def test_what_cannot_be_is_named_with_what_can(key, value, allowed):
+    config = default_config()
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(UserError) as caught:
+        check_config(config)
+    message = str(caught.value)
+    assert f"`config.{key}`" in message
+    assert str(value) in message
+    assert allowed in message
+
+
+def test_an_ordinary_network_has_no_loss_over_timesteps():
+    config = default_config()
+    config.activation = "qcfs"
+    with pytest.raises(
+        UserError, match=r"`config\.loss` is 'tet'.*`config\.activation`=qcfs.*mean_ce"
+    ):
+        check_config(config)
+    config.loss = "mean_ce"
+    check_config(config)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("policy.candidates", (1, 5), r"candidate 5 of `config.policy.candidates` (1, 5)"),
+        ("policy.candidates", (2, 2), "two or more different timesteps in ascending order"),
+        ("policy.objective", "ppo", "expectation, reinforce"),
+        ("policy.beta", -0.5, "at least 0"),
+        ("policy.beta", float("inf"), "at least 0"),
+        ("policy.entropy", -0.1, "at least 0"),
+        ("policy.width", 0, "at least 1"),
+        ("policy.copies", 0, "at least 1"),
+        ("policy.joint_learning_rate", 0.0, "above 0"),
+        ("joint_epochs", 31, "from 0 to `config.epochs` = 30"),
+        ("augment.cutmix", 1.0, "0 for a policy"),
+        ("data.image_size", 32, "0 for a policy"),
+        ("ema", 0.9, "0 for a policy"),
+    ],
+)
+def test_what_a_policy_cannot_have(key, value, allowed):
+    config = default_config()
+    config.policy.candidates = (1, 2, 4)
+    check_config(config)
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(UserError) as caught:
+        check_config(config)
+    assert key.split(".")[-1] in str(caught.value)
+    assert allowed in str(caught.value)
+
+
+def test_a_converted_network_is_not_trained_with_its_policy():
+    config = default_config()
+    config.update_from_flattened_dict(
+        {"activation": "qcfs", "loss": "mean_ce", "policy.candidates": (1, 2), "joint_epochs": 1}
+    )
+    with pytest.raises(
+        UserError, match=r"`config\.joint_epochs` is 1: .* 0 for a converted network"
+    ):
+        check_config(config)
+
+
+def test_mixup_and_cutmix_exclude_each_other():
+    config = default_config()
+    config.augment.mixup = config.augment.cutmix = 1.0
+    with pytest.raises(UserError, match=r"`config\.augment\.cutmix` is 1\.0: it must be 0"):
+        check_config(config)
+
+
+def test_only_tet_distils():
+    config = default_config()
+    config.loss, config.tet_distillation = "mean_ce", 0.5
+    with pytest.raises(UserError, match=r"tet_distillation` is 0\.5: it must be 0 for .*'mean_ce'"):
+        check_config(config)
+
+
+def test_the_ends_of_what_is_allowed_are_allowed():
+    config = default_config()
+    config.update_from_flattened_dict(
+        {
+            "seed": 2**32 - 1,
+            "timesteps": 1,
+            "inherit_epochs": 30,
+            "model.tau": 1.0,
+            "tet_weight": 1.0,
+            "optimizer.momentum": 0.0,
+            "optimizer.nesterov": False,
+        }
+    )
+    check_config(config)
