@@ -1,0 +1,144 @@
+"""Prints docs/results.md, and README.md's table, from the records of results/.
+
+    python benchmarks/print_results.py            # writes both
+    python benchmarks/print_results.py --check    # exits with 1 where a file differs
+
+No figure stands in this code: what it prints comes from records, or is computed from them.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import results_accuracy as accuracy
+import results_speed as speed
+from tables import all_of, count, mean, percent, table
+
+from seenn_jax.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+BEGIN, END = "<!-- results: begin -->\n", "<!-- results: end -->\n"
+INTRODUCTION = """# Results
+
+Every figure is printed from a record of `results/` by `benchmarks/print_results.py`. Under each
+table stand the commands, as they were typed at their revision, and the machine; some flags have
+other names since, which the list of changes (CHANGELOG.md) has."""
+SECTIONS = (
+    accuracy.digits,
+    accuracy.cifar10,
+    accuracy.risk,
+    accuracy.policy,
+    accuracy.conversion,
+    accuracy.events,
+    accuracy.energy,
+    speed.early_exit,
+    speed.training_step,
+    speed.imagenet,
+    speed.host_pipeline,
+    speed.tpu,
+    speed.one_answer,
+)
+
+
+def page() -> str:
+    """What docs/results.md holds."""
+    return "\n\n".join([INTRODUCTION, *(section() for section in SECTIONS)]) + "\n"
+
+
+def readme(text: str) -> str:
+    """README.md with its table.
+
+    Raises:
+      UserError: it has no place for the table.
+    """
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise UserError(
+            f"README.md has not one line {BEGIN.strip()} and one {END.strip()}: the table stands "
+            "between them; put them in"
+        )
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}{headline()}\n{END}{rest.split(END)[1]}"
+
+
+def headline() -> str:
+    """The table of README.md."""
+    [digits] = all_of("digits")
+    policies = all_of("cifar10_policy")[0]["figures"]["rows"]
+    converted, *_ = (r for r in all_of("cifar10_qcfs") if "average_timesteps" in r["figures"])
+    rows = [["digits, SEENN-I, T = 4", *_reached([digits["figures"]])]]
+    for name, whats in accuracy.NETWORKS[:2]:
+        runs = accuracy.network_rows(whats)
+        rows.append([f"CIFAR-10, SEENN-I, {name}, mean of {len(runs)}", *_reached(runs)])
+    rows += [
+        [f"CIFAR-10, SEENN-II, T = 2, mean of {len(policies)}", *_reached(policies)],
+        ["CIFAR-10, ResNet-18 converted, T = 8", *_reached([converted["figures"]])],
+        _images_per_second(),
+        _answers_that_differ(),
+    ]
+    return table(
+        ["accuracy in %, of the test split", "early exit", "timesteps on average", "all T"], rows
+    )
+
+
+def _reached(runs: list[dict]) -> list[str]:
+    """Mean accuracy, its timesteps, and the accuracy of all T, in slots where all were run so."""
+    whole = [run.get("all_timesteps_accuracy") for run in runs]
+    if None in whole:
+        whole = [run["static_accuracy"][-1] for run in runs]
+    return [
+        percent(mean(run["accuracy"] for run in runs)),
+        f"{mean(run['average_timesteps'] for run in runs):.3f}",
+        percent(mean(whole)),
+    ]
+
+
+def _images_per_second() -> list[str]:
+    """The fastest slots beside all ticks at once."""
+    record = all_of("early_exit_h200")[0]
+    rows = record["figures"]["rows"]
+    slots, full = (
+        max((r for r in rows if r["method"] == method), key=lambda r: r["images_per_second"])
+        for method in ("slots", "full")
+    )
+    return [
+        f"ResNet-19, T = {record['figures']['timesteps']}, images/s ({record['device']})",
+        count(slots["images_per_second"]),
+        f"{slots['average_timesteps']:.3f}",
+        count(full["images_per_second"]),
+    ]
+
+
+def _answers_that_differ() -> list[str]:
+    """Of all programs and dtypes, at the last revision that was measured."""
+    figures = all_of("one_answer")[-1]["figures"]
+    most = max(row["answers_that_differ"] for row in figures["rows"])
+    return [
+        f"answers that another program gives otherwise, of {count(figures['samples'])}",
+        most,
+        "",
+        "",
+    ]
+
+
+def main() -> int:
+    """Write both files, or say which is not as it would be written."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing, compare")
+    check = parser.parse_args().check
+    path = ROOT / "README.md"
+    wanted = {path: readme(path.read_text()), ROOT / "docs" / "results.md": page()}
+    differ = [p for p, text in wanted.items() if not p.is_file() or p.read_text() != text]
+    for path in differ:
+        if check:
+            name = path.relative_to(ROOT)
+            print(f"{name} is not what results/ gives: python benchmarks/print_results.py mends it")
+        else:
+            path.write_text(wanted[path])
+    return int(check and bool(differ))
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except UserError as error:
+        sys.exit(f"print_results.py: {error}")

@@ -1,0 +1,217 @@
+"""Sections of docs/results.md about speed and memory: each takes its figures from results/."""
+
+import math
+
+from results_accuracy import CIFAR
+from tables import all_of, count, find, minutes, section, sources, table
+
+
+def early_exit() -> str:
+    """Images per second of early exit."""
+    half, whole, layers = all_of("early_exit_h200")
+    at = 512
+    columns = [[r for r in x["figures"]["rows"] if r["slots"] == at] for x in (half, whole)]
+    rows = [
+        [f"{_rate_name(pair[0])}", *(_rate(row) for row in pair)]
+        for pair in zip(*columns, strict=True)
+    ]
+    latency = [
+        [
+            record["figures"]["rows"][0]["dtype"],
+            *(f"{x:.2f}" for x in record["figures"]["latency_ms"]),
+        ]
+        for record in (half, whole)
+    ]
+    ticks = range(1, half["figures"]["timesteps"] + 1)
+    return section(
+        "Speed of early exit",
+        f"Trained ResNet-19, T = 4, {count(half['figures']['samples'])} images on the device, "
+        f"prescribed exit times, {at} slots: images/s, and in brackets the share of the ideal, the "
+        "tick-by-tick run of all T at as many slots, times T / average.",
+        table(["average timesteps", "bfloat16", "int8"], rows),
+        "Milliseconds of one image:",
+        table(["", *(f"t = {t}" for t in ticks)], latency),
+        sources(half, whole),
+        *_layers(layers),
+        *_slots(),
+        *_digits_exits(),
+    )
+
+
+def _rate_name(row: dict) -> str:
+    method = {"full": "all ticks at once", "masked": "masked batches"}
+    name = method.get(row["method"], row["method"])
+    return f"{row['average_timesteps']:.2f}, {name}"
+
+
+def _rate(row: dict) -> str:
+    share = row["share_of_ideal"]
+    return count(row["images_per_second"]) + ("" if share is None else f" ({share:.3f})")
+
+
+def _layers(record: dict) -> list[str]:
+    """One layer's convolution by dtype."""
+    rows = record["figures"]["rows"]
+    names, dtypes = (list(dict.fromkeys(row[key] for row in rows)) for key in ("layer", "dtype"))
+    found = {(row["layer"], row["dtype"]): f"{row['microseconds']:.0f}" for row in rows}
+    cells = [[name, *(found[name, dtype] for dtype in dtypes)] for name in names]
+    text = f"Microseconds of one 3x3 layer of {record['figures']['batch_size']} images:"
+    return [text, table(["channels", *dtypes], cells), sources(record)]
+
+
+def _slots() -> list[str]:
+    """Slots at two revisions."""
+    found = all_of("slots_speed")
+    rows = [
+        [
+            f"`{r['revision']}`",
+            *(", ".join(map(count, x["images_per_second"])) for x in r["figures"]["rows"]),
+        ]
+        for r in found
+    ]
+    dtypes = [row["dtype"] for row in found[0]["figures"]["rows"]]
+    one = found[0]["figures"]["rows"][0]
+    text = (
+        f"Untrained ResNet-19 in {one['slots']} slots at an average of "
+        f"{one['average_timesteps']:.2f} timesteps, images/s of two runs:"
+    )
+    return [text, table(["revision", *dtypes], rows), sources(*found)]
+
+
+def _digits_exits() -> list[str]:
+    """Slots on two CPU cores."""
+    [record] = all_of("early_exit_digits_cpu")
+    rows = [[row["slots"], _rate_name(row), _rate(row)] for row in record["figures"]["rows"]]
+    header = ["slots", "average timesteps", "images/s"]
+    return ["ResNet-8 on digits:", table(header, rows), sources(record)]
+
+
+STEP = ["", "images", "images/s", "TFLOP/s", "GiB", "compiled in"]
+
+
+def _step(record: dict) -> list[str]:
+    figures = record["figures"]
+    return [
+        record["device"],
+        count(figures["batch_size"]),
+        count(figures["images_per_second"]),
+        count(figures["tflops"]),
+        f"{figures['memory_gib']:.1f}",
+        minutes(figures["compile_seconds"]),
+    ]
+
+
+def training_step() -> str:
+    """The training step of ResNet-19."""
+    one, *two = all_of("train_step_h200") + all_of("train_step_2xh100")
+    of = {
+        (r["device"][0], r["figures"]["batch_size"]): r["figures"]["images_per_second"] for r in two
+    }
+    gains = [
+        f"{of['2', 2 * batch] / of['1', batch]:.2f} at {batch} images a GPU"
+        for devices, batch in of
+        if devices == "1"
+    ]
+    train = find("cifar10_resnet19", f"{CIFAR}T = 4, seed 0")
+    rates = [
+        f"{count(rate)} images/s at T = {t}"
+        for t, rate in train["figures"]["training_images_per_second"].items()
+    ]
+    return section(
+        "Training step",
+        "ResNet-19 of width 128, T = 4, bfloat16:",
+        table(STEP, map(_step, (one, *two))),
+        f"Two GPUs reach {' and '.join(gains)} times the images/s of one. On CIFAR-10, with "
+        f"AutoAugment, `train.py` itself ran at {' and '.join(rates)} ({train['device']}).",
+        sources(one, *two),
+    )
+
+
+def imagenet() -> str:
+    """The training step of ResNet-34."""
+    found = all_of("imagenet_step_h100")
+    small, *_, large = (record["figures"] for record in found)
+    each = (large["memory_gib"] - small["memory_gib"]) * 1024
+    each /= large["batch_size"] - small["batch_size"]
+    return section(
+        "ImageNet step",
+        "Spiking ResNet-34 at 224x224, T = 4, bfloat16:",
+        table(STEP, map(_step, found)),
+        f"From {count(small['batch_size'])} to {count(large['batch_size'])} images an image takes "
+        f"{each:.0f} MiB.",
+        sources(*found),
+    )
+
+
+def host_pipeline() -> str:
+    """How fast the host reads images."""
+    [record] = all_of("host_pipeline")
+    figures = record["figures"]
+    rows = [
+        [row["workers"], *(count(row[f"images_per_second{x}"]) for x in ("", "_and_core"))]
+        for row in figures["training"]
+    ]
+    core = figures["training"][-1]["images_per_second_and_core"]
+    step = max(r["figures"]["images_per_second"] for r in all_of("imagenet_step_h100"))
+    return section(
+        "Input pipeline",
+        f"JPEGs of {figures['kilobytes']:.0f} kB, read, decoded and cropped to {figures['side']} "
+        "pixels:",
+        table(["workers", "images/s", "a core"], rows),
+        f"To keep up with the ImageNet step above, {count(step)} images/s, it takes "
+        f"{math.ceil(step / core)} cores, if more workers scale as these do.",
+        sources(record),
+    )
+
+
+def tpu() -> str:
+    """What fits on TPUs, as their compiler says."""
+    fits, compiling = all_of("tpu_check")
+    rows = [[*_tpu(row), f"{row['peak_gib']:.2f}"] for row in fits["figures"]["rows"]]
+    cycles = {_tpu(row): row["cycles"] for row in fits["figures"]["rows"]}
+    again = [(key, (*key[:2], "training", *key[3:])) for key in cycles if key[2].endswith("remat")]
+    more = [f"{100 * (cycles[a] / cycles[b] - 1):.0f} %" for a, b in again]
+    times = [
+        [*_tpu(row), f"{row['effort']:g}", f"{row['compile_seconds']:.0f}", f"{row['cycles']:,}"]
+        for row in compiling["figures"]["rows"]
+    ]
+    program = ["chip", "GiB", "program", "images a core"]
+    return section(
+        "TPU check",
+        "Compiled ahead of time and not run: peak memory of a core.",
+        table([*program, "peak GiB"], rows),
+        f"By the compiler's estimate `config.remat` costs {', '.join(more)} more cycles. Compiled "
+        "with the whole effort (0) and with the least (-1):",
+        table([*program, "effort", "compiled in s", "cycles"], times),
+        sources(fits, compiling),
+    )
+
+
+def _tpu(row: dict) -> tuple:
+    program = {"train": "training"}.get(row["program"], row["program"])
+    program += " with remat" if row["remat"] else ""
+    return row["topology"], row["chip_gib"], program, row["batch_per_core"]
+
+
+def one_answer() -> str:
+    """Answers that depend on the program."""
+    found = all_of("one_answer")
+    rows = [
+        [record["what"].removeprefix("One answer of "), *_counts(record["figures"]["rows"], dtype)]
+        for record in found
+        for dtype in dict.fromkeys(row["dtype"] for row in record["figures"]["rows"])
+    ]
+    samples = count(found[-1]["figures"]["samples"])
+    return section(
+        "One answer",
+        f"Of {samples} test images, the answers and the exit times that are not those of the "
+        "first program, at most of any other:",
+        table(["", "dtype", "programs", "answers", "exit times"], rows),
+        sources(*found),
+    )
+
+
+def _counts(rows: list[dict], dtype: str) -> list:
+    rows = [row for row in rows if row["dtype"] == dtype]
+    most = [max(row[f"{x}_that_differ"] for row in rows) for x in ("answers", "exit_times")]
+    return [dtype, ", ".join(row["program"] for row in rows), *most]
