@@ -33,7 +33,7 @@ def early_exit() -> str:
         table(["", *(f"t = {t}" for t in ticks)], latency),
         sources(half, whole),
         *_layers(layers),
-        *_slots(),
+        *_revisions(),
         *_digits_exits(),
     )
 
@@ -59,23 +59,25 @@ def _layers(record: dict) -> list[str]:
     return [text, table(["channels", *dtypes], cells), sources(record)]
 
 
-def _slots() -> list[str]:
-    """Slots at two revisions."""
-    found = all_of("slots_speed")
-    rows = [
-        [
-            f"`{r['revision']}`",
-            *(", ".join(map(count, x["images_per_second"])) for x in r["figures"]["rows"]),
-        ]
-        for r in found
-    ]
-    dtypes = [row["dtype"] for row in found[0]["figures"]["rows"]]
-    one = found[0]["figures"]["rows"][0]
+def _revisions() -> list[str]:
+    """Slots and the training step at several revisions, measured in one run."""
+    found = all_of("speed_by_revision")
+    slots = {(r["revision"], x["dtype"]): x for r in found for x in r["figures"]["rows"]}
+    steps = {r["revision"]: r["figures"].get("training_step") for r in found}
+    dtypes = list(dict.fromkeys(dtype for _, dtype in slots))
+    rows = []
+    for record in found:
+        revision, step = record["revision"], steps[record["revision"]]
+        rates = [slots.get((revision, dtype)) for dtype in dtypes]
+        cells = [count(rate["images_per_second"]) if rate else "" for rate in (*rates, step)]
+        rows.append([f"`{revision}`", *cells])
+    one, step = next(iter(slots.values())), next(s for s in steps.values() if s)
     text = (
         f"Untrained ResNet-19 in {one['slots']} slots at an average of "
-        f"{one['average_timesteps']:.2f} timesteps, images/s of two runs:"
+        f"{one['average_timesteps']:.2f} timesteps, and its training step in bfloat16 at T = "
+        f"{step['timesteps']}, {step['batch_size']} images; images/s:"
     )
-    return [text, table(["revision", *dtypes], rows), sources(*found)]
+    return [text, table(["revision", *dtypes, "training step"], rows), sources(*found)]
 
 
 def _digits_exits() -> list[str]:
