@@ -24,7 +24,7 @@ NOT_RUN_IN_PYTHON = {
     ("coming-from.md", "load_official"): "needs a checkpoint of the official code",
 }
 # The smallest settings that train.
-TINY = ("--config.epochs=1", "--config.model.width=4", "--config.timesteps=2")
+TINY = ("--config.epochs=1", "--config.model.name=one_block", "--config.timesteps=2")
 
 
 def blocks(page, language):
@@ -133,7 +133,7 @@ def test_each_snippet_of_adding_works(make_config, call_train, tmp_path, tables)
         plugins=tuple(plugins),
         activation="soft_lif",
         loss="last_tick",
-        model={"name": "resnet14"},
+        model={"name": "resnet6"},
         data={"name": "light"},
         optimizer={"name": "adamw", "schedule": "constant", "learning_rate": 0.01},
         augment={"noise": 0.1},
