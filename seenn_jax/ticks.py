@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Shaped
@@ -31,6 +32,11 @@ def seen(inputs: Shaped[ArrayLike, "B ..."]) -> Shaped[ArrayLike, "B H W C"]:
     It is all that a live recording has to show when the policy has to choose.
     """
     return inputs[:, 0] if frames(inputs) else inputs
+
+
+def summed(inputs: Shaped[np.ndarray, "B ..."]) -> Shaped[np.ndarray, "B H W C"]:
+    """A picture of each sample: a still image itself, of event data the sum of its frames."""
+    return inputs.sum(1, dtype=np.uint32) if frames(inputs) else inputs
 
 
 def input_at(inputs: Shaped[ArrayLike, "N ..."], timesteps: int) -> Callable | None:

@@ -7,7 +7,7 @@ import pytest
 
 from seenn_jax.models import MODELS
 from seenn_jax.models.network import rest, run_all
-from seenn_jax.ticks import currents, first_ticks, seen
+from seenn_jax.ticks import currents, first_ticks, seen, summed
 from tests.models.networks import BATCH, TIMESTEPS, exact, images, prepared
 
 
@@ -25,6 +25,13 @@ def test_still_images_are_the_same_at_each_tick(name):
         for inputs in (still, repeated):
             run = jax.jit(lambda inputs: run_all(model, inputs, TIMESTEPS))
             np.testing.assert_array_equal(run(inputs), logits)
+
+
+def test_a_picture_of_a_recording_is_the_sum_of_its_frames():
+    frames = np.full((2, 3, 4, 4, 2), 200, np.uint8)
+    np.testing.assert_array_equal(summed(frames), np.full((2, 4, 4, 2), 600))
+    still = np.full((2, 4, 4, 3), 200, np.uint8)
+    assert summed(still) is still
 
 
 def test_the_first_ticks_and_what_a_policy_sees():

@@ -1,11 +1,15 @@
 """Evaluate a run with early exit: the validation split chooses, the asked split is reported."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from seenn_jax import exits
 from seenn_jax.engine import METHODS
 from seenn_jax.errors import UserError, check_choice
+from seenn_jax.evaluation.answers import per_image
+from seenn_jax.evaluation.details import Details
+from seenn_jax.evaluation.details import details as details_of
 from seenn_jax.evaluation.figures import figures
 from seenn_jax.exits import EXITS, Choice
 from seenn_jax.run.inference import Predictor, load
@@ -27,6 +31,7 @@ def evaluate(
     ann: bool = False,
     percentile: float | None = None,
     energy: bool = False,
+    details: Callable[[Details], object] | None = None,
 ) -> dict:
     """Evaluate the best checkpoint of a run; an ordinary network (ANN) is converted first.
 
@@ -34,22 +39,21 @@ def evaluate(
       workdir: the run.
       exit: a key of `EXITS`; "full" runs all T timesteps for every sample.
       choice: of the exit's value; None is the exit's own way.
-      temperature: divide the cumulative logits at each t by a temperature fitted on the validation
-        split (Guo et al. 2017).
+      temperature: divide the logits at each t by one fitted on validation (Guo et al. 2017).
       method: a key of `METHODS`, by which the exits are run.
       split: one of `SPLITS`, whose figures are returned.
-      slots: samples under way at a time, or images in one forward pass. None: 256, or the size of
-        the split if it is smaller.
+      slots: samples under way, or images in a forward pass; None: 256, or all of a smaller split.
       precision, timesteps, percentile: as for `load`.
       ann: evaluate the ANN itself, once ("full", T = 1), instead of what it is converted to.
       energy: run all timesteps once more and count operations, as in `energy.account`.
+      details: is called with what a report shows beside: the last argument of `write_report`.
 
     Returns:
-      the result, as `report.write_report` takes it; accuracies and shares are fractions of 1.
+      the result, as `write_report` takes it; accuracies and shares are fractions of 1.
 
     Raises:
-      UserError: an argument outside what is allowed; a workdir without a run or checkpoint, or
-        with one of another architecture; data that are not there.
+      UserError: an argument that is not allowed; a workdir without a run or checkpoint, or with
+        one of another architecture; data that are not there.
     """
     _check(exit, method, split, ann and energy)
     run = load(workdir, precision=precision, timesteps=timesteps, ann=ann, percentile=percentile)
@@ -62,7 +66,10 @@ def evaluate(
     chosen = run.choose(rule, choice, temperatures)
     answers = run.answers(samples, temperatures)
     exited, seconds = run.run(samples.images, rule, chosen.value, temperatures, method)
-    found = figures(run, rule, chosen, choice, answers, exited, energy)
+    each = per_image(answers, exited)
+    found = figures(run, rule, chosen, choice, answers, each, energy)
+    if details is not None:
+        details(details_of(run, samples.images, each))
     return found | {
         "split": split,
         "method": method,

@@ -1,11 +1,21 @@
 """The figures of an evaluation, as plain values."""
 
+from typing import Any
+
 import numpy as np
 from flax import nnx
+from jaxtyping import Bool
 
 from seenn_jax import exits, provenance
 from seenn_jax.energy import account, layers, operations
-from seenn_jax.engine import Exited
+from seenn_jax.evaluation.answers import (
+    PerImage,
+    by_class,
+    calibration,
+    confidence_by_timestep,
+    counts,
+    mistakes,
+)
 from seenn_jax.exits import Answers, Choice, Chosen, Exit
 from seenn_jax.exits.thresholds import exit_losses
 from seenn_jax.models.network import for_inference
@@ -19,14 +29,14 @@ def figures(
     chosen: Chosen,
     choice: Choice | None,
     answers: Answers,
-    exited: Exited,
+    found: PerImage,
     energy: bool,
 ) -> dict:
     """What an evaluation found, for `report`.
 
     Args:
       answers: all ticks at once, from which static_accuracy, sweeps and SEENN-I come.
-      exited: what the run with exits left, of the same samples.
+      found: of each of the same samples, what the run with exits left.
       energy: count operations, too.
     """
     signal = exit.signal(answers)
@@ -34,7 +44,6 @@ def figures(
     if times is None:
         times = np.full(len(answers.labels), run.timesteps)
     about = exit.about(answers, times)
-    predictions = exited.logits.argmax(-1)
     static = exits.static_accuracy(answers.correct)
     replayed = exits.at_exit(answers.predictions, times)
     return {
@@ -44,22 +53,34 @@ def figures(
         "threshold_rule": chosen.rule,
         "guarantee": _guarantee(chosen, choice, answers, times),
         "policy": about,
-        "energy": _energy(run, answers, exited, about) if energy else None,
-        "accuracy": float(np.mean(predictions == answers.labels)),
-        "average_timesteps": float(np.mean(exited.timesteps)),
-        "exit_shares": exits.exit_shares(exited.timesteps, run.timesteps).tolist(),
+        "energy": _energy(run, answers, found, about) if energy else None,
+        "accuracy": float(np.mean(found.right)),
+        "average_timesteps": float(np.mean(found.timesteps)),
+        "exit_shares": exits.exit_shares(found.timesteps, run.timesteps).tolist(),
         "static_accuracy": static.tolist(),
-        "sweep": exit.sweep(signal, answers.correct),
+        "sweep": _sweep(exit, signal, answers.correct),
+        "by_class": by_class(found, run.facts.names),
+        "mistakes": mistakes(found),
+        "calibration": calibration(found.sure, found.right),
+        "confidence_by_timestep": confidence_by_timestep(found.confidence, answers.correct),
         "aet": float(exits.aet(static)),
         "oracle_aet": float(exits.oracle_aet(answers.correct)),
         "oracle_accuracy": float(np.mean(answers.correct.any(1))),
-        "num_samples": len(predictions),
+        "num_samples": len(found.labels),
         **_origin(run),
         # Against all T ticks at once: the same but for the order of sums.
         "replayed_accuracy": float(np.mean(exits.at_exit(answers.correct, times))),
-        "share_of_exit_times_that_differ": float(np.mean(exited.timesteps != times)),
-        "share_of_answers_that_differ": float(np.mean(predictions != replayed)),
+        "share_of_exit_times_that_differ": float(np.mean(found.timesteps != times)),
+        "share_of_answers_that_differ": float(np.mean(found.predictions != replayed)),
     }
+
+
+def _sweep(exit: Exit, signal: Any, correct: Bool[np.ndarray, "N T"]) -> list[dict]:
+    """The rows of the exit's sweep, with how many leave at each t."""
+    return [
+        row | {"exit_counts": counts(exit.times(signal, row["threshold"]), correct.shape[1])}
+        for row in exit.sweep(signal, correct)
+    ]
 
 
 def _origin(run: Predictor) -> dict:
@@ -87,7 +108,7 @@ def _guarantee(
     return chosen.guarantee | {"reported_risk": float(np.mean(exits.at_exit(losses, times)))}
 
 
-def _energy(run: Predictor, answers: Answers, exited: Exited, about: dict | None) -> dict:
+def _energy(run: Predictor, answers: Answers, found: PerImage, about: dict | None) -> dict:
     counting = for_inference(run.model, run.prepare)
     graph, params = nnx.split(counting)
     count = run.over_images(
@@ -99,7 +120,7 @@ def _energy(run: Predictor, answers: Answers, exited: Exited, about: dict | None
         layers(counting, run.facts.image_shape),
         operations_of,
         rates,
-        exited.timesteps,
+        found.timesteps,
         policy_macs=(about or {}).get("macs", 0),
         still=not frames(answers.images),
     )

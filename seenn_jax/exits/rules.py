@@ -115,10 +115,13 @@ class Rising:
         return np.asarray(times.exit_times(signal, value))
 
     def sweep(self, signal: Any, correct: Bool[np.ndarray, "N T"]) -> list[dict[str, float]]:
-        """See `Exit`; over values spread evenly over the signals that decide."""
+        """See `Exit`; over values of the signals that decide, the closer the lower they are.
+
+        Most of what is to be seen happens where few samples stay for another timestep.
+        """
         inner = []
         if signal.shape[1] > 1:
-            inner = np.quantile(signal[:, :-1], np.linspace(0, 1, SWEEP - 2))
+            inner = np.quantile(signal[:, :-1], np.linspace(0, 1, SWEEP - 2) ** 2)
         grid = np.unique(np.concatenate([[0.0], inner, [1.0]]).astype(signal.dtype))
         return _rows(grid, *times.sweep(signal, correct, grid))
 

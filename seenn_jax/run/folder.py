@@ -1,5 +1,6 @@
 """The folder of a run: run.json, with its config and what it knows of its data."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -19,6 +20,7 @@ from seenn_jax.ticks import frames, image_shape
 
 FILE = "run.json"
 EXIT_FILE = "exit.json"
+METRICS_FILE = "metrics.jsonl"
 KEPT = ("exit", "threshold", "threshold_rule", "temperatures", "timesteps")
 CHECKPOINTS = "checkpoints"  # the folder of a run that holds them
 FREE = ("data.workers", "checkpoint_every")  # settings that may change while a run is continued
@@ -99,7 +101,7 @@ def _check_claimed(
     workdir: Path, config: ConfigDict, facts: DataFacts, teacher: dict | None
 ) -> None:
     content = _read(workdir / FILE)
-    old, new = _flat(_config(content).to_dict()), _flat(config.to_dict())
+    old, new = flat(_config(content).to_dict()), flat(config.to_dict())
     differing = sorted(k for k in old | new if old.get(k) != new.get(k) and k not in FREE)
     if differing:
         changes = ", ".join(
@@ -191,6 +193,16 @@ def kept_exit(workdir: Path) -> dict | None:
         ) from error
 
 
+def metrics(workdir: Path) -> list[dict[str, float | int]]:
+    """The scalars of training by name, epoch by epoch; what a killed one left unfinished is out."""
+    path = workdir / METRICS_FILE
+    found = []
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return found
+
+
 def newest(folder: Path) -> Path:
     """The run in `folder` that was trained last.
 
@@ -249,9 +261,10 @@ def _facts(content: dict) -> DataFacts:
     return DataFacts(tuple(data.pop("image_shape")), **data, classes=classes)
 
 
-def _flat(tree: dict, prefix: str = "") -> dict:
-    flat = {}
+def flat(tree: dict, prefix: str = "") -> dict:
+    """A config as one dict, settings in groups by "group.name"."""
+    found = {}
     for key, value in tree.items():
         name = prefix + key
-        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return flat
+        found |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return found

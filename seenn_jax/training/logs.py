@@ -10,8 +10,6 @@ from tensorboardX import SummaryWriter
 
 from seenn_jax.run import folder
 
-FILE = "metrics.jsonl"
-
 
 def progress_bar(console: Console) -> Progress:
     """A bar whose unit is one image at one timestep; tasks have the field `status`."""
@@ -38,7 +36,7 @@ class ScalarLog:
     """
 
     def __init__(self, workdir: Path, step: int):
-        path = workdir / FILE
+        path = workdir / folder.METRICS_FILE
         if path.is_file():
             lines = path.read_text().splitlines()
             temporary = path.with_suffix(".tmp")
@@ -70,10 +68,10 @@ class ScalarLog:
 
 def is_trained(workdir: Path) -> bool:
     """Whether the run has come to the end of its last epoch, and has the checkpoint of it."""
-    if not (folder.has_checkpoint(workdir) and (workdir / FILE).is_file()):
+    if not (folder.has_checkpoint(workdir) and (workdir / folder.METRICS_FILE).is_file()):
         return False
     config, _ = folder.load(workdir)
-    last = (workdir / FILE).read_text().splitlines()[-1:]
+    last = (workdir / folder.METRICS_FILE).read_text().splitlines()[-1:]
     try:
         reached = json.loads(*last)
     except (TypeError, ValueError):  # empty, or unfinished

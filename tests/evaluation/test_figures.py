@@ -113,6 +113,46 @@ def test_the_sweep_goes_from_one_timestep_to_all(evaluated, cached, exit):
         assert row["average_timesteps"] == pytest.approx(times.mean(), abs=1e-5)
 
 
+@pytest.mark.parametrize("exit", ["confidence", "patience"])
+def test_the_rows_of_a_sweep_count_who_leaves_when(evaluated, cached, exit):
+    scores, correct = cached["test"]
+    result = evaluated(exit)
+    for row in result["sweep"]:
+        assert sum(row["exit_counts"]) == 360
+        average = np.dot([1, 2, 3], row["exit_counts"]) / 360
+        assert row["average_timesteps"] == pytest.approx(average, abs=1e-6)
+    row = result["sweep"][len(result["sweep"]) // 3]
+    value = np.float32(row["threshold"]) - (exit == "patience")
+    _, times = at_exit(scores[exit], correct, value)
+    assert row["exit_counts"] == [(times == t).sum() for t in (1, 2, 3)]
+    assert max(row["exit_counts"]) < 360
+
+
+def test_the_figures_by_class_add_up(evaluated, dataset):
+    result = evaluated()
+    rows = result["by_class"]
+    assert [row["class"] for row in rows] == [str(digit) for digit in range(10)]
+    assert [row["samples"] for row in rows] == np.bincount(dataset.test.labels).tolist()
+    counts = np.sum([row["exit_counts"] for row in rows], axis=0)
+    assert counts / 360 == pytest.approx(result["exit_shares"])
+    assert sum(row["right"] for row in rows) / 360 == pytest.approx(result["accuracy"])
+    wrong = sum(pair["count"] for pair in result["mistakes"])
+    assert wrong / 360 == pytest.approx(1 - result["accuracy"])
+
+
+def test_confidence_is_that_of_the_logits(evaluated, cached, cumulative):
+    scores, correct = cached["test"]
+    result = evaluated()
+    _, times = at_exit(scores["confidence"], correct, np.float32(result["threshold"]))
+    sure = scores["confidence"][np.arange(360), times - 1]
+    bins = result["calibration"]["bins"]
+    total = sum(row["samples"] * row["confidence"] for row in bins if row["samples"])
+    assert total / 360 == pytest.approx(sure.mean(), abs=1e-6)
+    assert sum(row["samples"] for row in bins) == 360
+    median = np.median(scores["confidence"][correct[:, 1], 1])
+    assert result["confidence_by_timestep"][1]["right"][2] == pytest.approx(median, abs=1e-6)
+
+
 def scores_at_most(scores, timesteps):
     """Average timesteps where nothing but the longest patience, or no score at all, lets leave."""
     return timesteps if scores.dtype.kind == "f" else at_exit(scores, scores > 0, T - 1)[1].mean()

@@ -20,6 +20,15 @@ def with_checkpoint(workdir):
     return workdir
 
 
+def test_the_scalars_of_training_are_read_epoch_by_epoch(tmp_path):
+    assert folder.metrics(tmp_path) == []
+    unfinished = '{"step": 27, "train/lo'
+    lines = ['{"step": 9, "train/loss": 2.5}', '{"step": 18, "train/loss": 1.0}', unfinished]
+    (tmp_path / folder.METRICS_FILE).write_text("\n".join(lines))
+    expected = [{"step": 9, "train/loss": 2.5}, {"step": 18, "train/loss": 1.0}]
+    assert folder.metrics(tmp_path) == expected
+
+
 def test_how_data_are_read_may_change_while_a_run_is_continued(tmp_path, make_config):
     folder.claim(with_checkpoint(tmp_path / "run"), make_config(), FACTS)
     folder.claim(tmp_path / "run", make_config(data={"workers": 3}, checkpoint_every=5), FACTS)
