@@ -12,6 +12,7 @@ from seenn_jax.cli.flags import EVALUATE, choice_of
 from seenn_jax.cli.main import main as run_program
 from seenn_jax.errors import UserError
 from seenn_jax.evaluation.conversion import conversion_report
+from seenn_jax.evaluation.details import Details
 from seenn_jax.evaluation.evaluate import evaluate
 from seenn_jax.interop import nir
 from seenn_jax.report import print_conversions, print_result, write_report
@@ -45,6 +46,7 @@ def _evaluate() -> None:
         nir.export(Path(values["nir"]), load(workdir, percentile=values["percentile"]))
         console.print(f"Network: {values['nir']}", soft_wrap=True)
     console.print(f"Evaluating {workdir}.", soft_wrap=True)
+    details: list[Details] = []
     asked = ("temperature", "method", "split", "slots", "precision", "timesteps", "ann")
     result = evaluate(
         workdir,
@@ -52,6 +54,7 @@ def _evaluate() -> None:
         choice=choice,
         percentile=values["percentile"],
         energy=values["energy"],
+        details=details.append,
         **{name: values[name] for name in asked},
     )
     if jax.process_index() > 0:  # the first process writes
@@ -60,7 +63,7 @@ def _evaluate() -> None:
         result["conversion"] = conversions[0]
     print_result(result, console)
     name = "ann" if values["ann"] else result["exit"]
-    report = write_report(result, workdir / "evaluation" / name)
+    report = write_report(result, workdir / "evaluation" / name, *details)
     console.print(f"Report: {report}", soft_wrap=True)
     if not values["ann"]:
         folder.keep_exit(workdir, result)

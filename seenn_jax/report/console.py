@@ -17,6 +17,7 @@ from seenn_jax.report.words import (
     energy_rows,
     guarantee_rows,
     headline,
+    in_figures,
     origin,
     percent,
     rates,
@@ -30,7 +31,8 @@ from seenn_jax.report.words import (
 def print_result(result: dict[str, Any], console: Console) -> None:
     """Print `result` (see the module's docstring) concisely; 80 columns are enough."""
     console.print()
-    console.print(Text(subject(result), style="bold"))
+    console.print(Text(headline(result), style="bold"))
+    console.print(Text(subject(result)))
     console.print(Text(origin(result), style="dim"))
     if result["dataset_note"]:
         console.print(Text(result["dataset_note"], style="dim"))
@@ -41,7 +43,7 @@ def print_result(result: dict[str, Any], console: Console) -> None:
         by_timestep.add_row(str(t), percent(accuracy), percent(share), bar)
     console.print(by_timestep)
 
-    console.print(Text.assemble((headline(result), "bold"), f" (T = {result['timesteps']})"))
+    console.print(Text(f"{in_figures(result)} (T = {result['timesteps']})"))
     console.print(choice(result), markup=False, highlight=False)
     if result["policy"]:
         console.print(beside(result), markup=False, highlight=False)

@@ -1,130 +1,81 @@
-"""The page of a result: one HTML file."""
+"""The page of a result: one HTML file, from the templates beside this module."""
 
-from html import escape
+import functools
 from typing import Any
 
+import jinja2
+
 from seenn_jax.energy import CRITICISM
-from seenn_jax.report.pictures import DARK, LIGHT
-from seenn_jax.report.words import (
-    AET_DEFINITION,
-    ORACLE_DEFINITION,
-    SOURCE,
-    beside,
-    choice,
-    conversion_tables,
-    decider,
-    energy_rows,
-    guarantee_rows,
-    headline,
-    layer_rows,
-    origin,
-    percent,
-    plural,
-    rates,
-    subject,
-    timestep_rows,
-    with_chosen,
-)
+from seenn_jax.evaluation.details import Details
+from seenn_jax.report import charts, words
+from seenn_jax.report.colours import DARK, LIGHT
+from seenn_jax.report.thumbnails import data_uri
+from seenn_jax.report.words import decider, percent, plural
 
-_STYLE = """
-body { margin: 0; background: var(--paper); color: var(--ink);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-main { max-width: 62rem; margin: 0 auto; padding: 2.2rem 1.25rem 3rem; }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 0; letter-spacing: -0.01em; }
-h2 { font-size: 1.05rem; margin: 2.2rem 0 0.6rem; }
-p { margin: 0.4rem 0; }
-.muted { color: var(--muted); }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr));
-  gap: 0.8rem; margin: 1.5rem 0 0.9rem; }
-.cards div { border: 1px solid var(--rule); border-radius: 10px; padding: 0.8rem 1rem; }
-.cards strong, .cards b, .cards span { display: block; }
-.cards strong { font-size: 1.55rem; line-height: 1.25; font-variant-numeric: tabular-nums; }
-.cards b { font-size: 0.9rem; font-weight: 500; }
-.cards span { font-size: 0.85rem; color: var(--muted); }
-.row { display: flex; flex-wrap: wrap; gap: 0 2.5rem; }
-figure { margin: 1.4rem 0 0; flex: 1 1 18rem; }
-figure.wide { flex: 1.4545 1 26rem; }
-figure svg { display: block; width: 100%; height: auto; }
-section.text { flex: 1 1 22rem; font-size: 0.92rem; }
-table { border-collapse: collapse; }
-th, td { padding: 0.32rem 1.6rem 0.32rem 0; text-align: left; vertical-align: top;
-  border-bottom: 1px solid var(--rule); }
-thead th { font-size: 0.85rem; color: var(--muted); }
-.figures { font-variant-numeric: tabular-nums; }
-.figures th, .figures td { text-align: right; padding: 0.32rem 0.4rem 0.32rem 1.2rem; }
-.figures td { white-space: nowrap; }
-.used { font-weight: 650; color: var(--chosen); }
-.facts { width: 100%; }
-.facts th { font-weight: 400; color: var(--muted); white-space: nowrap; width: 1%; }
-.facts td { overflow-wrap: anywhere; }
-summary { cursor: pointer; color: var(--exits); }
-details table { margin-top: 0.8rem; }
-"""
+CLASSES = 20  # that are shown at once; of more the hardest, and no matrix
+PAIRS = 20  # confused pairs that are shown
 
 
-def page(result: dict[str, Any], curve: str, exits: str) -> str:
-    """The whole HTML page around the two pictures, given as <svg>."""
-    title = f"{result['dataset']}: {headline(result)}"
-    note = (
-        f'<p class="muted">{escape(result["dataset_note"])}</p>' if result["dataset_note"] else ""
+def page(result: dict[str, Any], details: Details | None = None) -> str:
+    """The whole HTML page, which needs nothing beside it.
+
+    Args:
+      result: see `words`.
+      details: images, training and config; without them their sections are left out.
+    """
+    conversion = [result["conversion"]] if "conversion" in result else []
+    return _template().render(
+        result=result,
+        details=details,
+        words=words,
+        light=LIGHT,
+        dark=DARK,
+        cards=_cards(result),
+        curve=charts.curve(result),
+        sweep=_sweep_rows(result),
+        classes=_classes(result),
+        mistakes=_mistakes(result),
+        confusion=_confusion(result),
+        reliability=result.get("calibration") and charts.reliability(result["calibration"]),
+        confidences=result.get("confidence_by_timestep")
+        and charts.confidences(result["confidence_by_timestep"]),
+        training=charts.training(details.training) if details else [],
+        settings=_settings(details) if details else None,
+        firing=_firing(result),
+        criticism=CRITICISM,
+        conversions=words.conversion_tables(conversion) if conversion else [],
+        facts=_facts(result),
+        data_uri=data_uri,
+        shades=_shades(result["timesteps"]),
     )
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{escape(title)}</title>
-<style>
-:root {{ color-scheme: light dark; {_variables(LIGHT)} }}
-@media (prefers-color-scheme: dark) {{ :root {{ {_variables(DARK)} }} }}
-{_STYLE.strip()}
-</style>
-</head>
-<body>
-<main>
-<h1>{escape(subject(result))}</h1>
-<p class="muted">{escape(origin(result))}</p>
-{note}
-{_cards(result)}
-<p>{escape(choice(result))}</p>
-{f"<p>{escape(beside(result))}</p>" if result["policy"] else ""}
-<div class="row">
-<figure class="wide" role="img" aria-label="Accuracy against average timesteps">{curve}</figure>
-<figure role="img" aria-label="Share of samples that exit at each timestep">{exits}</figure>
-</div>
-<div class="row">
-<section><h2>By timestep</h2>
-{_timestep_table(result)}</section>
-<section class="text"><h2>Definitions</h2>
-<p>Static accuracy at t is the accuracy when every sample runs t timesteps.</p>
-<p>{escape(AET_DEFINITION)}</p>
-<p>{escape(ORACLE_DEFINITION)}</p>
-<p class="muted">Both after {escape(SOURCE)}.</p></section>
-</div>
-{_guarantee_table(result)}
-{_sweep_table(result)}
-{_energy_section(result)}
-{_conversion_section(result)}
-<h2>Where these figures come from</h2>
-{_facts_table(result)}
-</main>
-</body>
-</html>
-"""
 
 
-def _variables(colours: dict[str, str]) -> str:
-    return " ".join(f"--{key}: {colour};" for key, colour in colours.items())
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("seenn_jax.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "unbroken": _unbroken}
+    return environment.get_template("page.html")
 
 
-def _cards(result: dict[str, Any]) -> str:
+def _unbroken(text: str) -> str:
+    """A text whose lines don't end before a percent sign."""
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+def _cards(result: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """(figure, its name, a remark) of what matters most."""
     timesteps = result["timesteps"]
     # Of the same answers: those of a run in slots can differ from them by rounding.
     replayed = result["replayed_accuracy"]
     difference = 100 * (replayed - result["static_accuracy"][-1])
     against = f"{difference:+.2f} points against T = {timesteps}"
-    if replayed != result["accuracy"]:
+    if percent(replayed) != percent(result["accuracy"]):
         against += f" ({percent(replayed)} replayed from the answers of all ticks at once)"
     cards = [
         (percent(result["accuracy"]), "accuracy", against),
@@ -133,102 +84,86 @@ def _cards(result: dict[str, Any]) -> str:
     ]
     if result["images_per_second"] is not None:
         cards.append((f"{result['images_per_second']:,.0f}", "images per second", result["device"]))
-    divs = "\n".join(
-        f"<div><strong>{figure}</strong><b>{name}</b><span>{escape(detail)}</span></div>"
-        for figure, name, detail in cards
-    )
-    return f'<div class="cards">\n{divs}\n</div>'
+    return cards
 
 
-def _timestep_table(result: dict[str, Any]) -> str:
-    rows = "\n".join(
-        f'<tr><th scope="row">{t}</th><td>{percent(accuracy)}</td><td>{percent(share)}</td></tr>'
-        for t, accuracy, share in timestep_rows(result)
-    )
-    return f"""<table class="figures">
-<thead><tr><th scope="col">timestep</th><th scope="col">static accuracy</th>
-<th scope="col">share of exits</th></tr></thead>
-<tbody>
-{rows}
-</tbody>
-</table>"""
-
-
-def _guarantee_table(result: dict[str, Any]) -> str:
-    """What `--risk` certified; nothing without it."""
-    if not result["guarantee"]:
-        return ""
-    rows = "\n".join(
-        f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>'
-        for name, value in guarantee_rows(result)
-    )
-    return f'<h2>Guarantee</h2>\n<table class="facts">\n<tbody>\n{rows}\n</tbody>\n</table>'
-
-
-def _sweep_table(result: dict[str, Any]) -> str:
-    """All thresholds, folded away; nothing where no threshold decides."""
+def _sweep_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
     if not result["sweep"]:
-        return ""
-    rows = []
-    for row in with_chosen(result, result["sweep"]):
-        is_chosen = row["threshold"] == result["threshold"]
-        attribute = ' class="used"' if is_chosen else ""
-        rows.append(
-            f"<tr{attribute}><td>{row['threshold']:.6f}</td>"
-            f"<td>{percent(row['accuracy'])}</td><td>{row['average_timesteps']:.3f}</td>"
-            f"<td>{'used' if is_chosen else ''}</td></tr>"
-        )
-    body = "\n".join(rows)
-    return f"""<h2>By {decider(result)}</h2>
-<details><summary>{plural(len(rows), "row")} of the {escape(result["exit"])} exit
-</summary>
-<table class="figures">
-<thead><tr><th scope="col">{decider(result)}</th><th scope="col">accuracy</th>
-<th scope="col">average timesteps</th><th></th></tr></thead>
-<tbody>
-{body}
-</tbody>
-</table></details>"""
+        return []
+    rows = words.with_chosen(result, result["sweep"])
+    return [row | {"used": row["threshold"] == result["threshold"]} for row in rows]
 
 
-def _conversion_section(result: dict[str, Any]) -> str:
-    if "conversion" not in result:
-        return ""
-
-    return "\n".join(
-        f"<h2>{escape(heading)}</h2>\n{_rows_table(rows)}"
-        for heading, rows in conversion_tables([result["conversion"]])
-    )
-
-
-def _energy_section(result: dict[str, Any]) -> str:
-    """What an image costs, and where; nothing without `--energy`."""
-    if not result.get("energy"):
-        return ""
-    firing = [["neurons", "fire in a timestep"]]
-    firing += [[layer["place"], percent(layer["rate"])] for layer in result["energy"]["rates"]]
-    return f"""<h2>Energy</h2>
-<p>{escape(rates(result))}. {escape(CRITICISM)}</p>
-{_rows_table(energy_rows(result))}
-<details><summary>Layer by layer</summary>
-<div class="row">{_rows_table(layer_rows(result))}{_rows_table(firing)}</div></details>"""
+def _classes(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The classes with the shares that leave at each t, those that take longest first."""
+    found = []
+    for row in result.get("by_class", ()):
+        if not row["samples"]:
+            continue
+        counts, samples = row["exit_counts"], row["samples"]
+        average = sum(t * count for t, count in enumerate(counts, start=1)) / samples
+        stack = [(t, n / samples) for t, n in enumerate(counts, start=1) if n]
+        found.append(row | {"average": average, "stack": stack})
+    return sorted(found, key=lambda row: -row["average"])
 
 
-def _rows_table(rows: list[list[str]]) -> str:
-    """A table of strings whose first row names the columns."""
-
-    def line(cells, kind):
-        return "<tr>" + "".join(f"<{kind}>{escape(c)}</{kind}>" for c in cells) + "</tr>"
-
-    return (
-        f'<table class="figures">\n<thead>{line(rows[0], "th")}</thead>'
-        f"\n<tbody>\n{''.join(line(row, 'td') for row in rows[1:])}\n</tbody>\n</table>"
-    )
+def _shades(timesteps: int) -> list[float]:
+    """How dark a bar is for each t from 1 to T: from 0.35 to 1."""
+    return [0.35 + 0.65 * i / max(timesteps - 1, 1) for i in range(timesteps)]
 
 
-def _facts_table(result: dict[str, Any]) -> str:
+def _mistakes(result: dict[str, Any]) -> list[list[str]]:
+    """The pairs that are confused most, by name."""
+    names = [row["class"] for row in result.get("by_class", ())]
+    return [
+        [names[pair["label"]], names[pair["answer"]], f"{pair['count']:,}"]
+        for pair in result.get("mistakes", ())[:PAIRS]
+    ]
+
+
+def _confusion(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The confusion matrix, a row for each label: {class, cells of count and share}; few classes.
+
+    A cell's share is of the row, which is what it is shaded by.
+    """
+    classes = result.get("by_class", ())
+    if not 0 < len(classes) <= CLASSES:
+        return []
+    counts = [[0] * len(classes) for _ in classes]
+    for label, row in enumerate(classes):
+        counts[label][label] = row["right"]
+    for pair in result["mistakes"]:
+        counts[pair["label"]][pair["answer"]] = pair["count"]
+    return [
+        {
+            "class": row["class"],
+            "cells": [{"count": n, "share": n / max(row["samples"], 1)} for n in counts[label]],
+        }
+        for label, row in enumerate(classes)
+    ]
+
+
+def _settings(details: Details) -> dict[str, list[list[str]]]:
+    """The config: "changed" is what differs from the defaults, "all" is everything."""
+    rows = [[name, _shown(value), _shown(default)] for name, value, default in details.config]
+    changed = [row for row in rows if row[1] != row[2]]
+    header = ["setting", "value", "default"]
+    return {"changed": [header, *changed], "all": [header, *rows]}
+
+
+def _shown(value: Any) -> str:
+    return str(value) if not isinstance(value, str) else value or '""'
+
+
+def _firing(result: dict[str, Any]) -> list[list[str]]:
+    rates = result["energy"]["rates"] if result.get("energy") else []
+    header = ["neurons", "fire in a timestep"]
+    return [header, *([layer["place"], percent(layer["rate"])] for layer in rates)]
+
+
+def _facts(result: dict[str, Any]) -> dict[str, Any]:
     threshold = "none" if result["threshold"] is None else repr(result["threshold"])
-    facts = {
+    return {
         "exit": result["exit"],
         decider(result): threshold,
         f"{decider(result)} rule": result["threshold_rule"],
@@ -241,8 +176,3 @@ def _facts_table(result: dict[str, Any]) -> str:
         "device": result["device"],
         "versions": ", ".join(f"{name} {version}" for name, version in result["versions"].items()),
     }
-    rows = "\n".join(
-        f'<tr><th scope="row">{escape(name)}</th><td>{escape(str(fact))}</td></tr>'
-        for name, fact in facts.items()
-    )
-    return f'<table class="facts">\n<tbody>\n{rows}\n</tbody>\n</table>'

@@ -3,44 +3,21 @@
 import io
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
+from seenn_jax.report.charts import timesteps_axis
+from seenn_jax.report.colours import LIGHT
 from seenn_jax.report.words import by_timesteps, decider
-
-# Okabe and Ito's hues, told apart under every common colour blindness, made darker or lighter where
-# the background asks for it. The pictures are drawn in the light colours; inside the page each
-# becomes a CSS variable, so that they follow the reader's theme.
-LIGHT = {
-    "paper": "#fdfdfc",
-    "ink": "#1d2630",
-    "muted": "#5d6874",
-    "rule": "#dfe3e7",
-    "exits": "#0072b2",
-    "static": "#7a5200",
-    "chosen": "#d55e00",
-    "oracle": "#00795a",
-}
-
-
-DARK = {
-    "paper": "#15191e",
-    "ink": "#e6eaee",
-    "muted": "#9aa5b1",
-    "rule": "#313a44",
-    "exits": "#56b4e9",
-    "static": "#f0c75e",
-    "chosen": "#ff8a3d",
-    "oracle": "#2fc79b",
-}
 
 
 def draw_curve(result: dict[str, Any]) -> Figure:
     """Accuracy against average timesteps: the sweep, each t for everyone, what was chosen."""
     timesteps = result["timesteps"]
-    figure, axes = _canvas(6.4, "average timesteps per sample", "accuracy (%)")
+    figure, axes = _canvas(6.4, "average timesteps per sample (stretched near 1)", "accuracy (%)")
     if result["sweep"]:
         label = f"{result['exit']} exit, every {decider(result)}"
         _plot_sweep(axes, result["sweep"], "exits", 2.2, label)
@@ -78,8 +55,11 @@ def draw_curve(result: dict[str, Any]) -> Figure:
         zorder=1,
         label=f"oracle AET, {result['oracle_aet']:.2f}",
     )
-    margin = 0.06 * max(timesteps - 1, 1)
-    axes.set_xlim(1 - margin, timesteps + margin)
+    axes.set_xscale("function", functions=(_stretched, _unstretched))
+    ticks = [float(label) for _, label in timesteps_axis(timesteps).ticks]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    margin = 0.04 * _stretched(max(timesteps, 2))
+    axes.set_xlim(*_unstretched([-margin, _stretched(timesteps) + margin]).tolist())
     axes.margins(y=0.1)
     bottom, top = axes.get_ylim()
     axes.set_yticks([tick for tick in axes.get_yticks() if max(bottom, 0) <= tick <= min(top, 100)])
@@ -88,8 +68,18 @@ def draw_curve(result: dict[str, Any]) -> Figure:
     return figure
 
 
+def _stretched(average: Any) -> Any:
+    """As `charts.stretched`, and mirrored below 1."""
+    beyond = np.asarray(average) - 1
+    return np.sign(beyond) * np.sqrt(np.abs(beyond))
+
+
+def _unstretched(place: Any) -> Any:
+    return 1 + np.sign(place) * np.square(place)
+
+
 def _plot_sweep(
-    axes: Axes, sweep: list[dict[str, float]], color: str, width: float, label: str
+    axes: Axes, sweep: list[dict[str, Any]], color: str, width: float, label: str
 ) -> None:
     rows = by_timesteps(sweep)
     axes.plot(
@@ -143,15 +133,3 @@ def rendered(figure: Figure, **options: Any) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, **options)
     return buffer.getvalue()
-
-
-def svg(figure: Figure, name: str) -> str:
-    """`figure` as an <svg> to stand in a page: its colours CSS variables, its ids its own."""
-    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    svg = rendered(figure, format="svg", transparent=True, metadata=no_metadata).decode()
-    svg = svg[svg.index("<svg") :]
-    for key, colour in LIGHT.items():
-        svg = svg.replace(colour, f"var(--{key})")
-    for reference in ('id="', 'href="#', "url(#"):
-        svg = svg.replace(reference, f"{reference}{name}-")
-    return svg

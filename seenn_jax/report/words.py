@@ -5,7 +5,12 @@ Everything here reads the same plain dict, `result`, which is what result.json h
 - exit (a key of EXITS), knob (what its value is called), threshold (that value, a float; None for
   'full') and threshold_rule (how it was chosen, a phrase);
 - accuracy, average_timesteps, and by timestep t = 1..T the lists exit_shares, static_accuracy;
-- sweep: a list of {threshold, accuracy, average_timesteps}, empty for 'full';
+- sweep: a list of {threshold, accuracy, average_timesteps, exit_counts}, empty for 'full'; the
+  last is how many samples leave at each t;
+- by_class: of each class {class, samples, right, exit_counts}, and mistakes, {label, answer, count}
+  with classes as numbers, the most frequent first, 400 at most;
+- calibration, as `evaluation.answers.calibration` gives it, of the confidence at the exit; and
+  confidence_by_timestep, at each t the quantiles of the confidence of right and wrong answers;
 - guarantee: a `thresholds.Guarantee` as a dict, with reported_risk, the mean loss on the split
   that is reported; None where none was asked for;
 - policy: for that exit its candidates, beta, macs (of the policy network), network_macs (of one
@@ -18,7 +23,8 @@ Everything here reads the same plain dict, `result`, which is what result.json h
 - dataset, dataset_note (or None), split, seed, revision, versions (a dict), device, workdir,
   checkpoint_step;
 - optional: network ('spiking', 'converted' or 'ANN'), energy, as `energy.account` gives it (or
-  None), and conversion, a report of `evaluation.conversion_report`.
+  None), and conversion, a report of `evaluation.conversion_report`. So are exit_counts, by_class,
+  mistakes, calibration and confidence_by_timestep, which results of older versions lack.
 
 Accuracies and shares are fractions of 1 in the dict, and percent in everything made from it.
 """
@@ -72,6 +78,21 @@ def origin(result: dict[str, Any]) -> str:
 
 
 def headline(result: dict[str, Any]) -> str:
+    """What was found, in plain words."""
+    right = f"{percent(result['accuracy'])} of answers right"
+    timesteps, average = result["timesteps"], result["average_timesteps"]
+    if result.get("network") == "ANN":
+        return f"The ordinary network, run once: {right}"
+    if timesteps == 1:
+        return f"One timestep, {right}"
+    if average >= timesteps:
+        return f"All {timesteps} timesteps, {right}"
+    if timesteps / average < 1.05:
+        return f"{100 * (1 - average / timesteps):.2g} % fewer timesteps, {right}"
+    return f"{timesteps / average:.1f} times fewer timesteps, {right}"
+
+
+def in_figures(result: dict[str, Any]) -> str:
     """Accuracy and timesteps."""
     average = f"{result['average_timesteps']:.3f}"
     return f"accuracy {percent(result['accuracy'])} at {average} timesteps on average"
@@ -221,14 +242,16 @@ def _joules(picojoules: int | float) -> str:
     return f"{picojoules / 1e9:,.3f} mJ"
 
 
-def by_timesteps(sweep: list[dict[str, float]]) -> list[dict[str, float]]:
+def by_timesteps(sweep: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A sweep in the order of its average timesteps."""
     return sorted(sweep, key=lambda row: (row["average_timesteps"], row["threshold"]))
 
 
-def thin(sweep: list[dict[str, float]], rows: int = 9) -> list[dict[str, float]]:
+def thin(sweep: list[dict[str, Any]], rows: int = 9) -> list[dict[str, Any]]:
     """At most `rows` rows of `sweep`, spread evenly over the average timesteps, ends included."""
     ordered = by_timesteps(sweep)
+    if len(ordered) <= rows:
+        return ordered
     first, last = ordered[0]["average_timesteps"], ordered[-1]["average_timesteps"]
     kept = []
     for i in range(rows):
@@ -239,8 +262,9 @@ def thin(sweep: list[dict[str, float]], rows: int = 9) -> list[dict[str, float]]
     return kept
 
 
-def with_chosen(result: dict[str, Any], sweep: list[dict[str, float]]) -> list[dict[str, float]]:
+def with_chosen(result: dict[str, Any], sweep: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """`sweep` by average timesteps, with the threshold that was used among its rows."""
     chosen = {key: result[key] for key in ("threshold", "accuracy", "average_timesteps")}
+    counts = [round(share * result["num_samples"]) for share in result["exit_shares"]]
     others = [row for row in sweep if row["threshold"] != chosen["threshold"]]
-    return by_timesteps([*others, chosen])
+    return by_timesteps([*others, chosen | {"exit_counts": counts}])

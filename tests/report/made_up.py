@@ -4,9 +4,11 @@ import io
 import math
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from rich.console import Console
 
+from seenn_jax.evaluation.details import Details, Example
 from seenn_jax.report.console import print_result
 from seenn_jax.report.page import page
 
@@ -30,8 +32,33 @@ def made_up(**changes):
                 "threshold": threshold,
                 "accuracy": 0.8715 + 0.0326 * (1 - math.exp(-40 * share)),
                 "average_timesteps": 1 + 2.9 * share,
+                "exit_counts": [10000 - round(9000 * share), round(9000 * share), 0, 0],
             }
             for threshold, share in zip(thresholds, effort, strict=True)
+        ],
+        "by_class": [
+            {"class": "cat", "samples": 4000, "right": 3000, "exit_counts": [3000, 500, 250, 250]},
+            {"class": "dog", "samples": 5000, "right": 4998, "exit_counts": [2500, 2500, 0, 0]},
+            {"class": "fox", "samples": 1000, "right": 1000, "exit_counts": [1000, 0, 0, 0]},
+        ],
+        "mistakes": [
+            {"label": 0, "answer": 1, "count": 990},
+            {"label": 0, "answer": 2, "count": 10},
+            {"label": 1, "answer": 0, "count": 2},
+        ],
+        "calibration": {
+            "ece": 0.0321,
+            "bins": [
+                {"samples": 0, "confidence": None, "accuracy": None},
+                {"samples": 9, "confidence": 0.45, "accuracy": 0.5556},
+                {"samples": 9991, "confidence": 0.9375, "accuracy": 0.9025},
+            ],
+        },
+        "confidence_by_timestep": [
+            {"right": [0.5, 0.6, 0.7, 0.8, 0.9], "wrong": [0.1, 0.2, 0.3, 0.4, 0.45]},
+            {"right": [0.55, 0.65, 0.75, 0.85, 0.95], "wrong": [0.15, 0.25, 0.35, 0.4, 0.5]},
+            {"right": [0.6, 0.7, 0.8, 0.9, 1.0], "wrong": [0.2, 0.3, 0.4, 0.5, 0.6]},
+            {"right": [0.9, 0.92, 0.94, 0.96, 0.98], "wrong": None},
         ],
         "guarantee": None,
         "policy": None,
@@ -53,6 +80,42 @@ def made_up(**changes):
     }
     assert changes.keys() <= result.keys()
     return result | changes
+
+
+OF_LATER_VERSIONS = {"by_class", "mistakes", "calibration", "confidence_by_timestep"}
+
+
+def made_up_old():
+    """As versions before these figures wrote it."""
+    result = {name: value for name, value in made_up().items() if name not in OF_LATER_VERSIONS}
+    sweep = [{k: v for k, v in row.items() if k != "exit_counts"} for row in result["sweep"]]
+    return result | {"sweep": sweep}
+
+
+def example(**changes):
+    """A made-up image of a report."""
+    image = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    return Example(image, "cat", "cat", 1, 0.875)._replace(**changes)
+
+
+def made_up_details(**changes):
+    """Made-up details, which mean nothing."""
+    details = Details(
+        {
+            "easiest": [example()] * 24,
+            "hardest": [example(timesteps=4, confidence=0.5)] * 24,
+            "wrong": [example(answer="fox", timesteps=3, confidence=0.75)],
+        },
+        [
+            {"step": 9, "epoch": 1, "train/loss": 2.5, "train/accuracy": 0.25},
+            {
+                **{"step": 18, "epoch": 2, "train/loss": 1.25, "train/accuracy": 0.5},
+                **{f"validation/accuracy_{t}": 0.5 + t / 16 for t in (1, 2, 3, 4)},
+            },
+        ],
+        [("data.note", "", ""), ("model.width", 24, 16), ("policy.candidates", (), ())],
+    )
+    return details._replace(**changes)
 
 
 CONVERSION = {
@@ -121,9 +184,13 @@ def made_up_single(**changes):
         replayed_accuracy=0.8715,
         average_timesteps=1.0,
         exit_shares=[1.0],
+        by_class=[{"class": "0", "samples": 10000, "right": 8715, "exit_counts": [10000]}],
+        mistakes=[],
+        confidence_by_timestep=[{"right": [0.5] * 5, "wrong": None}],
         static_accuracy=[0.8715],
         sweep=[
-            {"threshold": t, "accuracy": 0.8715, "average_timesteps": 1.0} for t in (0.3, 0.6, 0.9)
+            {"threshold": t, "accuracy": 0.8715, "average_timesteps": 1.0, "exit_counts": [10000]}
+            for t in (0.3, 0.6, 0.9)
         ],
         aet=1.0,
         oracle_aet=1.0,
@@ -174,7 +241,12 @@ def made_up_policy(collapsed_to=None):
 
 
 ALL = pytest.mark.parametrize(
-    "result", [made_up(), made_up_full(), made_up_single(), made_up_guarantee(), made_up_policy()]
+    "result",
+    [
+        *(made_up(), made_up_full(), made_up_single(), made_up_guarantee(), made_up_policy()),
+        made_up_old(),
+    ],
+    ids=["confidence", "full", "T=1", "guarantee", "policy", "old"],
 )
 
 
@@ -187,12 +259,12 @@ class Page(HTMLParser):
         self.feed(page)
         self.close()
         assert self.open == []
-        self.text = " ".join(self.pieces)
+        self.text = " ".join(" ".join(self.pieces).split())
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.attributes += attrs
-        if tag != "meta":
+        if tag not in ("meta", "img", "input"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attrs):
@@ -203,13 +275,12 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if not {"style", "svg"} & set(self.open):
-            self.pieces.append(" ".join(data.split()))
+        if not {"style", "svg", "script"} & set(self.open):
+            self.pieces.append(data)
 
 
-def page_of(result):
-    """The page without its pictures, which take most of the time to make."""
-    return Page(page(result, curve="", exits=""))
+def page_of(result, details=None):
+    return Page(page(result, details))
 
 
 def printed(result, **options):

@@ -6,12 +6,13 @@ import math
 import pytest
 
 from seenn_jax.report.files import write_report
-from tests.report.made_up import ALL, made_up
+from tests.report.made_up import ALL, made_up, made_up_details
 
 
+@pytest.mark.parametrize("details", [(), (made_up_details(),)], ids=["alone", "details"])
 @ALL
-def test_json_round_trip(result, tmp_path):
-    page = write_report(result, tmp_path / "evaluation" / "confidence")
+def test_json_round_trip(result, details, tmp_path):
+    page = write_report(result, tmp_path / "evaluation" / "confidence", *details)
     assert page == tmp_path / "evaluation" / "confidence" / "report.html"
     assert json.loads((page.parent / "result.json").read_text()) == result
     names = {path.name for path in page.parent.iterdir()}

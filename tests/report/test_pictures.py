@@ -1,23 +1,9 @@
-"""The pictures follow the reader's theme, and name what decides."""
-
-import re
+"""The pictures name what decides, on the axis of the page."""
 
 import pytest
 
-from seenn_jax.report.files import write_report
 from seenn_jax.report.pictures import draw_curve
-from tests.report.made_up import made_up, made_up_full, made_up_policy
-
-
-def test_page_pictures_follow_the_theme(tmp_path):
-    html = write_report(made_up(), tmp_path).read_text()
-    svgs = re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL)
-    assert len(svgs) == 2
-    for svg in svgs:
-        assert "var(--exits)" in svg
-        assert not re.search(r"#[0-9a-f]{6}\b", svg)
-    for variable in set(re.findall(r"var\((--\w+)\)", html)):
-        assert html.count(f"{variable}: #") == 2  # once light, once dark
+from tests.report.made_up import made_up, made_up_full, made_up_policy, made_up_single
 
 
 @pytest.mark.parametrize(
@@ -44,3 +30,17 @@ def test_the_curve_names_the_value_of_the_exit(result, used):
     labels = draw_curve(result).axes[0].get_legend_handles_labels()[1]
     common = {"all samples run t timesteps", "oracle AET, 1.15"}
     assert set(labels) == {*used, *common}
+
+
+def test_the_axis_of_timesteps_is_stretched_near_one():
+    axes = draw_curve(made_up()).axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == [
+        *("1", "1.1", "1.3", "1.5", "2", "3", "4")
+    ]
+    left, middle, right = axes.transData.transform([(1, 90), (1.75, 90), (4, 90)])[:, 0]
+    assert middle == pytest.approx((left + right) / 2)
+    low, high = axes.get_xlim()
+    assert 0.9 < low < 1
+    assert 4 < high < 4.5
+    low, high = draw_curve(made_up_single()).axes[0].get_xlim()
+    assert low < 1 < high

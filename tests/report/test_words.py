@@ -1,9 +1,10 @@
 """The console and the page say the same of a result."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seenn_jax.report.words import thin
+from seenn_jax.report.words import headline, thin, with_chosen
 from tests.report.made_up import (
     ENERGY,
     made_up,
@@ -49,9 +50,28 @@ def test_a_policy_is_shown_with_its_cost_and_with_seenn_1_beside_it():
     assert "the policy has collapsed: t = 2 for every sample" in collapsed
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "3.4 times fewer timesteps, 90.12 % of answers right"),
+        ({"average_timesteps": 1.0}, "4.0 times fewer timesteps, 90.12 % of answers right"),
+        ({"average_timesteps": 3.9}, "2.5 % fewer timesteps, 90.12 % of answers right"),
+        ({"average_timesteps": 3.9999}, "0.0025 % fewer timesteps, 90.12 % of answers right"),
+        ({"average_timesteps": 4.0}, "All 4 timesteps, 90.12 % of answers right"),
+        ({"timesteps": 1, "average_timesteps": 1.0}, "One timestep, 90.12 % of answers right"),
+        ({"network": "ANN"}, "The ordinary network, run once: 90.12 % of answers right"),
+        ({"network": "converted"}, "3.4 times fewer timesteps, 90.12 % of answers right"),
+    ],
+)
+def test_the_headline_is_in_plain_words(changes, said):
+    result = made_up() | changes
+    assert headline(result) == said
+    assert printed(result).strip().startswith(said)
+
+
 def test_full_has_no_threshold():
     page = page_of(made_up_full())
-    assert "details" not in page.tags
+    assert "range" not in [value for name, value in page.attributes if name == "type"]
     assert "no threshold: every sample runs all timesteps" in page.text
     assert "+0.00 points against T = 4" in page.text
     assert "images per second" not in page.text
@@ -93,6 +113,14 @@ def test_thin_is_even_over_average_timesteps():
     sweep = [{"threshold": i / 400, "average_timesteps": 1 + i / 100} for i in range(300, -1, -1)]
     kept = [row["average_timesteps"] for row in thin(sweep, rows=4)]
     assert kept == [1.0, 2.0, 3.0, 4.0]
+    assert thin(sweep, rows=301) == sweep[::-1]
+
+
+def test_what_was_used_is_a_row_of_the_sweep():
+    rows = with_chosen(made_up(), [])
+    assert [row["exit_counts"] for row in rows] == [[8777, 921, 98, 204]]
+    sweep = [{"threshold": 0.6291234567, "accuracy": 0.0, "average_timesteps": 9.0}]
+    assert with_chosen(made_up(), sweep) == rows
 
 
 @settings(deadline=None)
