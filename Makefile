@@ -29,7 +29,7 @@ test: lint
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 test-slow: install
-	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[notebook]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[browser,notebook]'
 	$(BIN)/python -m pytest -q -n 2 -m slow
 
 docs: install

@@ -60,11 +60,13 @@ def timesteps_axis(timesteps: int) -> Axis:
     return Axis(at, [(at(1), "1")] * (timesteps > 1) + ticks[::-1])
 
 
-def linear_axis(low: Number, high: Number, bounds: tuple[Number, Number], unit: str = "") -> Axis:
-    """An axis of round numbers around `low` and `high`, within bounds."""
+def linear_axis(
+    low: Number, high: Number, bounds: tuple[Number, Number], unit: str = "", whole: bool = False
+) -> Axis:
+    """An axis of round, or whole, numbers around `low` and `high`, within bounds."""
     if high - low < 1e-9:
         low, high = low - 1, high + 1
-    values = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    values = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10], integer=whole).tick_values(low, high)
     low, high = max(bounds[0], float(values[0])), min(bounds[1], float(values[-1]))
 
     def at(value):
@@ -217,7 +219,7 @@ def _history(
     }
     values = [value for points in series.values() for _, value in points] or [0]
     epochs = [row["epoch"] for row in metrics] or [1]
-    x = linear_axis(min(1, *epochs), max(epochs), (1, max(epochs)))
+    x = linear_axis(min(1, *epochs), max(epochs), (1, max(epochs)), whole=True)
     bounds = (0, 100) if scale == 100 else (-math.inf, math.inf)
     y = linear_axis(min(values), max(values), bounds, unit)
     return {
@@ -225,7 +227,11 @@ def _history(
         "x": x,
         "y": y,
         "lines": [
-            {"name": _words(name), "path": line(x, y, points), "last": f"{points[-1][1]:.4g}{unit}"}
+            {
+                "name": _words(name),
+                "path": f"{line(x, y, points)}h0",
+                "last": f"{points[-1][1]:.4g}{unit}",
+            }
             for name, points in series.items()
         ],
     }

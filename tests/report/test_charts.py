@@ -155,6 +155,7 @@ def test_training_is_a_chart_of_the_loss_and_one_of_accuracies():
     loss, accuracy = charts.training(metrics)
     assert [(line["name"], line["last"]) for line in loss["lines"]] == [("train loss", "-1.25")]
     assert loss["lines"][0]["path"].startswith("M0.00,")
+    assert labels(loss["x"]) == ["1", "2"]
     assert [(line["name"], line["last"]) for line in accuracy["lines"]] == [
         ("train accuracy", "50 %"),
         ("validation accuracy at t = 1", "56.25 %"),
@@ -164,6 +165,8 @@ def test_training_is_a_chart_of_the_loss_and_one_of_accuracies():
 
 def test_of_a_policy_the_accuracies_have_names():
     row = {"epoch": 1, "train/reward": 0.5, "validation/accuracy_all_timesteps": 1.0}
-    (chart,) = charts.training([row])  # a single epoch, and no loss
+    (chart,) = charts.training([row])  # no loss, and a single epoch: a dot
+    assert chart["lines"][0]["path"].startswith("M50.00,")
+    assert chart["lines"][0]["path"].endswith("h0")
     assert [line["name"] for line in chart["lines"]] == ["validation accuracy all timesteps"]
     assert charts.training([]) == []
