@@ -159,7 +159,8 @@ def test_an_evaluation_changes_nothing_in_the_run(trained, evaluated, contents, 
 
 def test_streamed_data_are_evaluated_chunk_by_chunk(trained_on_imagenet, monkeypatch):
     monkeypatch.setattr(spread, "CHUNK_BYTES", 3 * 8 * 8 * 3)  # three images
-    found = evaluate(trained_on_imagenet, choice=Target(1.5))
+    details = []
+    found = evaluate(trained_on_imagenet, choice=Target(1.5), details=details.append)
     config, facts = folder.load(trained_on_imagenet)
     dataset = build.dataset(config)
     model, _ = load_model(trained_on_imagenet, config, facts)
@@ -171,6 +172,8 @@ def test_streamed_data_are_evaluated_chunk_by_chunk(trained_on_imagenet, monkeyp
     assert found["num_samples"] == 8
     assert found["share_of_answers_that_differ"] == found["share_of_exit_times_that_differ"] == 0
     assert "validation split (8 images)" in found["threshold_rule"]
+    shown = np.stack([example.image for example in details[0].examples["easiest"]])
+    assert sorted(shown.sum((1, 2, 3))) == sorted(np.asarray(images, int).sum((1, 2, 3)))
 
 
 def test_one_timestep_leaves_nothing_to_decide(trained, make_config, tmp_path):
