@@ -23,8 +23,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from seenn_jax.config import default_config
 from seenn_jax.data import cifar10_dvs
-from seenn_jax.models import MODELS
-from seenn_jax.models.resnet import SpikingResNet
+from seenn_jax.plugins import load_plugins
 from seenn_jax.training import train
 
 ROOT = Path(__file__).parent.parent
@@ -43,19 +42,22 @@ jax.config.update("jax_compilation_cache_dir", COMPILED["JAX_COMPILATION_CACHE_D
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 
 
-class OneBlock(SpikingResNet):
-    """The smallest ResNet: what tests of training take longest for is compiling the network."""
-
-    stages = (1,)
+ONE_BLOCK = str(ROOT / "tests" / "one_block.py")
+load_plugins([ONE_BLOCK])
 
 
-MODELS["one_block"] = OneBlock
+@pytest.fixture(autouse=True, scope="module")
+def _forget_programs():
+    """Compiled programs of all files would take gigabytes."""
+    yield
+    jax.clear_caches()
 
 
 def tiny_config(**changes):
     """The smallest experiment that still learns; `changes` may be nested dicts."""
     config = default_config()
     with config.unlocked():
+        config.plugins = (ONE_BLOCK,)
         config.model.update(name="one_block", width=16)
         config.data.validation = 150
         config.augment.crop = 1

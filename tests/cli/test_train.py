@@ -12,7 +12,7 @@ def test_train_then_evaluate(process, trained, make_config, tmp_path):
     status, out, err = process("train.py", *arguments)
     # Not a word of orbax's or of backends that are not there.
     assert (status, err) == (0, "")
-    assert "Training resnet8 (width 4) on digits: 1,287 images, 150 held out" in out
+    assert "Training one_block (width 16) on digits: 1,287 images, 150 held out" in out
     assert "Compiling the training step for 1 timestep(s)" in out
     assert "epoch   6/6  loss" in out
     assert f"the run is in {tmp_path}." in out

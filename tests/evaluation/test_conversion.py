@@ -45,7 +45,7 @@ def test_a_converted_run_exits_early_and_its_source_does_not(trained_ann, datase
     assert report["ann_accuracy"] == pytest.approx(source["accuracy"])
     assert report["timesteps"] == [1, 2, 4, 8, 16, 32]
     assert report["accuracy"][:3] == pytest.approx([correct[:, t - 1].mean() for t in (1, 2, 4)])
-    assert len(report["layers"]) == 7
+    assert len(report["layers"]) == 3
     for layer in report["layers"]:
         assert layer["threshold"] > 0
         assert len(layer["error"]) == 6
@@ -63,7 +63,7 @@ def test_a_run_with_relus_is_calibrated_and_converted(trained, dataset, make_con
         thresholds_of(build.convert(model, config, facts, few, percentile))
         for percentile in (None, 100.0)
     )
-    assert len(found) == 7
+    assert len(found) == 3
     assert all(0 < found[place] < largest[place] for place in found)
     result = evaluate(tmp_path, exit="full", method="full", percentile=90.0)
     assert (result["network"], result["timesteps"]) == ("converted", 2)

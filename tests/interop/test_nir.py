@@ -246,7 +246,7 @@ def test_a_run_is_exported_with_what_a_reader_must_know(trained, make_config, tm
         path = tmp_path / f"{workdir.name}.nir"
         export(path, load(workdir))
         graph = nir.read(path)
-        assert len(only(kind, graph)) == 7
+        assert len(only(kind, graph)) == 3
         assert only(other, graph) == []
         for name, expected in zip(("mean", "std"), facts.normalization, strict=True):
             np.testing.assert_array_equal(graph.metadata[name], expected)

@@ -47,7 +47,7 @@ def test_any_width_size_channels_and_classes(name, width, image_shape, classes):
 @pytest.mark.parametrize("name", MODELS)
 def test_width_is_that_of_the_first_layer(name):
     model = nnx.eval_shape(lambda: build_model(name, 6, image_shape=(16, 16, 3), num_classes=2))
-    first = model.stem if name.startswith("resnet") else model.convs[0]
+    first = model.convs[0] if name.startswith("vgg") else model.stem
     size = 7 if name == "resnet34" else 3
     assert first.conv.kernel.shape == (size, size, 3, 6)
 

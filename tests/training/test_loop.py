@@ -203,7 +203,7 @@ def test_a_checkpoint_of_another_architecture(copy_of_stopped, make_config, call
     with checkpoints.open_checkpoints(copy_of_stopped) as manager:
         checkpoints.save(manager, 7, other, 0.5)
     before = contents(copy_of_stopped)
-    with pytest.raises(UserError, match=r"params\.blocks\.0\.conv1\.bn\.bias is \(4,\).*lacks it"):
+    with pytest.raises(UserError, match=r"params\.blocks\.0\.conv1\.bn\.bias is \(16,\).*lacks it"):
         call_train(make_config(), copy_of_stopped)
     assert contents(copy_of_stopped) == before
 
