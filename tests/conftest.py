@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 # Most of the time of these tests is LLVM's, for programs that run once. So it takes little effort,
 # and what it made is kept for all workers, for the processes that tests start, which inherit it,
 # and for the next run.
-FAST_COMPILATION = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+FAST_COMPILATION = "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
 COMPILED = {
     "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {FAST_COMPILATION}".strip(),
     "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "xla"),

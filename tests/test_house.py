@@ -14,7 +14,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FILES = [*MODULES, ROOT / "train.py", ROOT / "evaluate.py"]
 # From the bottom to the top: a module may import what is below it, and its own package.
 FLOORS = (
-    ("errors", "provenance", "config"),
+    ("errors", "provenance", "config", "paths"),
     ("tables", "devices", "hosts"),
     ("plugins", "ticks"),
     ("models", "data", "exits"),

@@ -15,6 +15,7 @@ from seenn_jax.evaluation.conversion import conversion_report
 from seenn_jax.evaluation.details import Details
 from seenn_jax.evaluation.evaluate import evaluate
 from seenn_jax.interop import nir
+from seenn_jax.paths import put
 from seenn_jax.report import print_conversions, print_result, write_report
 from seenn_jax.run import folder
 from seenn_jax.run.inference import load
@@ -106,7 +107,7 @@ def _copy_path(values: dict) -> Path | None:
 
 def _copy(found: dict | list, path: Path | None) -> None:
     if path and jax.process_index() == 0:
-        path.write_text(json.dumps(found, indent=2) + "\n")
+        put(path, (json.dumps(found, indent=2) + "\n").encode())
 
 
 def _conversion(workdir: Path, values: dict, console: Console) -> dict:
@@ -116,5 +117,5 @@ def _conversion(workdir: Path, values: dict, console: Console) -> dict:
     if jax.process_index() == 0:
         path = workdir / "evaluation" / "conversion.json"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(report, indent=2) + "\n")
+        put(path, (json.dumps(report, indent=2) + "\n").encode())
     return report

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from seenn_jax.evaluation.details import Details
+from seenn_jax.paths import put
 from seenn_jax.report.page import page
 from seenn_jax.report.pictures import draw_curve, draw_exits, rendered
 
@@ -30,18 +31,8 @@ def write_report(
     html = page(result, details)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _put(folder / "curve.png", rendered(draw_curve(result), format="png", dpi=160))
-    _put(folder / "exits.png", rendered(draw_exits(result), format="png", dpi=160))
-    _put(folder / "report.html", html.encode())
-    _put(folder / "result.json", as_json.encode())
+    put(folder / "curve.png", rendered(draw_curve(result), format="png", dpi=160))
+    put(folder / "exits.png", rendered(draw_exits(result), format="png", dpi=160))
+    put(folder / "report.html", html.encode())
+    put(folder / "result.json", as_json.encode())
     return folder / "report.html"
-
-
-def _put(path: Path, content: bytes) -> None:
-    """Write `content` to `path` so that no reader ever sees a part of it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from seenn_jax.config import default_config
 from seenn_jax.data import Dataset, Stream, channel_statistics, count_statistics
 from seenn_jax.data.images import MEAN, STD
 from seenn_jax.errors import UserError
+from seenn_jax.paths import put
 from seenn_jax.plugins import load_plugins
 from seenn_jax.ticks import frames, image_shape
 
@@ -40,6 +40,12 @@ class DataFacts(NamedTuple):
     def names(self) -> tuple[str, ...]:
         """Of the classes; their numbers where the data have no names."""
         return self.classes or tuple(map(str, range(self.num_classes)))
+
+    def same_images(self, other: "DataFacts") -> bool:
+        """Whether both are of the same images; those of older runs have no names of classes."""
+        if self.classes and other.classes:
+            return self == other
+        return self._replace(classes=()) == other._replace(classes=())
 
     @staticmethod
     def of(dataset: Dataset) -> "DataFacts":
@@ -111,8 +117,7 @@ def _check_claimed(
             f"{workdir} holds a run with another config ({changes}): "
             "give the same one to continue it, or another --workdir"
         )
-    before = _facts(content)
-    if before != facts._replace(classes=before.classes and facts.classes):
+    if not _facts(content).same_images(facts):
         raise UserError(
             f"{workdir} holds a run on other images of {config.data.name!r} (their shape, "
             "classes, mean or standard deviation differ): restore the data that it was "
@@ -141,14 +146,7 @@ def _write(path: Path, config: ConfigDict, facts: DataFacts, teacher: dict | Non
         "plugins": load_plugins(config.plugins),
         **provenance.origin(),
     }
-    _put(path, content)
-
-
-def _put(path: Path, content: dict) -> None:
-    """Write a file so that no reader ever sees a part of it."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(temporary, path)
+    put(path, _json(content))
 
 
 def load(workdir: Path) -> tuple[ConfigDict, DataFacts]:
@@ -172,7 +170,7 @@ def load(workdir: Path) -> tuple[ConfigDict, DataFacts]:
 def keep_exit(workdir: Path, result: dict) -> None:
     """Keep the exit of an evaluation, with its value, as the run's own; see `Predictor.predict`."""
     kept = {name: result[name] for name in KEPT}
-    _put(workdir / EXIT_FILE, kept)
+    put(workdir / EXIT_FILE, _json(kept))
 
 
 def kept_exit(workdir: Path) -> dict | None:
@@ -231,6 +229,10 @@ def has_checkpoint(workdir: Path) -> bool:
 def _last_written(run: Path) -> float:
     checkpoints = run / CHECKPOINTS
     return (checkpoints if checkpoints.is_dir() else run / FILE).stat().st_mtime
+
+
+def _json(content: dict) -> bytes:
+    return (json.dumps(content, indent=2) + "\n").encode()
 
 
 def _read(path: Path) -> dict:

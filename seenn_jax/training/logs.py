@@ -1,13 +1,13 @@
 """What training says: a progress bar, scalars in JSON lines and in TensorBoard's event files."""
 
 import json
-import os
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
+from seenn_jax.paths import put
 from seenn_jax.run import folder
 
 
@@ -39,9 +39,7 @@ class ScalarLog:
         path = workdir / folder.METRICS_FILE
         if path.is_file():
             lines = path.read_text().splitlines()
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text("".join(f"{x}\n" for x in lines if _step_of(x) <= step))
-            os.replace(temporary, path)
+            put(path, "".join(f"{x}\n" for x in lines if _step_of(x) <= step).encode())
         self.lines = path.open("a")
         self.events = SummaryWriter(
             str(workdir / "tensorboard"),

@@ -73,14 +73,17 @@ def test_scale_is_a_factor_at_each_timestep():
 def test_input_of_each_tick():
     inputs = np.random.default_rng(0).normal(size=(9, 4, FEATURES)).astype(np.float32)
     times = jnp.asarray([1, 2, 3, 4, 4, 3, 2, 1, 2], jnp.int32)
-    found = early_exit(
-        step,
-        jnp.zeros(CLASSES),
-        inputs,
-        prescribed(times),
-        4,
-        3,
-        input_at=lambda x, index, t: x[index, t],
+    found, masked = (
+        run(
+            step,
+            jnp.zeros(CLASSES),
+            inputs,
+            prescribed(times),
+            4,
+            3,
+            input_at=lambda x, index, t: x[index, t],
+        )
+        for run in (early_exit, run_masked)
     )
     for i, time in enumerate(times.tolist()):
         state, total = jnp.zeros((1, CLASSES)), 0
@@ -88,13 +91,4 @@ def test_input_of_each_tick():
             state, now = step(state, inputs[i : i + 1, t])
             total = total + now
         np.testing.assert_allclose(found.logits[i], total[0], rtol=1e-5, atol=1e-6)
-    masked = run_masked(
-        step,
-        jnp.zeros(CLASSES),
-        inputs,
-        prescribed(times),
-        4,
-        3,
-        input_at=lambda x, index, t: x[index, t],
-    )
     assert_same([found, masked])

@@ -15,6 +15,18 @@ from tests.engine.ways import assert_same
 from tests.models.networks import fitted
 
 
+def by_each_method(network, images, criterion):
+    """What exits leave of 8 slots or images at a time, at T = 4."""
+    return [
+        jax.jit(
+            lambda images, method=method: run_network(
+                method, network, network.params, images, criterion, 4, 8
+            )
+        )(images)
+        for method in METHODS
+    ]
+
+
 def test_network():
     model, images = fitted()
     network = inference_network(model, (8, 8, 1), 4)
@@ -26,14 +38,7 @@ def test_network():
     scores = exits.confidence(exits.accumulate(folded))
     threshold = float(jnp.median(scores[:, 1]))
     criterion = above(exits.confidence, threshold)
-    results = [
-        jax.jit(
-            lambda images, method=method: run_network(
-                method, network, network.params, images, criterion, 4, 8
-            )
-        )(images)
-        for method in METHODS
-    ]
+    results = by_each_method(network, images, criterion)
     assert len(set(np.asarray(results[0].timesteps).tolist())) > 1
     for other in results[1:]:
         np.testing.assert_array_equal(results[0].timesteps, other.timesteps)
@@ -54,14 +59,7 @@ def test_network_with_an_input_for_each_tick():
 
     scores = exits.confidence(exits.accumulate(logits))
     criterion = above(exits.confidence, float(jnp.median(scores[:, 1])))
-    results = [
-        jax.jit(
-            lambda frames, method=method: run_network(
-                method, network, network.params, frames, criterion, 4, 8
-            )
-        )(frames)
-        for method in METHODS
-    ]
+    results = by_each_method(network, frames, criterion)
     assert len(set(np.asarray(results[0].timesteps).tolist())) > 2
     assert_same(results)
     for method in METHODS:

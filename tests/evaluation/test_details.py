@@ -58,7 +58,7 @@ def test_only_what_is_shown_is_read(trained):
             assert example.answer == names[answers[i]]
             assert example.timesteps == found.timesteps[i]
             assert example.confidence == pytest.approx(found.sure[i])
-    assert ("model.width", 4, 16) in details.config
+    assert ("model.name", "one_block", "resnet8") in details.config
     assert ("optimizer.momentum", 0.9, 0.9) in details.config
 
 

@@ -111,6 +111,16 @@ def test_a_used_workdir_takes_the_same_data_only(tmp_path, make_config):
         folder.claim(tmp_path, make_config(), FACTS._replace(mean=[0.26]))
 
 
+def test_runs_older_than_names_of_classes_are_of_the_same_images():
+    old = folder.DataFacts((8, 8, 1), 2, [0.5], [0.25])
+    cats, birds = (old._replace(classes=names) for names in (("cat", "dog"), ("bird", "dog")))
+    assert old.same_images(cats)
+    assert cats.same_images(old)
+    assert cats.same_images(cats)
+    assert not cats.same_images(birds)
+    assert not cats.same_images(old._replace(mean=[0.4]))
+
+
 def test_a_run_that_failed_before_its_first_checkpoint_can_be_mended(tmp_path, make_config):
     folder.claim(tmp_path, make_config(), FACTS)
     (tmp_path / folder.CHECKPOINTS / "27.orbax-checkpoint-tmp").mkdir(parents=True)

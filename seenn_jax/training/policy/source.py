@@ -62,4 +62,4 @@ def _misfit(path: Path, config: ConfigDict, facts: folder.DataFacts) -> str | No
             return f"its config.{key} is {theirs!r}, and the policy's is {ours!r}"
     if seen.num_classes != facts.num_classes:
         return f"it has {seen.num_classes} classes, and the data {facts.num_classes}"
-    return None if seen == facts else "it was trained on other images of the same name"
+    return None if seen.same_images(facts) else "it was trained on other images of the same name"

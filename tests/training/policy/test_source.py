@@ -48,6 +48,14 @@ def test_a_network_for_other_classes_is_named(copy_of_trained, make_policy_confi
         source(config, copy_of_trained.parent / "x", folder.DataFacts.of(dataset))
 
 
+def test_a_network_older_than_names_of_classes_fits(make_policy_config, trained):
+    facts = folder.load(trained)[1]
+    assert facts.classes == ()
+    facts = facts._replace(classes=tuple("abcdefghij"))
+    config = make_policy_config(init_from=str(trained))
+    assert source(config, trained.parent / "x", facts) == trained
+
+
 def test_what_is_no_network_is_named(make_policy_config, call_train, trained_policy, tmp_path):
     for init_from, match in [
         (tmp_path / "nowhere", "nowhere holds no run"),
