@@ -69,6 +69,7 @@ class Predictor:
         self.workdir, self.config, self.facts, self.model = workdir, config, facts, model
         self.step, self.kind, self.precision, self.timesteps = step, kind, precision, timesteps
         self.batch = BATCH
+        self._programs: dict[tuple, Callable] = {}  # of `exiting`
         # float64, of parity tests, is no row.
         row = PRECISIONS[precision] if precision in PRECISIONS else Precision()
         self.prepare = row.prepare
@@ -130,12 +131,22 @@ class Predictor:
         correct = predictions == split.labels[:, None]
         return Answers(split.images, split.labels, cumulative, predictions, correct)
 
-    def run(
-        self, images: Any, exit: Exit, value: float | int | None, temperatures: Any, method: str
-    ) -> tuple[engine.Exited, float]:
-        """(what exits leave, seconds it took once compiled), on all devices."""
+    def exiting(
+        self, exit: Exit, value: float | int | None, temperatures: Any, method: str
+    ) -> Callable[[Any, Any], engine.Exited]:
+        """`images, count -> what exits leave`, on all devices; one program for the same exit."""
+        scale = None if temperatures is None else tuple(map(float, temperatures))
+        key = (exit.name, value, scale, method, self.batch)
+        if key not in self._programs:
+            self._programs[key] = self._program(exit, value, temperatures, method)
+        return self._programs[key]
+
+    def _program(
+        self, exit: Exit, value: float | int | None, temperatures: Any, method: str
+    ) -> Callable[[Any, Any], engine.Exited]:
         make_criterion = exit.criterion(value)
         scale = exits.logit_scale(self.timesteps, temperatures)
+        batch = self.batch
 
         def share(params, images, count):
             params, exit_params = params
@@ -146,22 +157,26 @@ class Predictor:
                 images,
                 make_criterion(exit_params, images),
                 self.timesteps,
-                self.batch,
+                batch,
                 transform=self.transform,
                 count=count,
                 scale=scale,
             )
 
-        first = next(engine.chunks(images))
         params = devices.replicate((self.network.params, exit.params))
-        compiled = functools.partial(jax.jit(engine.over_devices(share)), params)
-        jax.block_until_ready(compiled(first, np.int32(len(first))))
+        return functools.partial(jax.jit(engine.over_devices(share)), params)
+
+    def run(
+        self, images: Any, exit: Exit, value: float | int | None, temperatures: Any, method: str
+    ) -> tuple[engine.Exited, float]:
+        """(what exits leave, seconds it took once compiled), on all devices."""
+        program = self.exiting(exit, value, temperatures, method)
+        first = next(engine.chunks(images))
+        jax.block_until_ready(program(first, np.int32(len(first))))
         started = time.perf_counter()
-        parts = list(engine.in_chunks(compiled, engine.chunks(images)))
+        parts = list(engine.in_chunks(program, engine.chunks(images)))
         seconds = time.perf_counter() - started
-        exited = jax.tree.map(lambda *x: np.concatenate(x), *parts)
-        exits.check_finite(exited.logits)
-        return exited, seconds
+        return _joined(parts), seconds
 
     def predict(
         self, images: Any, *, exit: str | None = None, choice: Choice | None = None
@@ -199,7 +214,8 @@ class Predictor:
         if not len(images):
             none = np.zeros(0, np.int32)
             return Predictions(none, np.zeros(0, np.float32), none)
-        exited, _ = self.run(images, rule, chosen.value, temperatures, "slots")
+        program = self.exiting(rule, chosen.value, temperatures, "slots")
+        exited = _joined(list(engine.in_chunks(program, engine.chunks(images))))
         confidence = np.asarray(exits.confidence(exited.logits))
         return Predictions(exited.logits.argmax(-1), confidence, exited.timesteps)
 
@@ -357,6 +373,13 @@ def _first_frames(dataset: Dataset, facts: folder.DataFacts, timesteps: int) -> 
     return dataset._replace(
         train=cut(dataset.train), validation=cut(dataset.validation), test=cut(dataset.test)
     )
+
+
+def _joined(parts: list[engine.Exited]) -> engine.Exited:
+    """What exits leave of all images; a UserError for a logit that is not finite."""
+    exited = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+    exits.check_finite(exited.logits)
+    return exited
 
 
 def _dense_macs(model: nnx.Module, facts: folder.DataFacts) -> int:

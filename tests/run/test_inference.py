@@ -3,12 +3,13 @@
 import json
 import shutil
 
+import chex
 import jax
 import numpy as np
 import pytest
 
 import seenn_jax
-from seenn_jax import exits
+from seenn_jax import engine, exits
 from seenn_jax.data import load_dataset
 from seenn_jax.errors import UserError
 from seenn_jax.evaluation.evaluate import evaluate
@@ -152,6 +153,17 @@ def test_it_predicts_as_it_was_evaluated(copy_of_trained, dataset, cumulative):
     check_predictions(found, cumulative, times)
     assert np.mean(found.classes == dataset.test.labels) == result["accuracy"]
     assert found.timesteps.mean() == result["average_timesteps"]
+
+
+def test_the_same_exit_is_compiled_once(trained, dataset, monkeypatch):
+    monkeypatch.setattr(engine, "run_network", chex.assert_max_traces(engine.run_network, n=1))
+    predictor, images = load(trained), dataset.test.images[:20]
+    once, again = (
+        predictor.predict(images, exit="confidence", choice=Given(0.5)) for _ in range(2)
+    )
+    np.testing.assert_array_equal(once.timesteps, again.timesteps)
+    with pytest.raises(AssertionError, match="traced"):  # it does count
+        predictor.predict(images, exit="confidence", choice=Given(0.6))
 
 
 def test_the_exit_that_was_kept_has_its_temperatures(copy_of_trained, dataset, cumulative):
