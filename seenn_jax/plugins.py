@@ -27,7 +27,8 @@ def load_plugins(
     """Import plugins, each once in a process.
 
     Args:
-      names: modules that can be imported, from the working directory too, or paths of .py files.
+      names: modules that can be imported, from the working directory too, or paths of .py files,
+        from the working directory or a folder of PYTHONPATH.
       gave: what they added to the tables when a run was trained, for the message where one is gone.
 
     Returns:
@@ -36,24 +37,35 @@ def load_plugins(
     Raises:
       UserError: one is not there, raises, or adds a name that is taken.
     """
-    for name in names:
-        if name not in _given:
+    places = {name: _place(name) for name in names}
+    for name, place in places.items():
+        if place not in _given:
             before = _rows()
-            _import(name, ", ".join((gave or {}).get(name, [])))
-            _given[name] = sorted(_rows() - before)
-    return {name: _given[name] for name in names}
+            _import(name, place, ", ".join((gave or {}).get(name, [])))
+            _given[place] = sorted(_rows() - before)
+    return {name: _given[place] for name, place in places.items()}
+
+
+def _place(name: str) -> str:
+    """The whole path of a .py file, which another name may lead to too, or the module's name."""
+    if not name.endswith(".py"):
+        return name
+    for path in (Path(folder, name) for folder in (".", *sys.path)):
+        if path.is_file():
+            return str(path.resolve())
+    return name
 
 
 def _rows() -> set[str]:
     return {f"{table}.{row}" for table, rows in ALL.items() for row in rows}
 
 
-def _import(name: str, gave: str) -> None:
+def _import(name: str, place: str, gave: str) -> None:
     before = {title: dict(table) for title, table in ALL.items()}
     try:
         with _from_here():
             if name.endswith(".py"):
-                _run_file(Path(name))
+                _run_file(Path(place))
             else:
                 importlib.import_module(name)
     except Exception as error:

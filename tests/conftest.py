@@ -42,7 +42,7 @@ jax.config.update("jax_compilation_cache_dir", COMPILED["JAX_COMPILATION_CACHE_D
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 
 
-ONE_BLOCK = str(ROOT / "tests" / "one_block.py")
+ONE_BLOCK = "tests.one_block"
 load_plugins([ONE_BLOCK])
 
 
