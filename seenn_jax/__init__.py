@@ -20,7 +20,7 @@ except PackageNotFoundError:  # a checkout that is not installed
 _WHERE = {
     "load": "run.inference",
     "Predictor": "run.inference",
-    "Predictions": "run.inference",
+    "Predictions": "run.prediction",
     "train": "training",
     "evaluate": "evaluation.evaluate",
     "write_report": "report",

@@ -1,9 +1,9 @@
-"""python -m seenn_jax train | evaluate, with the flags of train.py and evaluate.py."""
+"""python -m seenn_jax train | evaluate | predict."""
 
 import importlib
 import sys
 
-PROGRAMS = ("train", "evaluate")
+PROGRAMS = ("train", "evaluate", "predict")
 
 
 def main() -> None:

@@ -1,7 +1,10 @@
-"""Files that are written whole or not at all."""
+"""Files that are written: whole or not at all, and never over another one."""
 
 import os
+import tempfile
 from pathlib import Path
+
+from seenn_jax.errors import UserError
 
 
 def put(path: Path, content: bytes) -> None:
@@ -12,3 +15,20 @@ def put(path: Path, content: bytes) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_new(setting: str, path: Path) -> None:
+    """Raise a UserError unless a new file can be written to `path`, the value of `setting`."""
+    if path.exists():
+        raise UserError(f"`{setting}`={path} exists already: give the name of a new file")
+    if not path.parent.is_dir():
+        raise UserError(
+            f"`{setting}`={path}: there is no folder {path.parent}; make it, or use another"
+        )
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"`{setting}`={path} can't be written ({error.strerror}): use another folder"
+        ) from error

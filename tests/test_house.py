@@ -14,8 +14,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FILES = [*MODULES, ROOT / "train.py", ROOT / "evaluate.py"]
 # From the bottom to the top: a module may import what is below it, and its own package.
 FLOORS = (
-    ("errors", "provenance", "config", "paths"),
-    ("tables", "devices", "hosts"),
+    ("errors", "provenance", "config"),
+    ("tables", "devices", "hosts", "paths"),
     ("plugins", "ticks"),
     ("models", "data", "exits"),
     ("energy", "engine"),

@@ -2,7 +2,8 @@
 
 import pytest
 
-from seenn_jax.paths import put
+from seenn_jax.errors import UserError
+from seenn_jax.paths import check_new, put
 
 
 def test_a_file_is_replaced(tmp_path):
@@ -27,3 +28,19 @@ def test_what_fails_leaves_the_file_as_it_was(tmp_path, monkeypatch):
         put(path, b"other")
     assert path.read_bytes() == b"whole"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_new_file(tmp_path):
+    check_new("json", tmp_path / "new.json")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "old").write_text("mine")
+    for path, match in (
+        (tmp_path / "old", r"`json`=.*old exists already: give the name of a new file"),
+        (tmp_path, "exists already"),
+        (tmp_path / "no" / "x", r"`json`=.*x: there is no folder .*no; make it"),
+        (tmp_path / "old" / "x", "there is no folder .*old; make it"),
+        ("/proc/x.json", r"`json`=/proc/x\.json can't be written \(.*\): use another folder"),
+    ):
+        with pytest.raises(UserError, match=match):
+            check_new("json", type(tmp_path)(path))
+    assert (tmp_path / "old").read_text() == "mine"

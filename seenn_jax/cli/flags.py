@@ -128,6 +128,27 @@ EVALUATE = {
     "json": Flag(flags.DEFINE_string, None, "Write the result to this file too."),
     **OF_HOSTS,
 }
+# Of predict, those of evaluate.py that say how the run is loaded and when a sample exits ...
+_OF_BOTH = (
+    *("workdir", "exit", "threshold", "tolerance", "target_timesteps", "risk", "delta", "loss"),
+    *("precision", "timesteps", "slots"),
+)
+PREDICT = {
+    **{name: EVALUATE[name] for name in _OF_BOTH},
+    # ... with other words and defaults for some.
+    "workdir": Flag(flags.DEFINE_string, None, "Folder of the run. Default: the newest in runs/."),
+    "exit": Flag(
+        flags.DEFINE_string,
+        None,
+        f"When a sample exits: {', '.join(EXITS)}, or a plugin's. Default: as evaluated last.",
+    ),
+    "slots": Flag(flags.DEFINE_integer, None, "Images under way at a time. Default: 256."),
+    "json": Flag(
+        flags.DEFINE_string,
+        None,
+        "Write a line of JSON for each image to this file, or to standard output for -.",
+    ),
+}
 # Old names of flags, which work for one release.
 RENAMED = {"patience": "wait", "batch_size": "slots", "dtype": "precision"}
 

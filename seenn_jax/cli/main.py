@@ -21,10 +21,11 @@ from seenn_jax.errors import UserError, check_choice
 
 
 def main(
-    function: Callable[[], None],
+    function: Callable[..., None],
     table: dict[str, Flag],
     *,
     config: str | None = None,
+    arguments: bool = False,
     interrupted: str = "interrupted",
 ) -> None:
     """Parse the flags, run `function`, and exit: 0, 2 after a mistake, 130 when interrupted.
@@ -33,6 +34,7 @@ def main(
       function: what the program does; it reads the flags.
       table: its flags.
       config: what `--config` is, where it has one.
+      arguments: whether `function` takes a list of what is no flag.
       interrupted: what to say after Ctrl-C.
     """
     # By force: some package that is imported has made a handler of its own by now.
@@ -45,15 +47,15 @@ def main(
         config_flags.DEFINE_config_file("config", None, config)
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS["config"])
     try:
-        arguments = renamed(sys.argv[1:], table)
-        check_overrides(arguments)
-        stray = _parse([sys.argv[0], *arguments], [*table, *["config"] * (config is not None)])
-        if stray:
-            raise UserError(f"unexpected argument {stray[0]!r}: flags look like --name=value")
+        given = renamed(sys.argv[1:], table)
+        check_overrides(given)
+        others = _parse([sys.argv[0], *given], [*table, *["config"] * (config is not None)])
+        if others and not arguments:
+            raise UserError(f"unexpected argument {others[0]!r}: flags look like --name=value")
         _enable_compilation_cache()
         if "multihost" in table:
             _join_processes()
-        function()
+        function(*[others] * arguments)
     except (UserError, flags.Error) as error:
         _fail(as_flags(str(error), table))
     except OSError as error:
@@ -115,6 +117,7 @@ def _exit(status: int) -> NoReturn:
 
 def _parse(arguments: list[str], known: list[str]) -> list[str]:
     """Parse the flags and return what is no flag; absl's errors as a UserError."""
+    flags.FLAGS.set_gnu_getopt()  # flags may follow what is none
     try:
         return flags.FLAGS(arguments)[1:]
     except flags.UnrecognizedFlagError as error:

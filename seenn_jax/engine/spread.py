@@ -71,7 +71,9 @@ def chunks(images: Any) -> Iterator[np.ndarray]:
     return (images[start : start + rows] for start in range(0, len(images), rows))
 
 
-def in_chunks(run: Callable[[Any, Array], Any], chunks: Iterable[Any]) -> Iterator[Any]:
+def in_chunks(
+    run: Callable[[Any, Array], Any], chunks: Iterable[Any], size: int | None = None
+) -> Iterator[Any]:
     """Run a stream that does not fit on the device: chunks in, results (on the host) out.
 
     Two chunks are on the device at a time, so that it never waits for the host.
@@ -80,8 +82,9 @@ def in_chunks(run: Callable[[Any, Array], Any], chunks: Iterable[Any]) -> Iterat
       run: compiled, `(inputs, count) -> results [n, ...]`, such as `Exited`.
       chunks: pytrees of NumPy arrays [n, ...], all with the n of the first or fewer samples, which
         are filled up.
+      size: that n, where the first may have fewer samples too.
     """
-    size, pending = None, None
+    pending = None
     for chunk in chunks:
         count = len(jax.tree.leaves(chunk)[0])
         size = size or count

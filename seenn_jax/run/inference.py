@@ -2,14 +2,14 @@
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from seenn_jax import devices, engine, exits
@@ -23,21 +23,8 @@ from seenn_jax.models import conversion, is_ann
 from seenn_jax.models.network import inference_network
 from seenn_jax.models.precision import PRECISIONS, Precision
 from seenn_jax.run import build, checkpoints, folder
+from seenn_jax.run.prediction import Predictions, answers, joined, opened, rows_of
 from seenn_jax.ticks import first_ticks, seen
-
-
-class Predictions(NamedTuple):
-    """What `Predictor.predict` answers.
-
-    Attributes:
-      classes: numbers of the predicted classes.
-      confidence: the largest softmax probability at the exit.
-      timesteps: taken by each sample, from 1.
-    """
-
-    classes: Int[np.ndarray, "N"]
-    confidence: Float[np.ndarray, "N"]
-    timesteps: Int[np.ndarray, "N"]
 
 
 class Predictor:
@@ -70,6 +57,7 @@ class Predictor:
         self.step, self.kind, self.precision, self.timesteps = step, kind, precision, timesteps
         self.batch = BATCH
         self._programs: dict[tuple, Callable] = {}  # of `exiting`
+        self._compiled: set[tuple[Callable, int]] = set()  # of these, for so many rows; `stream`
         # float64, of parity tests, is no row.
         row = PRECISIONS[precision] if precision in PRECISIONS else Precision()
         self.prepare = row.prepare
@@ -185,39 +173,41 @@ class Predictor:
 
         Args:
           images: uint8 [N, H, W, C] (event data [N, T, H, W, C]), of the shape that the run was
-            trained on.
-          exit: a key of `EXITS`; None is the one that evaluate.py used last, with its value.
+            trained on. Or the path of an image file or of a folder of them, or a list of paths:
+            these are brought to that shape as in evaluation. What can't be read is left out, and
+            named in the log.
+          exit: a key of `EXITS`; None is the one that evaluate.py used last.
           choice: of its value; other than a `Given` it takes the data of the run. None is the
-            exit's default.
+            exit's default or, where `exit` is None, the value that evaluate.py used last.
 
         Raises:
-          UserError: images of another shape; no evaluation yet, where `exit` is None.
+          UserError: images of another shape, no file that can be read; no evaluation yet, where
+            `exit` is None.
         """
-        images = np.asarray(images)
-        shape = (*(self.timesteps,) * bool(self.facts.frames), *self.facts.image_shape)
-        if images.shape[1:] != shape or images.dtype != np.uint8:
-            raise UserError(
-                f"the images are {images.dtype.name}{list(images.shape)}, and this run takes "
-                f"uint8{['N', *shape]}: bring them to that shape, pixels from 0 to 255"
-            )
-        temperatures = self.temperatures
-        if exit is None:
-            if choice is not None:
-                raise UserError(
-                    f"`choice`={choice} is of an exit: say which `exit`, or leave both out for the "
-                    "one that evaluate.py used last"
-                )
-            rule, chosen, temperatures = self._kept_exit()
-        else:
-            rule = EXITS[exit](self)
-            chosen = self.choose(rule, choice, temperatures)
+        images = self.opened(images)
+        return joined(list(self.stream(images, *self.exit_of(exit, choice))))
+
+    def opened(self, images: Any) -> Any:
+        """Images of `predict` as an array, or as what is read when it is indexed."""
+        return opened(images, self.config, self.facts, self.timesteps)
+
+    def stream(
+        self, images: Any, exit: Exit, chosen: Chosen, temperatures: Any
+    ) -> Iterator[Predictions]:
+        """Predictions of a stretch of images at a time; compiled when it returns.
+
+        Args:
+          images: of `opened`.
+          exit, chosen, temperatures: of `exit_of`.
+        """
         if not len(images):
-            none = np.zeros(0, np.int32)
-            return Predictions(none, np.zeros(0, np.float32), none)
-        program = self.exiting(rule, chosen.value, temperatures, "slots")
-        exited = _joined(list(engine.in_chunks(program, engine.chunks(images))))
-        confidence = np.asarray(exits.confidence(exited.logits))
-        return Predictions(exited.logits.argmax(-1), confidence, exited.timesteps)
+            return iter(())
+        program, rows = self.exiting(exit, chosen.value, temperatures, "slots"), rows_of(images)
+        if (program, rows) not in self._compiled:
+            nothing = np.zeros((rows, *images.shape[1:]), images.dtype)
+            jax.block_until_ready(program(nothing, np.int32(0)))
+            self._compiled.add((program, rows))
+        return answers(program, images, self.facts.names)
 
     def choose(self, exit: Exit, choice: Choice | None, temperatures: Any) -> Chosen:
         """The value of an exit, chosen on the validation split where it must be."""
@@ -228,7 +218,11 @@ class Predictor:
         answers = self.answers(self.dataset.validation, temperatures)
         return exit.choose(choice, exit.signal(answers), answers)
 
-    def _kept_exit(self) -> tuple[Exit, Chosen, Any]:
+    def exit_of(self, exit: str | None, choice: Choice | None) -> tuple[Exit, Chosen, Any]:
+        """(exit, its value, temperatures) of `predict`'s arguments; the same errors."""
+        if exit is not None:
+            rule, temperatures = EXITS[exit](self), self.temperatures
+            return rule, self.choose(rule, choice, temperatures), temperatures
         kept = folder.kept_exit(self.workdir)
         if kept is None:
             raise UserError(
@@ -240,10 +234,11 @@ class Predictor:
                 f"`timesteps` is {self.timesteps} and the exit of {self.workdir} was chosen for "
                 f"{kept['timesteps']}: give that, or say which `exit`"
             )
-        chosen = Chosen(kept["threshold"], kept["threshold_rule"])
-        temperatures = kept["temperatures"]
+        rule, temperatures = EXITS[kept["exit"]](self), kept["temperatures"]
         temperatures = None if temperatures is None else np.float32(temperatures)
-        return EXITS[kept["exit"]](self), chosen, temperatures
+        if choice is not None:
+            return rule, self.choose(rule, choice, temperatures), temperatures
+        return rule, Chosen(kept["threshold"], kept["threshold_rule"]), temperatures
 
     def macs(self) -> int:
         """Multiply-accumulates of one image and timestep."""

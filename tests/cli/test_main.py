@@ -55,7 +55,7 @@ def test_the_module_trains_and_evaluates(program, trained, make_config, tmp_path
 @pytest.mark.parametrize("arguments", [[], ["fit"], ["--workdir=x"], ["Train"]], ids=str)
 def test_the_module_s_first_argument_is_a_program(program, arguments):
     refused = program(MODULE, *arguments)
-    check_refused(*refused, "give one of train, evaluate, and --help for its flags")
+    check_refused(*refused, "give one of train, evaluate, predict, and --help")
 
 
 # --- Settings in sentences -------------------------------------------------------------------

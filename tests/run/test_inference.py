@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import chex
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 import seenn_jax
 from seenn_jax import engine, exits
@@ -17,7 +19,7 @@ from seenn_jax.exits import Given, Risk, Target, Tolerance
 from seenn_jax.exits.prices import split_outputs
 from seenn_jax.models import conversion
 from seenn_jax.models.neurons import IF, LIF
-from seenn_jax.run import checkpoints, folder
+from seenn_jax.run import checkpoints, folder, prediction
 from seenn_jax.run.inference import load
 from tests.evaluation.plain import at_exit, cumulative_of, logits_of, streaks_of
 from tests.run.untrained import untrained
@@ -253,7 +255,7 @@ def test_images_of_a_wrong_shape_are_named(predictor, images, named):
 
 def test_no_image_is_no_prediction(predictor):
     found = predictor.predict(np.zeros((0, 8, 8, 1), np.uint8), exit="full")
-    assert [len(values) for values in found] == [0, 0, 0]
+    assert [len(values) for values in found] == [0, 0, 0, 0, 0]
 
 
 def test_no_evaluation_yet_is_named(predictor):
@@ -287,7 +289,69 @@ def test_an_exit_that_cannot_be_is_named(predictor, exit, choice, match):
         predictor.predict(np.zeros((1, 8, 8, 1), np.uint8), exit=exit, choice=choice)
 
 
-def test_a_choice_without_an_exit_is_not_ignored(copy_of_trained):
+def test_a_choice_without_an_exit_is_for_the_run_s_own(copy_of_trained, dataset, cumulative):
     folder.keep_exit(copy_of_trained, KEPT)
-    with pytest.raises(UserError, match="choice"):
-        load(copy_of_trained).predict(np.zeros((1, 8, 8, 1), np.uint8), choice=Given(0.9))
+    run, images = load(copy_of_trained), dataset.test.images
+    scores = np.array(exits.confidence(cumulative))
+    times = at_exit(scores, scores > 0, np.float32(0.3))[1]
+    check_predictions(run.predict(images, choice=Given(0.3)), cumulative, times)
+    with pytest.raises(UserError, match=r"threshold 1\.5 is outside"):
+        run.predict(images, choice=Given(1.5))
+
+
+# --- Files -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pngs(dataset, tmp_path):
+    """A folder with the first five images of the test split."""
+    folder = tmp_path / "pngs"
+    folder.mkdir()
+    for number, image in enumerate(dataset.test.images[:5]):
+        Image.fromarray(image[..., 0]).save(folder / f"{number}.png")
+    return folder
+
+
+def test_files_are_predicted_as_their_pixels(predictor, dataset, pngs, monkeypatch):
+    monkeypatch.setattr(prediction, "STRETCH", 2)  # two at a time, the last one alone
+    asked = {"exit": "confidence", "choice": Given(0.25)}
+    wanted = predictor.predict(dataset.test.images[:5], **asked)
+    files = tuple(str(pngs / f"{number}.png") for number in range(5))
+    for images in (pngs, str(pngs), [pngs], list(files)):
+        found = predictor.predict(images, **asked)
+        assert found.files == files
+        for name in ("classes", "timesteps", "names"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
+        np.testing.assert_allclose(found.confidence, wanted.confidence, rtol=1e-5)
+    assert wanted.names == tuple(str(number) for number in wanted.classes)
+    assert wanted.files == ()
+    assert len(set(found.timesteps)) > 1
+
+
+def test_what_cannot_be_read_is_left_out(predictor, pngs, caplog):
+    whole = predictor.predict(pngs, exit="full")
+    (pngs / "2.png").write_bytes((pngs / "2.png").read_bytes()[:40])
+    found = predictor.predict([pngs / "4.png", pngs], exit="full")
+    assert [Path(file).stem for file in found.files] == ["4", "0", "1", "3", "4"]
+    np.testing.assert_array_equal(found.classes, whole.classes[[4, 0, 1, 3, 4]])
+    assert caplog.text.count("left out: image ") == 1
+    assert str(pngs / "2.png") in caplog.text
+    with pytest.raises(UserError, match=r"none of the files \(1\) can be read: give JPEG"):
+        predictor.predict(pngs / "2.png", exit="full")
+
+
+def test_files_of_a_streamed_run_are_cut_as_in_evaluation(trained_on_imagenet, tmp_path):
+    run = load(trained_on_imagenet)
+    stream = run.dataset.test
+    paths = [tmp_path / f"{number}.jpg" for number in range(stream.size)]
+    for path, index in zip(paths, stream.indices.tolist(), strict=True):
+        path.write_bytes(stream.source[index].data)
+    images = run.opened(paths)
+    assert images.shape == stream.images.shape
+    np.testing.assert_array_equal(images[:], stream.images[:])
+
+
+def test_event_data_do_not_come_from_image_files(trained_on_events, pngs):
+    match = "files can't be predicted by a network for recordings of an event camera"
+    with pytest.raises(UserError, match=match):
+        load(trained_on_events[0]).predict(pngs, exit="full")

@@ -1,0 +1,37 @@
+"""How many images are predicted at a time."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from seenn_jax.data.files import Files
+from seenn_jax.run.prediction import joined, rows_of
+
+
+@pytest.mark.parametrize(
+    ("count", "shape", "rows"),
+    [
+        (1, (8, 8, 1), 1),
+        (2, (8, 8, 1), 2),
+        (5, (8, 8, 1), 8),  # 6, 7 and 8 images take the same program
+        (8, (8, 8, 1), 8),
+        (1000, (8, 8, 1), 1024),
+        (100_000, (8, 8, 1), 131_072),
+        # 2^28 bytes are 1,783 images of this size: 1,024 is the power of two below.
+        (100_000, (224, 224, 3), 1024),
+        (3, (20_000, 20_000, 3), 1),
+    ],
+)
+def test_a_stretch_is_a_power_of_two_that_fits(count, shape, rows):
+    images = np.lib.stride_tricks.as_strided(np.zeros(1, np.uint8), (count, *shape), (0, 0, 0, 0))
+    assert rows_of(images) == rows
+
+
+def test_files_are_few_enough_to_decode_some_while_others_are_predicted():
+    assert rows_of(Files([Path("x.png")] * 100_000, np.asarray, (8, 8, 1))) == 4096
+    assert rows_of(Files([Path("x.png")] * 100_000, np.asarray, (224, 224, 3))) == 1024
+
+
+def test_no_parts_are_no_predictions():
+    assert [len(values) for values in joined([])] == [0] * 5
