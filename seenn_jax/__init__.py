@@ -21,6 +21,7 @@ _WHERE = {
     "load": "run.inference",
     "Predictor": "run.inference",
     "Predictions": "run.prediction",
+    "export_weights": "run.weights",
     "train": "training",
     "evaluate": "evaluation.evaluate",
     "write_report": "report",

@@ -70,6 +70,9 @@ def _model(config: ConfigDict) -> None:
     config.model.threshold = 1.0  # membrane at which a neuron fires
     config.model.surrogate = "dspike"
     config.model.dtype = "float32"  # of activations; parameters stay float32
+    # Start from these (fine-tuning): the name of weights, a .safetensors file, or a run; "" for
+    # none. The same architecture; the last layer is new for other classes.
+    config.init_weights = ""
 
 
 def _activation(config: ConfigDict) -> None:

@@ -1,10 +1,16 @@
-"""Files that are written: whole or not at all, and never over another one."""
+"""Files that come with the package, and files that are written: whole, never over another one."""
 
 import os
 import tempfile
 from pathlib import Path
 
 from seenn_jax.errors import UserError
+
+
+def shipped(name: str) -> Path:
+    """A folder that comes with the package: within it once installed, beside it in a checkout."""
+    package = Path(__file__).parent
+    return package / name if (package / name).is_dir() else package.parent / name
 
 
 def put(path: Path, content: bytes) -> None:

@@ -22,7 +22,17 @@ FUNCTIONS = [name for name in FUNCTIONS if name != "__version__"]
 WITHOUT_ERRORS = {"above", "patience", "prescribed", "never", "default_config", "write_report"}
 # They take no arrays.
 WITHOUT_SHAPES = {
-    *("load", "train", "default_config", "write_report", "evaluate", "above", "never", "patience"),
+    *(
+        "load",
+        "export_weights",
+        "train",
+        "default_config",
+        "write_report",
+        "evaluate",
+        "above",
+        "never",
+        "patience",
+    ),
 }
 
 

@@ -8,17 +8,26 @@ import jax
 from absl import flags
 from rich.console import Console
 
+from seenn_jax.cli.export import export
 from seenn_jax.cli.flags import EVALUATE, choice_of
 from seenn_jax.cli.main import main as run_program
-from seenn_jax.errors import UserError
+from seenn_jax.errors import UserError, check_choice
 from seenn_jax.evaluation.conversion import conversion_report
 from seenn_jax.evaluation.details import Details
 from seenn_jax.evaluation.evaluate import evaluate
 from seenn_jax.interop import nir
-from seenn_jax.paths import put
+from seenn_jax.paths import check_new, put
 from seenn_jax.report import print_conversions, print_result, write_report
-from seenn_jax.run import folder
+from seenn_jax.run import folder, weights
 from seenn_jax.run.inference import load
+from seenn_jax.run.tensors import DTYPES
+from seenn_jax.run.trained import Trained
+
+# Flags that are arguments of `evaluate` as they are.
+PASSED_ON = (
+    *("temperature", "method", "split", "slots", "precision", "timesteps", "ann", "percentile"),
+    "energy",
+)
 
 
 def main() -> None:
@@ -31,63 +40,81 @@ def _evaluate() -> None:
     values: dict[str, Any] = {name: flags.FLAGS[name].value for name in EVALUATE}
     choice = choice_of(flags.FLAGS)
     _check(values)
-    workdirs = _workdirs(values)
-    workdir, copy = workdirs[0], _copy_path(values)
+    sources = _sources(values)
+    source, copy = sources[0], Path(values["json"]) if values["json"] else None
     # Paths may hold what rich takes for markup.
     console = Console(markup=False, quiet=jax.process_index() > 0)
     conversions = []
     if values["conversion_report"]:
-        conversions = [_conversion(each, values, console) for each in workdirs]
+        conversions = [_conversion(each, values, console) for each in sources]
         print_conversions(conversions, console)
-        if len(workdirs) > 1:
+        if len(sources) > 1:
             _copy(conversions, copy)
             return
     if values["nir"]:
-        nir.check_path(Path(values["nir"]))
-        nir.export(Path(values["nir"]), load(workdir, percentile=values["percentile"]))
+        nir.export(Path(values["nir"]), load(source, percentile=values["percentile"]))
         console.print(f"Network: {values['nir']}", soft_wrap=True)
-    console.print(f"Evaluating {workdir}.", soft_wrap=True)
+    console.print(f"Evaluating {_place(source)}.", soft_wrap=True)
     details: list[Details] = []
-    asked = ("temperature", "method", "split", "slots", "precision", "timesteps", "ann")
-    result = evaluate(
-        workdir,
-        exit=values["exit"] or "confidence",
-        choice=choice,
-        percentile=values["percentile"],
-        energy=values["energy"],
-        details=details.append,
-        **{name: values[name] for name in asked},
-    )
+    asked = {name: values[name] for name in PASSED_ON}
+    asked |= {"exit": values["exit"] or "confidence", "choice": choice}
+    result = evaluate(source, **asked, details=details.append)
     if jax.process_index() > 0:  # the first process writes
         return
     if conversions:
         result["conversion"] = conversions[0]
     print_result(result, console)
     name = "ann" if values["ann"] else result["exit"]
-    report = write_report(result, workdir / "evaluation" / name, *details)
+    report = write_report(result, _folder(source) / name, *details)
     console.print(f"Report: {report}", soft_wrap=True)
-    if not values["ann"]:
-        folder.keep_exit(workdir, result)
+    if isinstance(source, Path) and not values["ann"]:
+        folder.keep_exit(source, result)
     _copy(result, copy)
+    if values["export_weights"]:
+        path, dtype = Path(values["export_weights"]), values["weights_dtype"] or "float32"
+        export(path, source, dtype, result, asked, console)
 
 
 def _check(values: dict) -> None:
-    """Raise a UserError for flags that contradict each other or would be ignored."""
-    if values["ann"]:
-        for name in ("exit", "timesteps", "nir"):
-            value = values[name]
-            if value and value != "full":
-                raise UserError(
-                    f"`{name}`={value} is for a spiking network, and `ann` is for the ordinary one "
-                    "that it was converted from, at one timestep: leave one of them out"
-                )
-    if values["nir"] and values["multihost"]:
-        raise UserError(f"`nir`={values['nir']} is written by one process: leave `multihost` out")
+    """Raise a UserError for what takes no network to be seen wrong."""
+    for name in ("exit", "timesteps", "nir", "export_weights"):
+        value = values[name]
+        if values["ann"] and value and value != "full":
+            raise UserError(
+                f"`{name}`={value} is for a spiking network, and `ann` is for the ordinary one "
+                "that it was converted from, at one timestep: leave one of them out"
+            )
+    for name in ("nir", "export_weights"):
+        if values[name] and values["multihost"]:
+            raise UserError(
+                f"`{name}`={values[name]} is written by one process: leave `multihost` out"
+            )
+    if values["weights_dtype"]:
+        check_choice("`weights_dtype`", values["weights_dtype"], DTYPES)
+        if not values["export_weights"]:
+            raise UserError(
+                f"`weights_dtype`={values['weights_dtype']} goes with `export_weights`: give that "
+                "too, or leave it out"
+            )
+    if values["json"]:
+        check_new("json", Path(values["json"]))
+    if values["nir"]:
+        nir.check_path(Path(values["nir"]))
+    if values["export_weights"]:
+        weights.check_path(Path(values["export_weights"]))
 
 
-def _workdirs(values: dict) -> list[Path]:
+def _sources(values: dict) -> list[Path | Trained]:
+    """The runs, or the weights, that the flags name."""
+    if values["weights"] and values["workdir"]:
+        raise UserError(
+            f"`weights`={values['weights']} and `workdir`={values['workdir']} name two networks: "
+            "give one of them"
+        )
+    if values["weights"]:
+        return [weights.read(values["weights"])]
     named = values["workdir"] or str(folder.newest(Path("runs")))
-    workdirs = [Path(name) for name in named.split(",")]
+    workdirs: list[Path | Trained] = [Path(name) for name in named.split(",")]
     if len(workdirs) > 1 and not values["conversion_report"]:
         raise UserError(
             f"`workdir`={named} names {len(workdirs)} runs, and one is evaluated at a "
@@ -96,13 +123,14 @@ def _workdirs(values: dict) -> list[Path]:
     return workdirs
 
 
-def _copy_path(values: dict) -> Path | None:
-    copy = Path(values["json"]) if values["json"] else None
-    if copy and copy.exists():
-        raise UserError(f"`json`={copy} exists already: give the name of a new file")
-    if copy and not copy.parent.is_dir():
-        raise UserError(f"`json`={copy}: there is no folder {copy.parent}; make it, or use another")
-    return copy
+def _place(source: Path | Trained) -> Path:
+    return source if isinstance(source, Path) else source.place
+
+
+def _folder(source: Path | Trained) -> Path:
+    """Where reports are written."""
+    of = source if isinstance(source, Path) else Path("runs/weights") / source.place.stem
+    return of / "evaluation"
 
 
 def _copy(found: dict | list, path: Path | None) -> None:
@@ -110,12 +138,12 @@ def _copy(found: dict | list, path: Path | None) -> None:
         put(path, (json.dumps(found, indent=2) + "\n").encode())
 
 
-def _conversion(workdir: Path, values: dict, console: Console) -> dict:
-    console.print(f"Comparing {workdir} with what it is converted to.", soft_wrap=True)
+def _conversion(source: Path | Trained, values: dict, console: Console) -> dict:
+    console.print(f"Comparing {_place(source)} with what it is converted to.", soft_wrap=True)
     asked = {name: values[name] for name in ("split", "precision", "percentile")}
-    report = conversion_report(workdir, **asked)
+    report = conversion_report(source, **asked)
     if jax.process_index() == 0:
-        path = workdir / "evaluation" / "conversion.json"
-        path.parent.mkdir(exist_ok=True)
+        path = _folder(source) / "conversion.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
         put(path, (json.dumps(report, indent=2) + "\n").encode())
     return report

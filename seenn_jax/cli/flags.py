@@ -13,6 +13,7 @@ from seenn_jax.evaluation.evaluate import SPLITS
 from seenn_jax.exits import EXITS, Choice, Given, Risk, Target, Tolerance
 from seenn_jax.models.conversion import PERCENTILE
 from seenn_jax.models.precision import PRECISIONS
+from seenn_jax.run.tensors import DTYPES
 
 
 class Flag(NamedTuple):
@@ -53,6 +54,11 @@ EVALUATE = {
         None,
         "Folder of the run. Default: the newest in runs/. Several, with commas, for one "
         "--conversion_report.",
+    ),
+    "weights": Flag(
+        flags.DEFINE_string,
+        None,
+        "Instead of a run, weights: a name, or the path of a .safetensors file.",
     ),
     "threshold": Flag(
         flags.DEFINE_float,
@@ -126,11 +132,31 @@ EVALUATE = {
         "Write the spiking network to this file, in the Neural Intermediate Representation.",
     ),
     "json": Flag(flags.DEFINE_string, None, "Write the result to this file too."),
+    "export_weights": Flag(
+        flags.DEFINE_string,
+        None,
+        "Write the network, its exit and all that it needs to this .safetensors file, and a card.",
+    ),
+    "weights_dtype": Flag(
+        flags.DEFINE_string,
+        None,
+        f"Of the kernels in that file: {', '.join(DTYPES)}. Default: float32.",
+    ),
     **OF_HOSTS,
 }
 # Of predict, those of evaluate.py that say how the run is loaded and when a sample exits ...
 _OF_BOTH = (
-    *("workdir", "exit", "threshold", "tolerance", "target_timesteps", "risk", "delta", "loss"),
+    *(
+        "workdir",
+        "weights",
+        "exit",
+        "threshold",
+        "tolerance",
+        "target_timesteps",
+        "risk",
+        "delta",
+        "loss",
+    ),
     *("precision", "timesteps", "slots"),
 )
 PREDICT = {

@@ -18,7 +18,7 @@ from seenn_jax.errors import UserError
 from seenn_jax.exits import Chosen, Exit
 from seenn_jax.paths import check_new, put
 from seenn_jax.report.words import plural
-from seenn_jax.run import folder
+from seenn_jax.run import folder, weights
 from seenn_jax.run.inference import load
 from seenn_jax.run.prediction import Predictions, joined
 
@@ -36,8 +36,12 @@ def _predict(paths: list[str]) -> None:
     choice = choice_of(flags.FLAGS)
     _check(paths, values)
     to_stdout = values["json"] == "-"
-    workdir = values["workdir"] or folder.newest(Path("runs"))
-    run = load(workdir, precision=values["precision"], timesteps=values["timesteps"])
+    source = (
+        weights.read(values["weights"])
+        if values["weights"]
+        else Path(values["workdir"] or folder.newest(Path("runs")))
+    )
+    run = load(source, precision=values["precision"], timesteps=values["timesteps"])
     run.batch = values["slots"] or run.batch
     images = run.opened(paths)
     exit, chosen, temperatures = run.exit_of(values["exit"], choice)
@@ -62,6 +66,11 @@ def _check(paths: list[str], values: dict) -> None:
         raise UserError("there is nothing to predict: give image files, or folders of them")
     if values["json"] and values["json"] != "-":
         check_new("json", Path(values["json"]))
+    if values["weights"] and values["workdir"]:
+        raise UserError(
+            f"`weights`={values['weights']} and `workdir`={values['workdir']} name two networks: "
+            "give one of them"
+        )
     if values["slots"] is not None:
         check_at_least_one("slots", values["slots"])
 

@@ -7,14 +7,15 @@ from flax import nnx
 from seenn_jax.errors import check_choice
 from seenn_jax.evaluation.evaluate import SPLITS
 from seenn_jax.models import conversion
-from seenn_jax.run import build, checkpoints
+from seenn_jax.run import build
 from seenn_jax.run.inference import check_ann, load
+from seenn_jax.run.trained import Trained
 
 REPORTED = (1, 2, 4, 8, 16, 32)  # timesteps of the report
 
 
 def conversion_report(
-    workdir: str | Path,
+    workdir: str | Path | Trained,
     *,
     split: str = "test",
     precision: str | None = None,
@@ -23,7 +24,7 @@ def conversion_report(
     """How near a run's converted network comes to its ANN at each t of `REPORTED`.
 
     Args:
-      workdir: a run of an ANN.
+      workdir: a run of an ANN, or its weights.
       split, precision, percentile: as for `evaluate`.
 
     Returns:
@@ -37,12 +38,12 @@ def conversion_report(
     run = load(workdir, precision=precision, percentile=percentile)
     config, facts = run.config, run.facts
     check_ann("conversion_report", run.workdir, config)
-    model, _ = checkpoints.load_model(run.workdir, config, facts)
+    model, _ = run.trained.network(config)
     ann = nnx.view(model, use_running_average=True)
     batches = build.batches(getattr(run.dataset, split), config, facts)
     compared = conversion.compare(ann, run.model, batches, REPORTED)
     return compared | {
-        "workdir": str(workdir),
+        "workdir": str(run.workdir),
         "dataset": config.data.name,
         "split": split,
         "activation": config.activation,

@@ -13,12 +13,13 @@ from seenn_jax.evaluation.details import details as details_of
 from seenn_jax.evaluation.figures import figures
 from seenn_jax.exits import EXITS, Choice
 from seenn_jax.run.inference import Predictor, load
+from seenn_jax.run.trained import Trained
 
 SPLITS = ("test", "validation", "train")
 
 
 def evaluate(
-    workdir: str | Path,
+    workdir: str | Path | Trained,
     *,
     exit: str = "confidence",
     choice: Choice | None = None,
@@ -36,7 +37,7 @@ def evaluate(
     """Evaluate the best checkpoint of a run; an ordinary network (ANN) is converted first.
 
     Args:
-      workdir: the run.
+      workdir: the run, or weights, as for `load`.
       exit: a key of `EXITS`; "full" runs all T timesteps for every sample.
       choice: of the exit's value; None is the exit's own way.
       temperature: divide the logits at each t by one fitted on validation (Guo et al. 2017).

@@ -47,17 +47,17 @@ def convert(
     model: nnx.Module,
     config: ConfigDict,
     facts: DataFacts,
-    dataset: Dataset,
+    dataset: Dataset | None,
     percentile: float | None = None,
+    thresholds: dict[str, float] | None = None,
 ) -> nnx.Module:
     """The spiking network of a run's ANN, for inference; see `conversion.convert`.
 
-    ReLUs are calibrated on `CALIBRATION` images drawn from the training split, with `percentile`
-    (None: `conversion.PERCENTILE`).
+    ReLUs without `thresholds` are calibrated on `CALIBRATION` images drawn from the training split
+    of `dataset`, which nothing else reads, with `percentile` (None: `conversion.PERCENTILE`).
     """
     model = nnx.view(model, use_running_average=True)
-    thresholds = None
-    if config.activation == "relu":
+    if config.activation == "relu" and thresholds is None:
         pool = dataset.train.images
         order = np.random.default_rng(0).permutation(len(pool))[:CALIBRATION]
         some = Split(pool[order], np.zeros(len(order), np.int32))  # labels that nothing reads

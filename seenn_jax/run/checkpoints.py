@@ -55,7 +55,7 @@ def save(manager: ocp.CheckpointManager, step: int, state: Any, score: float) ->
     """
     manager.save(
         step,
-        args=ocp.args.StandardSave(_named(state)),
+        args=ocp.args.StandardSave(named(state)),
         metrics={"score": score},
     )
 
@@ -81,7 +81,7 @@ def restore(manager: ocp.CheckpointManager, step: int, template: Any) -> Any:
     Raises:
       UserError: the checkpoint is of another architecture.
     """
-    wanted = _named(template)
+    wanted = named(template)
     saved = dict(manager.item_metadata(step).items())
     for name, leaf in wanted.items():
         if name not in saved or tuple(saved[name].shape) != leaf.shape:
@@ -151,7 +151,7 @@ def _no_warnings() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _named(tree: Any) -> dict[str, Any]:
+def named(tree: Any) -> dict[str, Any]:
     """The leaves of `tree` by the dotted path to them, in the tree's order."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
 

@@ -72,7 +72,13 @@ class DataFacts(NamedTuple):
         return np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
 
 
-def claim(workdir: Path, config: ConfigDict, facts: DataFacts, teacher: dict | None = None) -> None:
+def claim(
+    workdir: Path,
+    config: ConfigDict,
+    facts: DataFacts,
+    teacher: dict | None = None,
+    started_from: dict | None = None,
+) -> None:
     """Write `run.json`, or check that the one in a used workdir has the same config and data.
 
     A workdir without a checkpoint is not used: there is nothing in it to continue, and a run that
@@ -81,6 +87,7 @@ def claim(workdir: Path, config: ConfigDict, facts: DataFacts, teacher: dict | N
 
     Args:
       teacher: what is known of the run of `config.teacher`, which must stay the same too.
+      started_from: likewise of `config.init_weights`, which are read once, so that they need not.
 
     Raises:
       UserError: the workdir was used with another config, data or teacher; it can't be written to;
@@ -92,7 +99,7 @@ def claim(workdir: Path, config: ConfigDict, facts: DataFacts, teacher: dict | N
         _check_claimed(workdir, config, facts, teacher)
     hosts.wait_for_all("a look at the workdir")
     if jax.process_index() == 0 and not used:
-        _write(path, config, facts, teacher)
+        _write(path, config, facts, {"teacher": teacher, "init_weights": started_from})
     hosts.wait_for_all("run.json")
     if jax.process_index() > 0:
         if not path.is_file():
@@ -107,7 +114,7 @@ def _check_claimed(
     workdir: Path, config: ConfigDict, facts: DataFacts, teacher: dict | None
 ) -> None:
     content = _read(workdir / FILE)
-    old, new = flat(_config(content).to_dict()), flat(config.to_dict())
+    old, new = flat(config_of(content).to_dict()), flat(config.to_dict())
     differing = sorted(k for k in old | new if old.get(k) != new.get(k) and k not in FREE)
     if differing:
         changes = ", ".join(
@@ -117,7 +124,7 @@ def _check_claimed(
             f"{workdir} holds a run with another config ({changes}): "
             "give the same one to continue it, or another --workdir"
         )
-    if not _facts(content).same_images(facts):
+    if not facts_of(content).same_images(facts):
         raise UserError(
             f"{workdir} holds a run on other images of {config.data.name!r} (their shape, "
             "classes, mean or standard deviation differ): restore the data that it was "
@@ -131,7 +138,7 @@ def _check_claimed(
         )
 
 
-def _write(path: Path, config: ConfigDict, facts: DataFacts, teacher: dict | None) -> None:
+def _write(path: Path, config: ConfigDict, facts: DataFacts, others: dict) -> None:
     workdir = path.parent
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -142,7 +149,7 @@ def _write(path: Path, config: ConfigDict, facts: DataFacts, teacher: dict | Non
     content = {
         "config": config.to_dict(),
         "data": facts._asdict(),
-        "teacher": teacher,
+        **others,
         "plugins": load_plugins(config.plugins),
         **provenance.origin(),
     }
@@ -162,9 +169,15 @@ def load(workdir: Path) -> tuple[ConfigDict, DataFacts]:
             "train one with python train.py --config=configs/digits.py"
         )
     content = _read(path)
-    config = _config(content)
+    config = config_of(content)
     load_plugins(config.plugins, content.get("plugins"))
-    return config, _facts(content)
+    return config, facts_of(content)
+
+
+def origin_of(workdir: Path) -> dict:
+    """What a run was trained with: revision, versions, device, and what plugins added."""
+    content = _read(workdir / FILE)
+    return {name: content.get(name) for name in ("revision", "versions", "device", "plugins")}
 
 
 def keep_exit(workdir: Path, result: dict) -> None:
@@ -249,7 +262,7 @@ def _read(path: Path) -> dict:
     return content
 
 
-def _config(content: dict) -> ConfigDict:
+def config_of(content: dict) -> ConfigDict:
     """The config of a run; what settings it is older than have their defaults."""
     config = default_config()
     with config.unlocked():
@@ -257,7 +270,8 @@ def _config(content: dict) -> ConfigDict:
     return config
 
 
-def _facts(content: dict) -> DataFacts:
+def facts_of(content: dict) -> DataFacts:
+    """What a run knows of its data."""
     data = dict(content["data"])
     classes = tuple(data.pop("classes", ()))
     return DataFacts(tuple(data.pop("image_shape")), **data, classes=classes)

@@ -22,8 +22,9 @@ from seenn_jax.exits import EXITS, Answers, Choice, Chosen, Exit, Given, prices
 from seenn_jax.models import conversion, is_ann
 from seenn_jax.models.network import inference_network
 from seenn_jax.models.precision import PRECISIONS, Precision
-from seenn_jax.run import build, checkpoints, folder
+from seenn_jax.run import build, folder, weights
 from seenn_jax.run.prediction import Predictions, answers, joined, opened, rows_of
+from seenn_jax.run.trained import Trained
 from seenn_jax.ticks import first_ticks, seen
 
 
@@ -31,7 +32,8 @@ class Predictor:
     """A loaded run; see `load`.
 
     Attributes:
-      workdir, config, facts: of the run; the config is the one of inference.
+      trained: what was loaded; `workdir` is where it lies, `facts` those of its data.
+      config: the run's, for inference.
       model: the network that runs, converted if it is one that was an ANN.
       step: training step of its checkpoint.
       kind: "spiking", "converted" or "ANN".
@@ -42,9 +44,8 @@ class Predictor:
 
     def __init__(
         self,
-        workdir: Path,
+        trained: Trained,
         config: ConfigDict,
-        facts: folder.DataFacts,
         model: nnx.Module,
         *,
         step: int,
@@ -53,7 +54,8 @@ class Predictor:
         timesteps: int,
         dataset: Dataset | None = None,
     ):
-        self.workdir, self.config, self.facts, self.model = workdir, config, facts, model
+        self.trained, self.workdir, self.facts = trained, trained.place, trained.facts
+        self.config, self.model = config, model
         self.step, self.kind, self.precision, self.timesteps = step, kind, precision, timesteps
         self.batch = BATCH
         self._programs: dict[tuple, Callable] = {}  # of `exiting`
@@ -61,7 +63,8 @@ class Predictor:
         # float64, of parity tests, is no row.
         row = PRECISIONS[precision] if precision in PRECISIONS else Precision()
         self.prepare = row.prepare
-        self.network = inference_network(model, facts.image_shape, timesteps, prepare=row.prepare)
+        shape = self.facts.image_shape
+        self.network = inference_network(model, shape, timesteps, prepare=row.prepare)
         if dataset is not None:
             self.dataset = dataset
 
@@ -98,6 +101,12 @@ class Predictor:
         return self.over_images(
             lambda params, x: self.network.logits(params, self.transform(x)), self.network.params
         )
+
+    @property
+    def thresholds(self) -> dict[str, float] | None:
+        """Of ReLUs that were converted, by their place; None of other networks."""
+        found = self.kind == "converted" and self.config.activation == "relu"
+        return conversion.thresholds_of(self.model) if found else None
 
     @functools.cached_property
     def temperatures(self) -> Float[np.ndarray, "T"] | None:
@@ -223,11 +232,11 @@ class Predictor:
         if exit is not None:
             rule, temperatures = EXITS[exit](self), self.temperatures
             return rule, self.choose(rule, choice, temperatures), temperatures
-        kept = folder.kept_exit(self.workdir)
+        kept = self.trained.exit()
         if kept is None:
             raise UserError(
                 f"{self.workdir} has not been evaluated yet, so that it has no exit of its own: "
-                f"run python evaluate.py --workdir={self.workdir}, or say which `exit`"
+                f"run python evaluate.py {self.trained.flag}, or say which `exit`"
             )
         if kept["timesteps"] != self.timesteps:
             raise UserError(
@@ -254,7 +263,7 @@ class Predictor:
                 "with python train.py --config=configs/digits_policy.py or its like, or choose "
                 "another exit"
             )
-        model = checkpoints.load_policy(self.workdir, self.config, self.facts)
+        model = self.trained.policy(self.config)
         return model, inference_network(model, self.facts.image_shape, 1)
 
     @property
@@ -286,53 +295,56 @@ class Predictor:
 
 
 def load(
-    workdir: str | Path,
+    source: str | Path | Trained,
     *,
     precision: str | None = None,
     timesteps: int | None = None,
     ann: bool = False,
     percentile: float | None = None,
 ) -> Predictor:
-    """Load the best checkpoint of a run; an ordinary network (ANN) is converted.
+    """Load the best checkpoint of a run, or weights; an ordinary network (ANN) is converted.
 
     Args:
-      workdir: the run.
+      source: the folder of a run, or weights: a name such as "digits-resnet8", or the path of a
+        file that ends in .safetensors.
       precision: of inference, a key of `PRECISIONS`; None is the run's dtype. int8 is for spikes
         and the weights that meet them, the rest stays in the run's.
       timesteps: T; None is the run's. Of event data the first T frames.
       ann: the ANN itself, at T = 1, instead of what it is converted to.
       percentile: of the activations of a run with ReLUs, where their thresholds are put; None is
-        `conversion.PERCENTILE`.
+        `conversion.PERCENTILE`, or what the weights have.
 
     Raises:
-      UserError: no run, no checkpoint, or one of another architecture; an argument outside what is
-        allowed, or that has no meaning for this run.
+      UserError: no run, no checkpoint, no such weights, damaged ones, or of another architecture;
+        an argument outside what is allowed, or that has no meaning for this run.
     """
-    workdir = Path(workdir)
-    config, facts = folder.load(workdir)
+    trained = weights.opened(source)
+    config, facts = trained.config.copy_and_resolve_references(), trained.facts
     if ann:
-        check_ann("ann", workdir, config)
+        check_ann("ann", trained.place, config)
     converted = is_ann(config) and not ann
     timesteps = 1 if ann else config.timesteps if timesteps is None else timesteps
     if timesteps < 1:
         raise UserError(f"`timesteps` is {timesteps}: it must be at least 1; give a larger number")
-    if percentile is not None and not (converted and config.activation == "relu"):
+    relu = converted and config.activation == "relu"
+    if percentile is not None and not relu:
         raise UserError(
             f"`percentile`={percentile} is for converting a run of `config.activation`=relu, and "
-            f"{workdir} is of {config.activation!r}{' and not converted' * ann}: leave it out"
+            f"{trained.place} is of {config.activation!r}{' and not converted' * ann}: leave it out"
         )
     if precision is not None:
         with config.unlocked():
             config.model.dtype = PRECISIONS[precision].dtype or config.model.dtype
-    model, step = checkpoints.load_model(workdir, config, facts)
+    model, step = trained.network(config)
     dataset = None
     if converted:
-        dataset = _first_frames(build.dataset(config), facts, timesteps)
-        model = build.convert(model, config, facts, dataset, percentile)
+        thresholds = trained.thresholds if percentile is None else None
+        if relu and thresholds is None:
+            dataset = _first_frames(build.dataset(config), facts, timesteps)
+        model = build.convert(model, config, facts, dataset, percentile, thresholds)
     return Predictor(
-        workdir,
+        trained,
         config,
-        facts,
         model,
         step=step,
         kind="ANN" if ann else "converted" if converted else "spiking",

@@ -125,6 +125,11 @@ def _check_policy(config: ConfigDict) -> None:
             f"`config.teacher` is {config.teacher!r}, and a policy is trained on its network's "
             "answers alone: set `config.teacher`='', and train the network with a teacher"
         )
+    if config.init_weights:
+        raise UserError(
+            f"`config.init_weights` is {config.init_weights!r}, and a policy is for the network of "
+            "a run: set `config.init_weights`='', and `config.init_from` to that run"
+        )
     if is_ann(config):
         _check(config, "joint_epochs", "0 for a converted network", lambda v: v == 0)
     for key, (only, why) in NOT_OF_A_POLICY.items():

@@ -21,6 +21,7 @@ from seenn_jax.models.network import inference_network
 from seenn_jax.run import build, folder
 from seenn_jax.training.checks import open_data
 from seenn_jax.training.feed import compiled_steps, host_batches, streamed_steps
+from seenn_jax.training.initial import start_from
 from seenn_jax.training.loop import Task, Validation, nothing, run_task, total_steps
 from seenn_jax.training.optimizer import learning_rate, make_optimizer
 from seenn_jax.training.step import Given, TrainState, evaluated, initial_state, train_step
@@ -31,15 +32,18 @@ def train_network(config: ConfigDict, workdir: Path, console: Console) -> None:
     """Train the network of `config` in `workdir`, from its latest checkpoint if it has one.
 
     Raises:
-      UserError: data that are not there, a workdir of another config, a
-        checkpoint of another architecture, a loss that is not finite.
+      UserError: data or weights that are not there, a workdir of another config, a checkpoint or
+        weights of another architecture, a loss that is not finite.
     """
     started = time.perf_counter()
     dataset = open_data(config)
     facts = folder.DataFacts.of(dataset)
     teacher = open_teacher(config, facts)
-    model = build.network(config, facts)
-    folder.claim(workdir, config, facts, teacher=teacher and teacher.about)
+    model, started_from = build.network(config, facts), None
+    if not folder.has_checkpoint(workdir):  # which has all that a run needs to be continued
+        model, started_from = start_from(config, model, facts, console)
+    about = teacher and teacher.about
+    folder.claim(workdir, config, facts, teacher=about, started_from=started_from)
     optimizer = make_optimizer(config, total_steps(config, dataset))
     graph, state = initial_state(model, optimizer, config.ema)
 

@@ -6,10 +6,12 @@ import shutil
 
 import pytest
 
+import seenn_jax
 from seenn_jax.cli import evaluate
+from seenn_jax.cli.flags import EVALUATE
 from seenn_jax.errors import UserError
-from seenn_jax.run import folder
-from tests.cli.conftest import ROOT, check_refused
+from seenn_jax.run import folder, weights
+from tests.cli.conftest import ROOT, check_refused, named_after
 from tests.run.untrained import untrained
 
 
@@ -115,7 +117,76 @@ def test_the_network_is_written_to_a_new_file(program, trained, ann, tmp_path):
     assert new.is_file()
 
 
-def test_the_network_is_written_by_one_process():
-    values = {"ann": False, "nir": "a.nir", "multihost": True}
-    with pytest.raises(UserError, match=r"`nir`=a\.nir is written by one process: leave `multi"):
+@pytest.mark.parametrize("name", ["nir", "export_weights"])
+def test_the_network_is_written_by_one_process(name):
+    values = dict.fromkeys(EVALUATE) | {name: "a.file", "multihost": True}
+    with pytest.raises(UserError, match=rf"`{name}`=a\.file is written by one process: leave `mul"):
         evaluate._check(values)
+
+
+# --- Weights ---------------------------------------------------------------------------------
+
+
+def test_weights_are_written_and_evaluated(program, copy_of_trained, tmp_path, monkeypatch):
+    path = tmp_path / "tiny.safetensors"
+    asked = ["--target_timesteps=2", f"--export_weights={path}"]
+    status, out, err = program("evaluate.py", f"--workdir={copy_of_trained}", *asked)
+    assert (status, err) == (0, "")
+    assert f"Weights: {path}, and their card {tmp_path / 'tiny.md'}" in out
+    result = copy_of_trained / "evaluation" / "confidence" / "result.json"
+    result = json.loads(result.read_text())
+    read = weights.read(path)
+    assert read.exit() == folder.kept_exit(copy_of_trained)
+    text = (tmp_path / "tiny.md").read_text()
+    assert read.about["sha256"] in text
+    assert f"accuracy {100 * result['accuracy']:.2f} % at {result['average_timesteps']:.3f}" in text
+    # Not twice.
+    refused = program("evaluate.py", f"--workdir={copy_of_trained}", *asked)
+    check_refused(*refused, f"--export_weights={path} exists already")
+
+    # What the card states is what they do, in whatever folder one is.
+    for name in ("evaluate.py", "seenn_jax"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    status, out, err = program("evaluate.py", f"--weights={path}", "--target_timesteps=2")
+    assert (status, err) == (0, "")
+    assert f"Evaluating {path}." in out
+    report = tmp_path / "runs" / "weights" / "tiny" / "evaluation" / "confidence"
+    again = json.loads((report / "result.json").read_text())
+    for name in ("accuracy", "average_timesteps", "threshold", "static_accuracy", "exit_shares"):
+        assert again[name] == result[name]
+
+
+def test_the_exit_of_rounded_weights_is_their_own(program, copy_of_trained, tmp_path):
+    path = tmp_path / "tiny.safetensors"
+    asked = [f"--export_weights={path}", "--weights_dtype=int8", "--target_timesteps=2"]
+    status, out, err = program("evaluate.py", f"--workdir={copy_of_trained}", *asked)
+    assert (status, err) == (0, "")
+    wanted = seenn_jax.evaluate(path, choice=seenn_jax.Target(2))
+    assert weights.read(path).exit() == {name: wanted[name] for name in folder.KEPT}
+    words = f"accuracy {100 * wanted['accuracy']:.2f} % at {wanted['average_timesteps']:.3f}"
+    assert f"With kernels in int8: {words}" in out
+    assert words in (tmp_path / "tiny.md").read_text()
+    # The run's own is that of its own weights.
+    assert folder.kept_exit(copy_of_trained)["threshold"] != wanted["threshold"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--weights=digits"], ["unknown weights 'digits'", "known ones are"]),
+        (["--weights=no.safetensors"], ["no.safetensors can't be read"]),
+        (["--weights=a", "--workdir=b"], ["--weights=a and --workdir=b name two networks"]),
+        (["--weights_dtype=int8"], ["--weights_dtype=int8 goes with --export_weights"]),
+        (
+            ["--export_weights=/tmp/new.safetensors", "--weights_dtype=int4"],
+            ["unknown --weights_dtype 'int4'"],
+        ),
+        (["--export_weights=new.npz"], ["--export_weights=new.npz must end in .safetensors"]),
+        (["--export_weights=no/new.safetensors"], ["there is no folder no"]),
+        (["--ann", "--export_weights=new.safetensors"], ["leave one of them out"]),
+    ],
+    ids=named_after,
+)
+def test_weights_that_cannot_be(program, arguments, named):
+    check_refused(*program("evaluate.py", *arguments), *named)

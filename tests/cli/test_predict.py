@@ -143,6 +143,18 @@ def test_a_mistake_is_one_sentence(call, run, contents, arguments, named):
     assert contents(run) == before
 
 
+def test_weights_predict_as_their_run(program, call, run, pngs, tmp_path):
+    path = tmp_path / "tiny.safetensors"
+    seenn_jax.export_weights(path, seenn_jax.load(run))
+    _, wanted, _ = call(pngs, "--json=-")
+    status, out, _ = program(MODULE, "predict", f"--weights={path}", pngs, "--json=-")
+    assert (status, out) == (0, wanted)
+    refused = call(pngs, f"--weights={path}")
+    check_refused(*refused, f"--weights={path} and --workdir={run} name two networks")
+    refused = program(MODULE, "predict", "--weights=no-such-net", pngs)
+    check_refused(*refused, "unknown weights 'no-such-net'")
+
+
 def test_a_run_that_was_not_evaluated(program, copy_of_trained, pngs):
     refused = program(MODULE, "predict", f"--workdir={copy_of_trained}", pngs)
     check_refused(*refused, "has not been evaluated yet", "say which --exit")

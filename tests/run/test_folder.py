@@ -70,7 +70,7 @@ def test_what_is_claimed_is_loaded(tmp_path, make_config):
     assert loaded.to_dict() == config.to_dict()
     assert facts == FACTS
     content = json.loads((tmp_path / "a" / "b" / "run.json").read_text())
-    about = {"teacher", "plugins", "revision", "versions", "device"}
+    about = {"teacher", "init_weights", "plugins", "revision", "versions", "device"}
     assert content.keys() == {"config", "data"} | about
     assert os.listdir(tmp_path / "a" / "b") == ["run.json"]
 

@@ -1,0 +1,92 @@
+"""The card of a file of weights: what it is, how it came to be, and what it can do."""
+
+from typing import Any
+
+from seenn_jax.config import default_config
+from seenn_jax.report.words import choice, in_figures, percent, plural, timestep_rows
+from seenn_jax.run.folder import flat
+
+# Where data come from, and on what terms, by the name of the data set; as far as known.
+DATA = {
+    "digits": "scikit-learn's copy of the test set of Optical Recognition of Handwritten Digits "
+    "(E. Alpaydin, C. Kaynak, 1998; UCI Machine Learning Repository, CC BY 4.0)",
+    "cifar10": "CIFAR-10 (A. Krizhevsky, 2009, https://www.cs.toronto.edu/~kriz/cifar.html, which "
+    "names no licence)",
+    "cifar100": "CIFAR-100 (A. Krizhevsky, 2009, https://www.cs.toronto.edu/~kriz/cifar.html, "
+    "which names no licence)",
+    "imagenet2012": "ImageNet (https://image-net.org, for non-commercial research)",
+}
+DATA["digits_dvs"] = f"{DATA['digits']}, before a simulated event camera"
+
+
+def card(
+    result: dict[str, Any],
+    *,
+    name: str,
+    config: dict[str, Any],
+    origin: dict[str, Any],
+    dtype: str,
+    sha256: str,
+) -> str:
+    """The card in Markdown.
+
+    Args:
+      result: of evaluating these very weights, as for `report.write_report`.
+      name: of the file.
+      config: of the training, as it is in the file.
+      origin: revision, versions and device of the training.
+      dtype: of the kernels, as for `run.weights.export_weights`.
+      sha256: of the file.
+    """
+    note = f" {result['dataset_note']}." if result["dataset_note"] else ""
+    unknown = f"{result['dataset']}: its source and licence are not known here"
+    versions = ", ".join(f"{what} {version}" for what, version in origin["versions"].items())
+    return f"""# {name}
+
+A {result["network"]} network, {config["model"]["name"]} of width {config["model"]["width"]},
+trained on {result["dataset"]}, T = {result["timesteps"]}. Kernels are stored in {dtype}.
+`seenn_jax.load` and `--weights` of evaluate and predict take it, `--config.init_weights` of train
+starts from it.
+
+## What it can do
+
+On the {result["split"]} split ({plural(result["num_samples"], "image")}), with these very weights
+and inference in {result["precision"]}: {in_figures(result)}; {choice(result)}.
+
+| timestep | static accuracy | share of exits |
+|---:|---:|---:|
+{_rows(result)}
+
+## Data
+
+{DATA.get(result["dataset"], unknown)}.{note}
+
+## How it came to be
+
+Seed {config["seed"]}, step {result["checkpoint_step"]:,} (the best on the validation split),
+revision {origin["revision"]}, {origin["device"]}, {versions}.
+`train.py` with these settings, the others as in `seenn_jax/config.py`:
+
+```text
+{_settings(config)}
+```
+
+SHA-256: `{sha256}`
+"""
+
+
+def _rows(result: dict[str, Any]) -> str:
+    rows = timestep_rows(result)
+    return "\n".join(f"| {t} | {percent(right)} | {percent(share)} |" for t, right, share in rows)
+
+
+def _settings(config: dict[str, Any]) -> str:
+    """What differs from the defaults, as flags."""
+    default = {key: _plain(value) for key, value in flat(default_config().to_dict()).items()}
+    settings = {key: _plain(value) for key, value in flat(config).items()}
+    changed = (key for key, value in settings.items() if value != default.get(key))
+    return "\n".join(f"--config.{key}={settings[key]}" for key in changed)
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list | tuple) else value
