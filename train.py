@@ -1,6 +1,6 @@
-"""Train a spiking network: python train.py --config=configs/digits.py [--config.key=value ...]."""
+"""Train a network: python train.py --config=configs/digits.py [--config.key=value ...]."""
 
-from seenn_jax.cli.train import main
+from seenn_jax.cli.start import start
 
 if __name__ == "__main__":
-    main()
+    start("train")

@@ -25,18 +25,23 @@ from seenn_jax.evaluation.evaluate import evaluate
 from seenn_jax.exits import Target
 from seenn_jax.training import train
 
+_GROUP = "The sweep"
 FLAGS = {
-    "init_from": Flag(flags.DEFINE_string, "runs/cifar10_t2", "Run of the spiking network."),
-    "betas": Flag(flags.DEFINE_list, ["0.03", "0.1", "0.3", "1"], "Penalties of a wrong answer."),
-    "seeds": Flag(flags.DEFINE_list, ["0"], "Of the policies."),
+    "init_from": Flag(
+        flags.DEFINE_string, _GROUP, "DIR", "run of the spiking network", "runs/cifar10_t2"
+    ),
+    "betas": Flag(
+        flags.DEFINE_list, _GROUP, "X,X", "penalties of a wrong answer", ["0.03", "0.1", "0.3", "1"]
+    ),
+    "seeds": Flag(flags.DEFINE_list, _GROUP, "N,N", "of the policies", ["0"]),
     "target": Flag(
-        flags.DEFINE_float, 1.2, "Average timesteps to compare at, chosen on validation."
+        flags.DEFINE_float, _GROUP, "X", "average timesteps to compare at, on validation", 1.2
     ),
-    "slots": Flag(flags.DEFINE_integer, None, "Images under way at a time, as of evaluate.py."),
-    "out": Flag(flags.DEFINE_string, "runs/sweep_beta", "Folder of the runs and the picture."),
-    "json": Flag(
-        flags.DEFINE_string, None, "Add the record to this file. Default: OUT/sweep.json."
+    "slots": Flag(flags.DEFINE_integer, _GROUP, "N", "images under way, as of evaluate.py"),
+    "out": Flag(
+        flags.DEFINE_string, _GROUP, "DIR", "of the runs and the picture", "runs/sweep_beta"
     ),
+    "json": Flag(flags.DEFINE_string, _GROUP, "FILE", "add the record to it; else OUT/sweep.json"),
 }
 CURVES = ("confidence_sweep", "price_sweep")
 

@@ -17,5 +17,5 @@ def check_choice(what: str, value: object, allowed: Iterable[str]) -> None:
     if value in allowed:
         return
     near = difflib.get_close_matches(str(value), allowed, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else "choose one of these"
-    raise UserError(f"unknown {what} {value!r}: the known ones are {', '.join(allowed)}; {hint}")
+    hint = f"did you mean {near[0]!r}? The" if near else "the"
+    raise UserError(f"unknown {what} {value!r}: {hint} known ones are {', '.join(allowed)}")

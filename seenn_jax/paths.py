@@ -9,7 +9,7 @@ from seenn_jax.errors import UserError
 
 def shipped(name: str) -> Path:
     """A folder that comes with the package: within it once installed, beside it in a checkout."""
-    package = Path(__file__).parent
+    package = Path(__file__).resolve().parent
     return package / name if (package / name).is_dir() else package.parent / name
 
 

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from absl import app, flags
+from absl import flags
 from PIL import Image
 from rich.console import Console
 from tensorboardX.proto.event_pb2 import Event
@@ -337,7 +337,6 @@ def contents():
 @pytest.fixture
 def program(monkeypatch, capsys):
     """`(script, *arguments) -> (exit status, stdout, stderr)`, here, with fresh flags."""
-    app.define_help_flags()  # only ever done once, so they must outlive the call
     known = set(flags.FLAGS)
     loggers = {name: logging.getLogger(name) for name in (None, "absl", "seenn_jax")}
     levels = {name: logger.level for name, logger in loggers.items()}

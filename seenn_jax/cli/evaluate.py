@@ -8,13 +8,16 @@ import jax
 from absl import flags
 from rich.console import Console
 
+from seenn_jax.cli.console import patient_console
 from seenn_jax.cli.export import export
 from seenn_jax.cli.flags import EVALUATE, choice_of
 from seenn_jax.cli.main import main as run_program
+from seenn_jax.cli.start import command
 from seenn_jax.errors import UserError, check_choice
 from seenn_jax.evaluation.conversion import conversion_report
 from seenn_jax.evaluation.details import Details
 from seenn_jax.evaluation.evaluate import evaluate
+from seenn_jax.exits import EXITS
 from seenn_jax.interop import nir
 from seenn_jax.paths import check_new, put
 from seenn_jax.report import print_conversions, print_result, write_report
@@ -40,10 +43,9 @@ def _evaluate() -> None:
     values: dict[str, Any] = {name: flags.FLAGS[name].value for name in EVALUATE}
     choice = choice_of(flags.FLAGS)
     _check(values)
-    sources = _sources(values)
+    sources = _sources(values, values["exit"] or "full")
     source, copy = sources[0], Path(values["json"]) if values["json"] else None
-    # Paths may hold what rich takes for markup.
-    console = Console(markup=False, quiet=jax.process_index() > 0)
+    console = patient_console()
     conversions = []
     if values["conversion_report"]:
         conversions = [_conversion(each, values, console) for each in sources]
@@ -73,6 +75,9 @@ def _evaluate() -> None:
     if values["export_weights"]:
         path, dtype = Path(values["export_weights"]), values["weights_dtype"] or "float32"
         export(path, source, dtype, result, asked, console)
+    if not values["ann"]:
+        which = f"--weights={values['weights']}" if values["weights"] else f"--workdir={source}"
+        console.print(f"Next: {command('predict')} {which} FILE_OR_FOLDER", soft_wrap=True)
 
 
 def _check(values: dict) -> None:
@@ -104,8 +109,11 @@ def _check(values: dict) -> None:
         weights.check_path(Path(values["export_weights"]))
 
 
-def _sources(values: dict) -> list[Path | Trained]:
-    """The runs, or the weights, that the flags name."""
+def _sources(values: dict, exit: str) -> list[Path | Trained]:
+    """The runs, or the weights, that the flags name.
+
+    Without a run, an exit that is unknown is said first: no plugin can bring it.
+    """
     if values["weights"] and values["workdir"]:
         raise UserError(
             f"`weights`={values['weights']} and `workdir`={values['workdir']} name two networks: "
@@ -113,6 +121,8 @@ def _sources(values: dict) -> list[Path | Trained]:
         )
     if values["weights"]:
         return [weights.read(values["weights"])]
+    if not values["workdir"] and not folder.runs_in(Path("runs")):
+        check_choice("exit", exit, EXITS)
     named = values["workdir"] or str(folder.newest(Path("runs")))
     workdirs: list[Path | Trained] = [Path(name) for name in named.split(",")]
     if len(workdirs) > 1 and not values["conversion_report"]:

@@ -1,4 +1,4 @@
-"""The flags of each program, defined by a function and not on import."""
+"""The programs and their flags: defined by a function and not on import, which takes no time."""
 
 import sys
 from collections.abc import Callable
@@ -6,173 +6,169 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from seenn_jax import hosts
-from seenn_jax.engine import METHODS
 from seenn_jax.errors import UserError
-from seenn_jax.evaluation.evaluate import SPLITS
-from seenn_jax.exits import EXITS, Choice, Given, Risk, Target, Tolerance
-from seenn_jax.models.conversion import PERCENTILE
-from seenn_jax.models.precision import PRECISIONS
-from seenn_jax.run.tensors import DTYPES
 
 
 class Flag(NamedTuple):
-    """A flag: how absl defines it, its default and what it says of it."""
+    """A flag.
+
+    Attributes:
+      define: how absl defines it.
+      group: under which `--help` has it.
+      value: what stands for its value there; "" of one that is on or off.
+      help: what it says of it, in a line.
+      default: its value where nothing is said.
+    """
 
     define: Callable
-    default: Any
+    group: str
+    value: str
     help: str
+    default: Any = None
 
 
+def _switch(group: str, help: str) -> Flag:
+    """A flag that is on or off."""
+    return Flag(flags.DEFINE_bool, group, "", help, False)
+
+
+_NETWORK, _EXIT, _WHAT, _FILES, _HOSTS = (
+    "The network",
+    "When a sample exits",
+    "What is evaluated",
+    "Files",
+    "Several processes",
+)
 OF_HOSTS = {
-    "multihost": Flag(
-        flags.DEFINE_bool,
-        False,
-        "Be one of several processes, on one or more hosts, that divide the work and share "
-        f"--workdir; {', '.join(hosts.VARIABLES)} say which, where JAX does not find out by "
-        "itself.",
-    ),
-    "wait": Flag(
-        flags.DEFINE_integer,
-        None,
-        "With --multihost, seconds that processes wait for each other at the start. Default: "
-        f"{hosts.PATIENCE}.",
-    ),
+    "multihost": _switch(_HOSTS, "be one of several, which share --workdir (docs/devices.md)"),
+    "wait": Flag(flags.DEFINE_integer, _HOSTS, "SECONDS", "for each other at the start; else 300"),
 }
 TRAIN = {
-    "workdir": Flag(flags.DEFINE_string, None, "Folder of the run. Default: runs/NAME_OF_CONFIG."),
+    "workdir": Flag(flags.DEFINE_string, "The run", "DIR", "its folder; else runs/NAME_OF_CONFIG"),
     **OF_HOSTS,
 }
-EVALUATE = {
-    "exit": Flag(
-        flags.DEFINE_string,
-        None,
-        f"When a sample exits: {', '.join(EXITS)}, or a plugin's. Default: confidence.",
-    ),
+_OF_BOTH = {
     "workdir": Flag(
-        flags.DEFINE_string,
-        None,
-        "Folder of the run. Default: the newest in runs/. Several, with commas, for one "
-        "--conversion_report.",
+        flags.DEFINE_string, _NETWORK, "DIR", "folder of the run; else the newest in runs/"
     ),
     "weights": Flag(
+        flags.DEFINE_string, _NETWORK, "NAME|FILE", "weights instead of a run: a name, or a file"
+    ),
+    "precision": Flag(
+        flags.DEFINE_string, _NETWORK, "NAME", "bfloat16, float32 or int8; else the run's"
+    ),
+    "timesteps": Flag(flags.DEFINE_integer, _NETWORK, "T", "at least 1; else the run's"),
+    "exit": Flag(
         flags.DEFINE_string,
-        None,
-        "Instead of a run, weights: a name, or the path of a .safetensors file.",
+        _EXIT,
+        "NAME",
+        "confidence (default), entropy, margin, patience, policy or full",
     ),
     "threshold": Flag(
         flags.DEFINE_float,
-        None,
-        "Exit above this score, in [0, 1]; for patience, after so many equal answers in a row; for "
-        "a policy, the price of a timestep. Default: chosen on the validation split.",
+        _EXIT,
+        "X",
+        "above this score, 0 to 1; a patience in timesteps; a policy's price",
     ),
     "tolerance": Flag(
-        flags.DEFINE_float,
-        None,
-        "Choose for the largest loss of validation accuracy, a fraction of 1. Default: "
-        f"{Tolerance().value}.",
+        flags.DEFINE_float, _EXIT, "X", "largest loss of validation accuracy; else 0.001"
     ),
     "target_timesteps": Flag(
-        flags.DEFINE_float, None, "Choose for at most this average of timesteps on validation."
+        flags.DEFINE_float, _EXIT, "X", "at most this average of timesteps on validation"
     ),
-    "risk": Flag(
-        flags.DEFINE_float,
-        None,
-        "Choose with a guarantee: the risk is at most this (Learn-then-Test) ...",
-    ),
-    "delta": Flag(flags.DEFINE_float, None, "... but for this probability. Default: 0.1."),
+    "risk": Flag(flags.DEFINE_float, _EXIT, "X", "with a guarantee: the risk is at most this ..."),
+    "delta": Flag(flags.DEFINE_float, _EXIT, "X", "... but for this probability; else 0.1"),
     "loss": Flag(
-        flags.DEFINE_string,
-        None,
-        "What the risk is the mean of: disagreement with all T timesteps (the default), or "
-        "accuracy lost by exiting.",
+        flags.DEFINE_string, _EXIT, "NAME", "what the risk is of: disagreement (default), accuracy"
     ),
-    "temperature": Flag(
-        flags.DEFINE_bool, False, "Fit a temperature for each timestep on the validation split."
-    ),
-    "method": Flag(flags.DEFINE_string, "slots", f"How exits are run: {', '.join(METHODS)}."),
-    "split": Flag(flags.DEFINE_string, "test", f"What is reported: {', '.join(SPLITS)}."),
-    "precision": Flag(
-        flags.DEFINE_string,
-        None,
-        f"Of inference: {', '.join(PRECISIONS)}. Default: the run's dtype. int8 rounds weights.",
-    ),
-    "slots": Flag(
-        flags.DEFINE_integer,
-        None,
-        "Images under way at a time. Default: 256, or the whole split if it is smaller.",
-    ),
-    "timesteps": Flag(flags.DEFINE_integer, None, "T, at least 1. Default: the run's."),
-    "ann": Flag(
-        flags.DEFINE_bool,
-        False,
-        "Evaluate the ordinary network of a run, at one timestep, without converting it.",
-    ),
+}
+EVALUATE = {
+    **_OF_BOTH,
+    "temperature": _switch(_EXIT, "fit a temperature for each timestep on validation"),
+    "ann": _switch(_NETWORK, "the ordinary network of a run, before it is converted"),
     "percentile": Flag(
         flags.DEFINE_float,
-        None,
-        "Where the thresholds of a converted ReLU network are put among its activations on "
-        f"training images; 100 for their maximum. Default: {PERCENTILE}.",
+        _NETWORK,
+        "P",
+        "of activations, where thresholds of ReLUs are put; else 99.9",
     ),
-    "conversion_report": Flag(
-        flags.DEFINE_bool,
-        False,
-        "Tell how near the converted network comes to the ordinary one, layer by layer; in "
-        "WORKDIR/evaluation/conversion.json too.",
+    "split": Flag(
+        flags.DEFINE_string, _WHAT, "NAME", "test (default), validation or train", "test"
     ),
-    "energy": Flag(
-        flags.DEFINE_bool,
-        False,
-        "Count synaptic operations, multiply-accumulates, firing rates and the energy of "
-        "arithmetic.",
-    ),
-    "nir": Flag(
+    "method": Flag(
         flags.DEFINE_string,
-        None,
-        "Write the spiking network to this file, in the Neural Intermediate Representation.",
+        _WHAT,
+        "NAME",
+        "how exits are run: slots (default), masked or full",
+        "slots",
     ),
-    "json": Flag(flags.DEFINE_string, None, "Write the result to this file too."),
+    "slots": Flag(flags.DEFINE_integer, _WHAT, "N", "images under way at a time; else 256"),
+    "energy": _switch(_WHAT, "count operations, firing rates and picojoules too"),
+    "conversion_report": _switch(_WHAT, "compare converted networks with their sources, by layer"),
+    "json": Flag(flags.DEFINE_string, _FILES, "FILE", "write the result there too"),
     "export_weights": Flag(
-        flags.DEFINE_string,
-        None,
-        "Write the network, its exit and all that it needs to this .safetensors file, and a card.",
+        flags.DEFINE_string, _FILES, "FILE", "write weights (.safetensors) and their card (.md)"
     ),
     "weights_dtype": Flag(
-        flags.DEFINE_string,
-        None,
-        f"Of the kernels in that file: {', '.join(DTYPES)}. Default: float32.",
+        flags.DEFINE_string, _FILES, "NAME", "of their kernels: float32 (default), bfloat16, int8"
+    ),
+    "nir": Flag(
+        flags.DEFINE_string, _FILES, "FILE", "write the network in NIR (docs/energy-nir.md)"
     ),
     **OF_HOSTS,
 }
-# Of predict, those of evaluate.py that say how the run is loaded and when a sample exits ...
-_OF_BOTH = (
-    *(
-        "workdir",
-        "weights",
-        "exit",
-        "threshold",
-        "tolerance",
-        "target_timesteps",
-        "risk",
-        "delta",
-        "loss",
-    ),
-    *("precision", "timesteps", "slots"),
-)
 PREDICT = {
-    **{name: EVALUATE[name] for name in _OF_BOTH},
-    # ... with other words and defaults for some.
-    "workdir": Flag(flags.DEFINE_string, None, "Folder of the run. Default: the newest in runs/."),
-    "exit": Flag(
-        flags.DEFINE_string,
-        None,
-        f"When a sample exits: {', '.join(EXITS)}, or a plugin's. Default: as evaluated last.",
+    **_OF_BOTH,
+    "exit": _OF_BOTH["exit"]._replace(
+        help="confidence, entropy, margin, patience, policy, full; else as evaluated"
     ),
-    "slots": Flag(flags.DEFINE_integer, None, "Images under way at a time. Default: 256."),
+    "slots": Flag(flags.DEFINE_integer, _FILES, "N", "images under way at a time; else 256"),
     "json": Flag(
-        flags.DEFINE_string,
-        None,
-        "Write a line of JSON for each image to this file, or to standard output for -.",
+        flags.DEFINE_string, _FILES, "FILE", "write a line of JSON for each image; - for stdout"
+    ),
+}
+
+
+class Program(NamedTuple):
+    """A program, as `--help` has it; {} in examples is how it is called."""
+
+    about: str
+    examples: dict[str, str]
+    flags: dict[str, Flag]
+    arguments: str = ""
+
+
+PROGRAMS = {
+    "train": Program(
+        "Train the network of a config, or continue where its run stopped.",
+        {
+            "{} --config=digits": "in runs/digits",
+            "{} --config=digits --config.epochs=5 --config.optimizer.learning_rate=0.05": "",
+            "{} --config=my_config.py --workdir=runs/mine": "a config file of yours",
+            "{} --config=digits --config.init_weights=digits-resnet8": "fine-tune",
+        },
+        TRAIN,
+    ),
+    "evaluate": Program(
+        "Evaluate a network with early exit, by a threshold chosen on held-out images.",
+        {
+            "{}": "the newest run",
+            "{} --workdir=runs/digits --exit=entropy": "",
+            "{} --target_timesteps=1.15": "for an average",
+            "{} --risk=0.05 --delta=0.1": "with a guarantee",
+            "{} --weights=digits-resnet8": "trained weights",
+        },
+        EVALUATE,
+    ),
+    "predict": Program(
+        "Classify image files, by the exit that evaluate chose last.",
+        {
+            "{} --workdir=runs/digits a.png b.png": "",
+            "{} --weights=digits-resnet8 FOLDER --json=found.jsonl": "",
+            "{} --workdir=runs/digits --exit=margin --threshold=0.8 a.png": "",
+        },
+        PREDICT,
+        "FILE_OR_FOLDER ...",
     ),
 }
 # Old names of flags, which work for one release.
@@ -212,12 +208,16 @@ def renamed(arguments: list[str], table: dict[str, Flag]) -> list[str]:
     return new
 
 
-def choice_of(values: Any) -> Choice | None:
+def choice_of(values: Any) -> Any:
     """How the exit's value is chosen, by the flags of `EVALUATE`; None where nothing is said.
+
+    Returns: a `seenn_jax.exits.Choice`.
 
     Raises:
       UserError: two ways at once, or a flag that only goes with another one.
     """
+    from seenn_jax.exits import Given, Risk, Target, Tolerance  # Slow to import.
+
     given = {
         setting: values[setting].value
         for setting in (Given.setting, Target.setting, Risk.setting, Tolerance.setting)

@@ -1,5 +1,6 @@
 """What the programs share: flags in, and a user's mistake out as one sentence."""
 
+import difflib
 import functools
 import logging
 import os
@@ -11,13 +12,18 @@ from pathlib import Path
 from typing import NoReturn
 
 import jax
-from absl import app, flags
+from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from seenn_jax import hosts, provenance
+from seenn_jax.cli import help
+from seenn_jax.cli.configs import let_configs_inherit
 from seenn_jax.cli.flags import Flag, define, renamed
-from seenn_jax.cli.overrides import check_overrides, leaves
+from seenn_jax.cli.overrides import check_overrides, leaves, setting_meant, with_config_path
+from seenn_jax.cli.start import command, say, silence
+from seenn_jax.config import default_config
 from seenn_jax.errors import UserError, check_choice
+from seenn_jax.run import folder
 
 
 def main(
@@ -41,23 +47,31 @@ def main(
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     logging.getLogger("seenn_jax").setLevel(logging.INFO)
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells of every file it writes
-    app.define_help_flags()
     define(table)
     if config is not None:
         config_flags.DEFINE_config_file("config", None, config)
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS["config"])
+    if help.asked(sys.argv[1:]) is not None:  # of a program that `start` does not start
+        say("\n".join(help.of_flags(table)))
+        return
     try:
         given = renamed(sys.argv[1:], table)
+        if config is not None:
+            let_configs_inherit()
+            given = with_config_path(given)
         check_overrides(given)
         others = _parse([sys.argv[0], *given], [*table, *["config"] * (config is not None)])
         if others and not arguments:
-            raise UserError(f"unexpected argument {others[0]!r}: flags look like --name=value")
+            raise _unexpected(others[0], config is not None)
         _enable_compilation_cache()
         if "multihost" in table:
             _join_processes()
+        _check_devices()
         function(*[others] * arguments)
     except (UserError, flags.Error) as error:
         _fail(as_flags(str(error), table))
+    except BrokenPipeError:  # nobody reads on
+        silence(sys.stdout)
     except OSError as error:
         if error.filename is None:
             raise
@@ -68,13 +82,18 @@ def main(
 
 
 def as_flags(sentence: str, table: dict[str, Flag]) -> str:
-    """A sentence of the package, whose settings are in backticks, with the flags that set them."""
+    """A sentence of the package, as the command line says it.
+
+    Its settings, which are in backticks, become the flags that set them, and its scripts what is
+    called here.
+    """
 
     def flag(match):
         name = match[1]
         return f"--{name}" if name in table or name.startswith("config.") else match[0]
 
-    return re.sub(r"`([\w.]+)`", flag, sentence)
+    sentence = re.sub(r"`([\w.]+)`", flag, sentence)
+    return re.sub(r"python (train|evaluate)\.py", lambda match: command(match[1]), sentence)
 
 
 def _join_processes() -> None:
@@ -121,6 +140,7 @@ def _parse(arguments: list[str], known: list[str]) -> list[str]:
     try:
         return flags.FLAGS(arguments)[1:]
     except flags.UnrecognizedFlagError as error:
+        _check_setting(error.flagname, known)
         check_choice("flag", error.flagname, known)
         raise
     except flags.IllegalFlagValueError as error:
@@ -130,6 +150,43 @@ def _parse(arguments: list[str], known: list[str]) -> list[str]:
         name, value = what["name"], what["value"]
         allowed = flags.FLAGS[name].parser.syntactic_help or "true or false"
         raise UserError(f"--{name} is {value!r}: it must be {allowed}; set it to one") from error
+
+
+def _check_setting(flag: str, known: list[str]) -> None:
+    """Raise a UserError for what may be meant for a setting of the config."""
+    if "config" not in known or difflib.get_close_matches(flag, known, n=1):
+        return
+    setting = setting_meant(flag, leaves(default_config()))
+    if setting:
+        raise UserError(
+            f"unknown flag {flag!r}: did you mean --config.{setting}? --help=config lists the "
+            f"settings, and the flags are {', '.join(known)}"
+        )
+
+
+def _unexpected(argument: str, takes_config: bool) -> UserError:
+    """What to do about an argument that is no flag."""
+    hint = "flags look like --name=value"
+    if takes_config and argument.endswith(".py"):
+        hint = f"give a config file as --config={argument}"
+    elif not takes_config and (Path(argument) / folder.FILE).is_file():
+        hint = f"give a run as --workdir={argument}"
+    return UserError(f"unexpected argument {argument!r}: {hint}")
+
+
+def _check_devices() -> None:
+    """Raise a UserError where JAX_PLATFORMS asks for devices that are not there."""
+    platforms = os.environ.get("JAX_PLATFORMS")
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter where no plugin knows of them
+        if not platforms:
+            raise
+        why = str(error).partition("\n")[0] or "there are none"
+        raise UserError(
+            f"JAX_PLATFORMS={platforms} asks for devices that JAX does not find here ({why}): "
+            "unset it, or install jax for them"
+        ) from error
 
 
 def _enable_compilation_cache() -> None:

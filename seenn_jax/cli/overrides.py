@@ -3,12 +3,28 @@
 import difflib
 import re
 import runpy
-from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict
 
+from seenn_jax.cli.configs import config_path, let_configs_inherit
 from seenn_jax.errors import UserError
+
+# What settings are often called elsewhere.
+USUAL = {
+    "lr": "learning_rate",
+    "wd": "weight_decay",
+    "batch": "batch_size",
+    "T": "timesteps",
+    "time_steps": "timesteps",
+    "dataset": "data.name",
+    "data": "data.name",
+    "data_dir": "data.dir",
+    "model": "model.name",
+    "precision": "model.dtype",
+    "optim": "optimizer.name",
+    "optimizer": "optimizer.name",
+}
 
 
 def check_overrides(arguments: list[str]) -> None:
@@ -39,10 +55,10 @@ def check_overrides(arguments: list[str]) -> None:
         for part in key.split("."):
             if not isinstance(node, ConfigDict) or part not in node:
                 known = leaves(config)
-                near = difflib.get_close_matches(key, known, n=1)
-                hint = f"did you mean config.{near[0]}?" if near else f"see {path}"
+                hint = setting_meant(key, known)
+                hint = f"did you mean config.{hint}? The" if hint else "the"
                 raise UserError(
-                    f"unknown config key {key!r}: the known ones are {', '.join(known)}; {hint}"
+                    f"unknown config key {key!r}: {hint} known ones are {', '.join(known)}"
                 )
             node = node[part]
         if isinstance(node, ConfigDict):
@@ -54,11 +70,8 @@ def check_overrides(arguments: list[str]) -> None:
 
 def load_config(path: str) -> ConfigDict:
     """What a config file gives; a UserError where it is not there or fails."""
-    if not Path(path).is_file():
-        there = sorted(str(p) for p in Path("configs").glob("*.py"))
-        raise UserError(
-            f"there is no config file {path!r}: give one of {', '.join(there) or 'your own'}"
-        )
+    path = str(config_path(path))
+    let_configs_inherit()
     try:
         return runpy.run_path(path)["get_config"]()
     except Exception as error:
@@ -68,6 +81,31 @@ def load_config(path: str) -> ConfigDict:
             f"the config file {path} fails with {type(error).__name__}: {text}; "
             "mend it, as in configs/digits.py and seenn_jax/config.py"
         ) from error
+
+
+def setting_meant(name: str, known: list[str]) -> str | None:
+    """The setting that a name may be meant for: one that ends so, is often called so, or near."""
+    name = name.replace("-", "_")
+    name = USUAL.get(name, name)
+    same = [key for key in known if key == name or key.endswith(f".{name}")]
+    return next(iter([*same, *difflib.get_close_matches(name, known, n=1)]), None)
+
+
+def with_config_path(arguments: list[str]) -> list[str]:
+    """The arguments, `--config` with the path of the file that it names."""
+    new, is_next = [], False
+    for argument in arguments:
+        name, equals, value = argument.lstrip("-").partition("=")
+        is_flag = argument.startswith("-") and name == "config"
+        if is_flag and equals:
+            argument = f"--config={config_path(value)}"
+        elif is_next:
+            argument = str(config_path(argument))
+        is_next = is_flag and not equals
+        new.append(argument)
+    if is_next:
+        raise UserError("--config is empty: give a name or a file, such as --config=digits")
+    return new
 
 
 def leaves(config: ConfigDict, prefix: str = "") -> list[str]:

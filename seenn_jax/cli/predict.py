@@ -1,6 +1,7 @@
 """Classify image files with a trained network: python -m seenn_jax predict FILE_OR_FOLDER ..."""
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from seenn_jax.cli.console import patient_console
 from seenn_jax.cli.flags import PREDICT, choice_of
 from seenn_jax.cli.main import main as run_program
 from seenn_jax.engine.common import check_at_least_one
@@ -49,8 +51,7 @@ def _predict(paths: list[str]) -> None:
     started = time.perf_counter()
     found = joined(list(_printed(parts) if to_stdout else parts))
     seconds = time.perf_counter() - started
-    # Paths may hold what rich takes for markup.
-    console = Console(markup=False, highlight=False, stderr=to_stdout)
+    console = patient_console(highlight=False, stderr=to_stdout)
     if not to_stdout:
         _print_table(found, console)
     console.print(_summary(found, len(images), seconds), soft_wrap=True)
@@ -97,6 +98,7 @@ def _printed(parts: Iterator[Predictions]) -> Iterator[Predictions]:
     for part in parts:
         for line in lines(part):
             print(line)
+        sys.stdout.flush()
         yield part
 
 

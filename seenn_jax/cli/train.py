@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
-import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
-from rich.console import Console
 
+from seenn_jax.cli.console import patient_console
 from seenn_jax.cli.flags import TRAIN
 from seenn_jax.cli.main import main as run_program
 from seenn_jax.cli.overrides import load_config
+from seenn_jax.cli.start import command
+from seenn_jax.config import is_policy
 from seenn_jax.errors import UserError
 from seenn_jax.run import folder
 from seenn_jax.training import train
@@ -33,12 +34,15 @@ def _train() -> None:
         raise UserError("--config is missing: for example --config=configs/digits.py")
     path = Path(config_flags.get_config_filename(flags.FLAGS["config"]))
     # Paths may hold what rich takes for markup, and lines of a log are not to be broken.
-    console = Console(markup=False, soft_wrap=True, quiet=jax.process_index() > 0)
+    console = patient_console(soft_wrap=True)
     missing = missing_teacher(config, path.parent)
     if missing:
         console.print(f"Training the teacher first, by {missing[1]}.")
         train(_teacher_config(config, *missing), missing[0], console)
-    train(config, Path(workdir or f"runs/{path.stem}"), console)
+    workdir = workdir or f"runs/{path.stem}"
+    train(config, Path(workdir), console)
+    exit = " --exit=policy" if is_policy(config) else ""
+    console.print(f"Next: {command('evaluate')} --workdir={workdir}{exit}")
 
 
 def _teacher_config(config: ConfigDict, workdir: Path, source: Path) -> ConfigDict:

@@ -14,6 +14,7 @@ from seenn_jax.evaluation.figures import figures
 from seenn_jax.exits import EXITS, Choice
 from seenn_jax.run.inference import Predictor, load
 from seenn_jax.run.trained import Trained
+from seenn_jax.run.weights import opened
 
 SPLITS = ("test", "validation", "train")
 
@@ -56,8 +57,9 @@ def evaluate(
       UserError: an argument that is not allowed; a workdir without a run or checkpoint, or with
         one of another architecture; data that are not there.
     """
+    trained = opened(workdir)  # whose plugins may bring the exit
     _check(exit, method, split, ann and energy)
-    run = load(workdir, precision=precision, timesteps=timesteps, ann=ann, percentile=percentile)
+    run = load(trained, precision=precision, timesteps=timesteps, ann=ann, percentile=percentile)
     rule = EXITS["full" if ann else exit](run)
     choice = rule.default if choice is None else choice
     rule.check(choice, run.timesteps)

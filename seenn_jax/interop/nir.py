@@ -36,6 +36,7 @@ from seenn_jax.models.layers import ConvBN, Shortcut
 from seenn_jax.models.neurons import IF, LIF
 from seenn_jax.models.resnet import SpikingResNet
 from seenn_jax.models.vgg import SpikingVGG
+from seenn_jax.paths import check_new
 
 LIF_DT, IF_DT = 1e-4, 1.0
 
@@ -69,10 +70,7 @@ def write(
 def check_path(path: Path) -> None:
     """Raise the UserErrors of `write` that need no network."""
     _nir()
-    if path.exists():
-        raise UserError(f"{path} exists already: give the name of a new file")
-    if not path.parent.is_dir():
-        raise UserError(f"there is no folder {path.parent} for {path.name}: make it first")
+    check_new("nir", path)
 
 
 def build_graph(

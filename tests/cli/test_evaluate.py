@@ -65,7 +65,7 @@ def test_a_workdir_that_cannot_be_evaluated(program, copy_of_trained, contents):
 
 
 def test_the_newest_run_is_the_default(program, trained, tmp_path, monkeypatch):
-    for script in ("evaluate.py", "configs"):
+    for script in ("evaluate.py", "train.py", "configs"):
         (tmp_path / script).symlink_to(ROOT / script)
     monkeypatch.chdir(tmp_path)
     check_refused(*program("evaluate.py"), "there is no run in runs/", "train.py --config=")
@@ -179,7 +179,7 @@ def test_the_exit_of_rounded_weights_is_their_own(program, copy_of_trained, tmp_
         (["--weights=a", "--workdir=b"], ["--weights=a and --workdir=b name two networks"]),
         (["--weights_dtype=int8"], ["--weights_dtype=int8 goes with --export_weights"]),
         (
-            ["--export_weights=/tmp/new.safetensors", "--weights_dtype=int4"],
+            ["--export_weights=new.safetensors", "--weights_dtype=int4"],
             ["unknown --weights_dtype 'int4'"],
         ),
         (["--export_weights=new.npz"], ["--export_weights=new.npz must end in .safetensors"]),

@@ -20,7 +20,7 @@ from tests.cli.conftest import DIGITS, check_refused, named_after
         ([DIGITS, "--wrokdir=x"], ["unknown flag 'wrokdir'", "did you mean 'workdir'?"]),
         (
             [DIGITS, "--batch_size=7"],
-            ["unknown flag 'batch_size'", "config, multihost, wait, workdir"],
+            ["unknown flag 'batch_size'", "workdir, multihost, wait, config"],
         ),
         ([DIGITS, "fast"], ["unexpected argument 'fast'", "--name=value"]),
         ([DIGITS, "--wait=5"], ["--wait=5 goes with --multihost: give that too, or leave it out"]),

@@ -1,6 +1,7 @@
 """The shell around the programs: exit statuses, and one sentence for every mistake."""
 
 import logging
+import subprocess
 import sys
 
 import pytest
@@ -9,7 +10,7 @@ from absl import flags
 from seenn_jax.cli import main as shell
 from seenn_jax.cli.flags import EVALUATE, TRAIN
 from seenn_jax.cli.main import as_flags
-from tests.cli.conftest import DIGITS, check_refused
+from tests.cli.conftest import DIGITS, ROOT, check_refused
 
 MODULE = "seenn_jax/__main__.py"  # what python -m seenn_jax runs
 
@@ -37,6 +38,102 @@ def test_a_mistake_is_one_line_of_a_real_process(process, script, arguments, nam
     check_refused(*process(script, *arguments), *named)
 
 
+# What people get wrong first, and all that is said.
+FIRST_MISTAKES = [
+    (
+        ["train", "configs/digits.py"],
+        "unexpected argument 'configs/digits.py': give a config file as --config=configs/digits.py",
+    ),
+    (["train"], "--config is missing: for example --config=configs/digits.py"),
+    (
+        ["train", DIGITS, "--epochs=5"],
+        "unknown flag 'epochs': did you mean --config.epochs? --help=config lists the settings, "
+        "and the flags are workdir, multihost, wait, config",
+    ),
+    (
+        ["train", DIGITS, "--lr=0.1"],
+        "unknown flag 'lr': did you mean --config.optimizer.learning_rate? --help=config lists",
+    ),
+    (
+        ["train", DIGITS, "--batch_size=7"],
+        "unknown flag 'batch_size': did you mean --config.batch_size? --help=config lists",
+    ),
+    (["train", DIGITS, "--model=vgg16"], "unknown flag 'model': did you mean --config.model.name?"),
+    (
+        ["train", DIGITS, "--config.lr=1"],
+        "unknown config key 'lr': did you mean config.optimizer.learning_rate? The known ones are",
+    ),
+    (
+        ["train", "--config=cifar"],
+        "there is no config file 'cifar': give the path of one, or a name",
+    ),
+    (["train", DIGITS, "--exit=full"], "unknown flag 'exit': the known ones are config, multihost"),
+    (
+        ["evaluate", "--exits=full"],
+        "unknown flag 'exits': did you mean 'exit'? The known ones are ann, conversion_report",
+    ),
+    (["evaluate", "RUN"], "unexpected argument 'RUN': give a run as --workdir=RUN"),
+    (
+        ["evaluate", "--exit=confidense"],
+        "unknown exit 'confidense': did you mean 'confidence'? The known ones are confidence",
+    ),
+    (
+        ["evaluate"],
+        "there is no run in runs/: train one with python -m seenn_jax train --config=configs/",
+    ),
+    (["evaluate", "--json=/proc/x.json"], "--json=/proc/x.json can't be written ("),
+    (["evaluate", "--nir=/proc/x.nir"], "--nir=/proc/x.nir can't be written ("),
+    (
+        ["evaluate", "--export_weights=/proc/x.safetensors"],
+        "--export_weights=/proc/x.safetensors can't be written (",
+    ),
+    (["predict", "x.png"], "there is no run in runs/: train one with python -m seenn_jax train"),
+    (["predict"], "there is nothing to predict: give image files, or folders of them"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), FIRST_MISTAKES, ids=lambda value: str(value)[:40])
+def test_first_mistakes(program, copy_of_trained, tmp_path, monkeypatch, arguments, said):
+    # In a folder without runs, of one's own.
+    (tmp_path / "seenn_jax").symlink_to(ROOT / "seenn_jax")
+    (tmp_path / "RUN").symlink_to(copy_of_trained)
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    check_refused(*program(MODULE, *arguments), f"error: {said}")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_devices_that_are_not_there(environment):
+    for platform, script in (("cuda", "train.py"), ("nonsense", "evaluate.py")):
+        done = subprocess.run(
+            [sys.executable, script, *[DIGITS] * (script == "train.py")],
+            cwd=ROOT,
+            env=environment | {"JAX_PLATFORMS": platform},
+            capture_output=True,
+            text=True,
+        )
+        said = f"JAX_PLATFORMS={platform} asks for devices that JAX does not find here ("
+        check_refused(done.returncode, done.stdout, done.stderr, said, "unset it, or install jax")
+
+
+def test_scripts_run_from_another_folder(environment, tmp_path, trained):
+    for script, arguments, said in (
+        ("train.py", [DIGITS, "--config.epochs=0"], "--config.epochs is 0: it must be at least 1"),
+        ("train.py", ["--config=digits", "--config.epochs=0"], "--config.epochs is 0"),
+        ("evaluate.py", [], f"there is no run in runs/: train one with python {ROOT}/train.py"),
+        ("evaluate.py", [f"--workdir={trained}", "--slots=0"], "--slots is 0"),
+    ):
+        done = subprocess.run(
+            [sys.executable, ROOT / script, *arguments],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        check_refused(done.returncode, done.stdout, done.stderr, f"error: {said}")
+    assert list(tmp_path.iterdir()) == []
+
+
 # --- python -m seenn_jax ---------------------------------------------------------------------
 
 
@@ -50,6 +147,16 @@ def test_the_module_trains_and_evaluates(program, trained, make_config, tmp_path
     # Each has its own flags only.
     check_refused(*program(MODULE, "train", "--slots=3"), "unknown flag 'slots'")
     check_refused(*program(MODULE, "evaluate", DIGITS), "unknown flag 'config'")
+
+
+def test_the_module_has_help(program):
+    status, out, err = program(MODULE, "--help")
+    assert (status, err) == (0, "")
+    for name in ("train", "evaluate", "predict"):
+        assert f"python -m seenn_jax {name}" in out
+    status, out, err = program(MODULE, "train", "--help")
+    assert (status, err) == (0, "")
+    assert out.startswith("Train the network of a config")
 
 
 @pytest.mark.parametrize("arguments", [[], ["fit"], ["--workdir=x"], ["Train"]], ids=str)
@@ -110,6 +217,24 @@ def test_ctrl_c_is_130(call_main):
     assert call_main(raising(KeyboardInterrupt())) == (130, "", "interrupted\n")
     found = call_main(raising(KeyboardInterrupt()), interrupted="gone on")
     assert found == (130, "", "gone on\n")
+
+
+def test_nobody_who_reads_on_is_no_mistake(monkeypatch, capsys):
+    silenced = []
+    monkeypatch.setattr(shell, "silence", silenced.append)
+    monkeypatch.setattr(sys, "argv", ["program.py"])
+    shell.main(raising(BrokenPipeError()), {})
+    assert silenced == [sys.stdout]
+    assert capsys.readouterr() == ("", "")
+    flags.FLAGS.unparse_flags()
+
+
+def test_scripts_are_called_as_this_one(monkeypatch):
+    sentence = "train one with python train.py --config=x, then run python evaluate.py, or other.py"
+    monkeypatch.setattr(sys, "argv", ["seenn-jax train"])
+    assert as_flags(sentence, {}) == (
+        "train one with seenn-jax train --config=x, then run seenn-jax evaluate, or other.py"
+    )
 
 
 def test_a_path_that_fails_is_named(call_main):

@@ -12,9 +12,9 @@ from tests.cli.conftest import DIGITS, ROOT, check_refused, named_after
     [
         ([], ["--config is missing", DIGITS]),
         (["--config.epochs=3"], ["--config.epochs", "--config is missing"]),
-        (["--config=configs/none.py"], ["'configs/none.py'", "configs/digits.py"]),
-        (["--config", "configs/none.py"], ["'configs/none.py'", "configs/digits.py"]),
-        (["--config"], ["there is no config file ''"]),
+        (["--config=configs/none.py"], ["'configs/none.py'", "digits"]),
+        (["--config", "configs/none.py"], ["'configs/none.py'", "digits"]),
+        (["--config"], ["--config is empty"]),
         (["--config=configs"], ["there is no config file 'configs'"]),
         ([DIGITS, "--config.unknown=1"], ["unknown config key 'unknown'", "model.width", "seed"]),
         ([DIGITS, "--config.epoch=1"], ["'epoch'", "did you mean config.epochs?"]),

@@ -25,6 +25,9 @@ def test_train_then_evaluate(process, trained, make_config, tmp_path):
     status, out, err = process("evaluate.py", f"--workdir={tmp_path}", f"--json={copy}")
     assert (status, err) == (0, "")
     assert f"Evaluating {tmp_path}." in out
+    assert out.endswith(
+        f"\nNext: python -m seenn_jax predict --workdir={tmp_path} FILE_OR_FOLDER\n"
+    )
     assert "digits, test split, 360 samples" in out
     folder = tmp_path / "evaluation" / "confidence"
     assert f"Report: {folder / 'report.html'}" in out
@@ -72,7 +75,8 @@ def test_a_finished_run(program, trained, make_config, contents):
     arguments = ["--config", "configs/digits.py", f"--workdir={trained}", *flags_of(make_config())]
     assert program("train.py", *arguments) == (
         0,
-        f"{trained} is trained: all 6 epochs are done.\n",
+        f"{trained} is trained: all 6 epochs are done.\n"
+        f"Next: python evaluate.py --workdir={trained}\n",
         "",
     )
     assert contents(trained) == before

@@ -272,7 +272,7 @@ def test_what_cannot_be_written_is_named(tmp_path, monkeypatch):
     ann, _ = exact(Small, lambda x, v0=None: (x, None), (8, 8, 2))
     for path, network, shape, match in (
         (taken, model, (8, 8, 2), "taken.nir exists already: give the name of a new file"),
-        (tmp_path / "no" / "a.nir", model, (8, 8, 2), "there is no folder .*no for a.nir"),
+        (tmp_path / "no" / "a.nir", model, (8, 8, 2), "there is no folder .*no; make it"),
         (tmp_path / "a.nir", ann, (8, 8, 2), r"stem\.neuron is a <lambda>, which does not spike"),
         (tmp_path / "a.nir", model, (7, 8, 2), r"blocks\.1 averages a map of 7x8.*halved"),
     ):

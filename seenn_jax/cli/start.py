@@ -1,0 +1,67 @@
+"""How a program starts: help at once, and Ctrl-C in one line while the rest is imported."""
+
+import contextlib
+import importlib
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from seenn_jax.cli import help
+
+
+def start(name: str) -> None:
+    """Run a program of `PROGRAMS`."""
+    topic = help.asked(sys.argv[1:])
+    if topic is not None:
+        say(help.of_config() if topic else help.of_program(name, command(name)))
+        return
+    with _ended_by_ctrl_c():
+        module = importlib.import_module(f"seenn_jax.cli.{name}")
+    module.main()
+
+
+def command(name: str) -> str:
+    """How a program is called, by how this one was."""
+    called = sys.argv[0]
+    if called.startswith("seenn-jax "):
+        return f"seenn-jax {name}"
+    script = Path(called).parent / f"{name}.py"
+    if called.startswith("seenn_jax ") or not script.is_file():
+        return f"python -m seenn_jax {name}"
+    return f"python {script}"
+
+
+def say(text: str) -> None:
+    """Print text; that nobody reads on is no mistake."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        silence(sys.stdout)
+
+
+def silence(stream: Any) -> None:
+    """Let what is written to a stream go nowhere, what Python still has for it too."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+@contextlib.contextmanager
+def _ended_by_ctrl_c() -> Any:
+    """Where an exception could be taken for a module that can't be imported, or be lost."""
+
+    def end(*_):
+        os.write(2, b"interrupted\n")
+        os._exit(130)
+
+    try:
+        before = signal.signal(signal.SIGINT, end)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,100 @@
+"""How a program starts: help at once, Ctrl-C in one line, a closed pipe in silence."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from seenn_jax.cli.flags import PROGRAMS
+from seenn_jax.cli.start import command
+from tests.cli.conftest import ROOT
+
+CALLS = {
+    "train": [sys.executable, "train.py"],
+    "evaluate": [sys.executable, "evaluate.py"],
+    "predict": [sys.executable, "-m", "seenn_jax", "predict"],
+}
+
+
+def run(call, environment, *arguments, **options):
+    return subprocess.run(
+        [*call, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, **options
+    )
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("flag", ["--help", "--help=config"])
+def test_help_is_there_at_once(environment, name, flag):
+    seconds = []
+    for _ in range(2):
+        started = time.perf_counter()
+        done = run(CALLS[name], environment, flag)
+        seconds.append(time.perf_counter() - started)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert ("--config.model.width=16" in done.stdout) == (flag == "--help=config")
+    assert min(seconds) < 2
+
+
+def test_help_imports_nothing_slow(environment):
+    code = (
+        "import sys; sys.argv = ['train.py', '--help']; from seenn_jax.cli.start import start; "
+        "start('train'); print([m for m in ('jax', 'numpy', 'rich') if m in sys.modules])"
+    )
+    done = run([sys.executable, "-c", code], environment)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_ctrl_c_while_it_is_imported(environment, name):
+    process = subprocess.Popen(
+        [*CALLS[name], "--workdir=no/such/run", "x.png"],
+        cwd=ROOT,
+        # Python says on stderr what it imports, and when.
+        env=environment | {"PYTHONPROFILEIMPORTTIME": "1"},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stderr:
+        if line.split("|")[-1].strip() == "absl.flags":
+            break  # it has been started, and jax is yet to come
+    # The next modules are those of the program.
+    for line in process.stderr:
+        if line.split("|")[-1].strip().startswith(("numpy", "jax")):
+            process.send_signal(signal.SIGINT)
+            break
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    said = [line for line in err.splitlines() if not line.startswith("import time:")]
+    assert (out, said[-1].endswith("interrupted")) == ("", True)
+    assert "Traceback" not in err
+
+
+def test_a_pipe_that_nobody_reads(environment, copy_of_trained):
+    first = f"{sys.executable} evaluate.py --workdir={copy_of_trained} | head -n 1"
+    done = run(["bash", "-c", f"{first}; exit ${{PIPESTATUS[0]}}"], environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"Evaluating {copy_of_trained}.\n"
+    assert (copy_of_trained / "evaluation" / "confidence" / "report.html").is_file()
+    assert (copy_of_trained / "exit.json").is_file()
+    many = f"{sys.executable} train.py --help=config | true; exit ${{PIPESTATUS[0]}}"
+    done = run(["bash", "-c", many], environment)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("called", "evaluate", "predict"),
+    [
+        ("train.py", "python evaluate.py", "python -m seenn_jax predict"),
+        (f"{ROOT}/train.py", f"python {ROOT}/evaluate.py", "python -m seenn_jax predict"),
+        ("seenn_jax train", "python -m seenn_jax evaluate", "python -m seenn_jax predict"),
+        ("seenn-jax train", "seenn-jax evaluate", "seenn-jax predict"),
+        ("elsewhere/my program.py", "python -m seenn_jax evaluate", "python -m seenn_jax predict"),
+    ],
+)
+def test_the_next_program_is_called_as_this_one(monkeypatch, called, evaluate, predict):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", [called])
+    assert (command("evaluate"), command("predict")) == (evaluate, predict)
