@@ -43,15 +43,16 @@ def card(
     versions = ", ".join(f"{what} {version}" for what, version in origin["versions"].items())
     return f"""# {name}
 
-A {result["network"]} network, {config["model"]["name"]} of width {config["model"]["width"]},
+A {result["network"]} network, {config["model"]["name"]} of width {config["model"]["width"]}, \
 trained on {result["dataset"]}, T = {result["timesteps"]}. Kernels are stored in {dtype}.
-`seenn_jax.load` and `--weights` of evaluate and predict take it, `--config.init_weights` of train
+`seenn_jax.load` and `--weights` of evaluate and predict take it; `--config.init_weights` of train
 starts from it.
 
 ## What it can do
 
 On the {result["split"]} split ({plural(result["num_samples"], "image")}), with these very weights
-and inference in {result["precision"]}: {in_figures(result)}; {choice(result)}.
+and inference in {result["precision"]}: {in_figures(result)};
+{choice(result)}.
 
 | timestep | static accuracy | share of exits |
 |---:|---:|---:|
@@ -63,7 +64,7 @@ and inference in {result["precision"]}: {in_figures(result)}; {choice(result)}.
 
 ## How it came to be
 
-Seed {config["seed"]}, step {result["checkpoint_step"]:,} (the best on the validation split),
+Seed {config["seed"]}, step {result["checkpoint_step"]:,} (the best on the validation split), \
 revision {origin["revision"]}, {origin["device"]}, {versions}.
 `train.py` with these settings, the others as in `seenn_jax/config.py`:
 
