@@ -24,7 +24,7 @@ from absl import app, flags
 from PIL import Image
 
 from seenn_jax.data import Batches, Stream, load_streamed
-from seenn_jax.data.images import Record, cores, decode, random_box, resized
+from seenn_jax.data.images import Framing, Record, cores, decode, random_box, resized
 
 DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Folder of the data, made where it is not there. Default: a temporary one."
@@ -141,8 +141,8 @@ def measure(folder: Path) -> dict:
         started = time.perf_counter()
         prepare(folder, IMAGES.value)
         print(f"made {IMAGES.value} images in {time.perf_counter() - started:.0f} s", flush=True)
-    options = {"data_dir": str(folder), "validation": 1}
-    dataset = load_streamed("imagenet2012", side=SIDE.value, **options)
+    options = {"data_dir": str(folder), "validation": 1, "framing": Framing(SIDE.value)}
+    dataset = load_streamed("imagenet2012", **options)
     files = [dataset.train.source[i].data for i in range(32)]
     kilobytes = statistics.mean(map(len, files)) / 1000
     print(f"{kilobytes:.0f} kB an image, {cores()} cores")

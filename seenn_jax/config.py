@@ -1,6 +1,6 @@
 """Every setting of an experiment with its default; the files in configs/ say what differs."""
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 
 def default_config() -> ConfigDict:
@@ -34,17 +34,26 @@ def is_policy(config: ConfigDict) -> bool:
 def _data(config: ConfigDict) -> None:
     """What is learnt from."""
     config.data = ConfigDict()
-    # Or "digits_dvs", "cifar10_dvs" (event data), or any TFDS image classification data set.
+    # Or "cifar10", "cifar100", "digits_dvs", "cifar10_dvs" (event data), any TFDS image
+    # classification data set, or a folder of class folders: "/path", "./path", "folder:path".
     config.data.name = "digits"
-    # Where TFDS prepared it, "" is TFDS's own default; of cifar10_dvs, see its config.
+    # Where TFDS prepared it, or the archive of CIFAR lies; "" is TFDS's own default. Of
+    # cifar10_dvs, see its config.
     config.data.dir = ""
+    config.data.download = False  # fetch the archive of CIFAR where it is not there
     config.data.note = ""  # a remark on this copy of the data, printed beside every figure on it
     # Leave out files that can't be read, say which, and count them; else the first one is an error.
     config.data.skip_corrupt = False
-    config.data.validation = 200  # images held out of the training split, the same for every seed
+    # Images held out of the training split, the same for every seed; or, below 1, a fraction of it.
+    config.data.validation = config_dict.placeholder(object)
+    config.data.validation = 200
     # Images are kept in memory as they are; or, with a side in pixels, read as they are needed and
-    # cut to squares of it, at random to train on. For data that don't fit, and "folder:/path".
+    # cut to squares of it, at random to train on. For data that don't fit, and folders.
     config.data.image_size = 0
+    config.data.crop_area = (0.08, 1.0)  # smallest and largest random part, of the image ...
+    config.data.crop_ratio = (3 / 4, 4 / 3)  # ... and ratio of its width to its height
+    config.data.resize = 256 / 224  # of the shorter side to that of the middle, to evaluate
+    config.data.interpolation = "bilinear"
     config.data.workers = -1  # processes that read them; -1 is one for each core, 0 none
 
 

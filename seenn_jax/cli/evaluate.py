@@ -29,7 +29,7 @@ from seenn_jax.run.trained import Trained
 # Flags that are arguments of `evaluate` as they are.
 PASSED_ON = (
     *("temperature", "method", "split", "slots", "precision", "timesteps", "ann", "percentile"),
-    "energy",
+    *("energy", "data_dir", "data_name"),
 )
 
 
@@ -54,7 +54,8 @@ def _evaluate() -> None:
             _copy(conversions, copy)
             return
     if values["nir"]:
-        nir.export(Path(values["nir"]), load(source, percentile=values["percentile"]))
+        of_data = {name: values[name] for name in ("percentile", "data_dir", "data_name")}
+        nir.export(Path(values["nir"]), load(source, **of_data))
         console.print(f"Network: {values['nir']}", soft_wrap=True)
     console.print(f"Evaluating {_place(source)}.", soft_wrap=True)
     details: list[Details] = []
@@ -150,7 +151,8 @@ def _copy(found: dict | list, path: Path | None) -> None:
 
 def _conversion(source: Path | Trained, values: dict, console: Console) -> dict:
     console.print(f"Comparing {_place(source)} with what it is converted to.", soft_wrap=True)
-    asked = {name: values[name] for name in ("split", "precision", "percentile")}
+    named = ("split", "precision", "percentile", "data_dir", "data_name")
+    asked = {name: values[name] for name in named}
     report = conversion_report(source, **asked)
     if jax.process_index() == 0:
         path = _folder(source) / "conversion.json"

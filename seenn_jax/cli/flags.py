@@ -95,6 +95,8 @@ EVALUATE = {
     "split": Flag(
         flags.DEFINE_string, _WHAT, "NAME", "test (default), validation or train", "test"
     ),
+    "data_dir": Flag(flags.DEFINE_string, _WHAT, "DIR", "where the data are; else as in training"),
+    "data_name": Flag(flags.DEFINE_string, _WHAT, "NAME", "other data, or a folder of images"),
     "method": Flag(
         flags.DEFINE_string,
         _WHAT,

@@ -14,7 +14,7 @@ import numpy as np
 from absl import flags
 from jaxtyping import Int32, UInt8
 
-from seenn_jax.data.images import Corrupt, cores, decode, decoded, random_box, resized
+from seenn_jax.data.images import Corrupt, cores, decode, decoded
 from seenn_jax.data.streams import Stream
 from seenn_jax.errors import UserError
 
@@ -39,9 +39,8 @@ class _Example:
             except Corrupt:
                 skipped = index
                 continue
-            pixels = resized(image, random_box(rng, *image.size), stream.side)
             return {
-                "image": pixels,
+                "image": stream.framing.part(image, rng),
                 "label": np.int32(record.label),
                 "skipped": np.int64(skipped),
             }

@@ -20,13 +20,17 @@ _ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 _CACHE_FORMAT = 2
 
 
+def cache_root() -> Path:
+    """The user's cache folder of this package, which may be deleted at any time."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "seenn_jax"
+
+
 def cache_folder(folder: Path, files: Iterable[Path], about: object) -> Path:
     """Where what is made of the files of `folder` is kept: elsewhere once they change."""
     found = sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files)
     identity = repr((_CACHE_FORMAT, str(folder.resolve()), found, about))
     key = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return root / "seenn_jax" / f"{folder.parent.name}-{folder.name}-{key}"
+    return cache_root() / f"{folder.parent.name}-{folder.name}-{key}"
 
 
 def read_cache(cache: Path) -> Loaded | None:

@@ -1,6 +1,8 @@
 """Where the images of a streamed data set lie: folders of class folders, or what TFDS prepared."""
 
+import collections
 import dataclasses
+import logging
 import os
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -13,7 +15,9 @@ from seenn_jax.data.images import EXTENSIONS, Record
 from seenn_jax.data.splits import permutation
 from seenn_jax.errors import UserError
 
+_log = logging.getLogger(__name__)
 FOLDER = "folder:"
+_PATHS = ("/", "./", "../", "~")  # how the name of a data set begins that is a path
 
 
 @runtime_checkable
@@ -96,17 +100,50 @@ def open_prepared(name: str, data_dir: str | None) -> tuple[_Part, _Part, list[s
     return (train, np.arange(len(train))), (test, np.arange(len(test))), classes
 
 
+def path_of(name: str, data_dir: str | None) -> Path | None:
+    """The folder that is meant by the name of a data set, None where it is no folder's.
+
+    One is meant by `folder:PATH`, and by a path that begins as one, or is there and not the name of
+    a data set that TFDS prepared.
+    """
+    path = Path(name.removeprefix(FOLDER)).expanduser()
+    if name.startswith((FOLDER, *_PATHS)):
+        return path
+    root = Path(data_dir).expanduser() if data_dir else prepared.default_root()
+    return path if name and path.is_dir() and prepared.newest(root / name) is None else None
+
+
 def open_folder(root: Path) -> tuple[_Part, _Part, list[str]]:
     """(training part, test part, classes) of a folder; see `streams.load_streamed`."""
     if not root.is_dir():
         raise UserError(
-            f"`config.data.name` is '{FOLDER}{root}' and there is no such folder: give the path of "
-            "one with a folder of images for each class"
+            f"`config.data.name` is '{root}' and there is no such folder: give the path of one "
+            "with a folder of images for each class"
         )
+    left_out: collections.Counter[str] = collections.Counter()
+    parts = _parts(root, left_out)
+    if left_out:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in left_out.most_common(5))
+        _log.warning(
+            "%s: left out %d files that are no images by their kind (%s; images are %s)",
+            root,
+            left_out.total(),
+            kinds,
+            ", ".join(EXTENSIONS),
+        )
+    return parts
+
+
+def _parts(root: Path, left_out: collections.Counter[str]) -> tuple[_Part, _Part, list[str]]:
     below = _folders(root)
     test = next((name for name in ("test", "val", "validation") if name in below), None)
+    if below == ["train"]:
+        raise UserError(
+            f"{root} has train and none of test, val and validation: add one with the same class "
+            f"folders, or give {root}/train itself, of whose images every fifth is then for testing"
+        )
     if "train" in below and test:
-        parts = [_class_folders(root / name) for name in ("train", test)]
+        parts = [_class_folders(root / name, left_out) for name in ("train", test)]
         classes, others = (list(part) for part in parts)
         if classes != others:
             odd = sorted(set(classes) ^ set(others))[0]
@@ -120,7 +157,7 @@ def open_folder(root: Path) -> tuple[_Part, _Part, list[str]]:
         )
         train_part, test_part = ((part, np.arange(len(part))) for part in (train, held_out))
         return train_part, test_part, classes
-    by_class = _class_folders(root)
+    by_class = _class_folders(root, left_out)
     all_files = Folder(root, _files(by_class))
     is_test, start = np.zeros(len(all_files), bool), 0
     for files in by_class.values():
@@ -137,28 +174,52 @@ def _folders(root: Path) -> list[str]:
     return sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def _class_folders(root: Path) -> dict[str, list[str]]:
-    """{class: the paths of its images below `root`, in order}."""
+def _class_folders(root: Path, left_out: collections.Counter[str]) -> dict[str, list[str]]:
+    """{class: the paths of its images below `root`, in order}; the others are counted."""
     found = {}
     for name in _folders(root):
-        files = [
-            os.path.relpath(os.path.join(folder, file), root)
-            for folder, _, names in os.walk(root / name)
-            for file in names
-            if file.lower().endswith(EXTENSIONS) and not file.startswith(".")
-        ]
+        files = sorted(_images(root, name, left_out))
         if not files:
             raise UserError(
                 f"class folder {root / name} has no image ({', '.join(EXTENSIONS)}): put some into "
                 "it, or delete it"
             )
-        found[name] = sorted(files)
+        found[name] = files
     if not found:
         raise UserError(
             f"{root} has no class folders: put the images of each class into a folder of its own "
             "there"
         )
     return found
+
+
+def _images(root: Path, name: str, left_out: collections.Counter[str]) -> list[str]:
+    """Paths below `root` of the images in a folder there, however deep and behind symlinks."""
+    found: list[str] = []
+    ahead: list[tuple[str, tuple]] = [(name, (_identity(root),))]  # and the folders it lies in
+    while ahead:
+        folder, above = ahead.pop()
+        here = _identity(root / folder)
+        if here in above:
+            _log.warning("left out: %s leads back to a folder that it lies in", root / folder)
+            continue
+        with os.scandir(root / folder) as entries:
+            for entry in (each for each in entries if not each.name.startswith(".")):
+                path, link = f"{folder}/{entry.name}", entry.is_symlink()
+                if os.path.isdir(entry.path) if link else entry.is_dir():
+                    ahead.append((path, (*above, here)))
+                elif not (os.path.isfile(entry.path) if link else entry.is_file()):
+                    left_out["no regular file"] += 1  # a pipe would be read without an end
+                elif path.lower().endswith(EXTENSIONS):
+                    found.append(path)
+                else:
+                    left_out[Path(path).suffix.lower() or "without an extension"] += 1
+    return found
+
+
+def _identity(folder: Path | str) -> tuple[int, int]:
+    there = os.stat(folder)
+    return there.st_dev, there.st_ino
 
 
 def _files(by_class: dict[str, list[str]]) -> list[tuple[str, int]]:

@@ -30,7 +30,7 @@ def prepared(name: str, data_dir: str | None) -> Loaded:
     loaded = read_cache(cache)
     if loaded is None:
         _log.info("decoding %s from %s, once", name, folder)
-        loaded = _decode(name, folder, data_dir)
+        loaded = decode(name, folder, data_dir)
         write_cache(cache, *loaded)
     return loaded
 
@@ -50,17 +50,11 @@ def prepared_folder(name: str, data_dir: str | None) -> Path:
         )
     root = Path(data_dir).expanduser() if data_dir else default_root()
     parent = root / parts["set"] / (parts["config"] or "")
-    prepared = {
-        info.parent.name: info.parent
-        for info in parent.glob("*/dataset_info.json")
-        if _VERSION.fullmatch(info.parent.name)
-    }
     wanted = parts["version"]
-    if wanted is None and prepared:
-        wanted = max(prepared, key=lambda version: [int(number) for number in version.split(".")])
-    if wanted in prepared:
-        return prepared[wanted]
-    if not prepared and not parent.exists():
+    found = _versions(parent).get(wanted) if wanted else newest(parent)
+    if found is not None:
+        return found
+    if not parent.exists():
         _check_known(parts["set"])
     there = sorted(path.name for path in parent.glob("[!.]*") if path.is_dir())
     raise UserError(
@@ -69,6 +63,27 @@ def prepared_folder(name: str, data_dir: str | None) -> Path:
         f"`{_command(name, data_dir)}`, which needs the network and, for CIFAR and most others, "
         f"TensorFlow installed, or run configs/digits.py, which needs neither"
     )
+
+
+def newest(parent: Path) -> Path | None:
+    """The folder of the highest version of a data set that is prepared in `parent`, if any is."""
+    found = _versions(parent)
+    by_number = sorted(found, key=lambda version: [int(number) for number in version.split(".")])
+    return found[by_number[-1]] if found else None
+
+
+def _versions(parent: Path) -> dict[str, Path]:
+    return {
+        info.parent.name: info.parent
+        for info in parent.glob("*/dataset_info.json")
+        if _VERSION.fullmatch(info.parent.name)
+    }
+
+
+def formats(folder: Path) -> list[str]:
+    """The formats of the files that TFDS prepared in a version folder."""
+    info = json.loads((folder / "dataset_info.json").read_text())
+    return [info.get("fileFormat", "tfrecord"), *info.get("alternativeFileFormats", [])]
 
 
 def _command(name: str, data_dir: str | None) -> str:
@@ -96,7 +111,7 @@ def _check_known(dataset: str) -> None:
     raise UserError(f"unknown data set {dataset!r}: neither 'digits' nor a TFDS data set; {hint}")
 
 
-def _decode(name: str, folder: Path, data_dir: str | None) -> Loaded:
+def decode(name: str, folder: Path, data_dir: str | None) -> Loaded:
     """Read and decode the train and test split of a prepared TFDS data set."""
     builder = open_builder(name, folder, data_dir)
     absl_log = logging.getLogger("absl")
@@ -117,11 +132,10 @@ def open_builder(name: str, folder: Path, data_dir: str | None) -> Any:
       UserError: it is not in array_record format, array_record is missing, or it has other
         features.
     """
-    info = json.loads((folder / "dataset_info.json").read_text())
-    formats = [info.get("fileFormat", "tfrecord"), *info.get("alternativeFileFormats", [])]
-    if "array_record" not in formats:
+    there = formats(folder)
+    if "array_record" not in there:
         raise UserError(
-            f"data set {name!r} is prepared in {folder} as {formats[0]}, which can't be read "
+            f"data set {name!r} is prepared in {folder} as {there[0]}, which can't be read "
             f"without TensorFlow: delete that folder (or choose another data_dir) and prepare it "
             f"as array_record with `{_command(name, data_dir)}`"
         )

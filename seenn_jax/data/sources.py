@@ -7,14 +7,16 @@ no JAX.
 
 from collections.abc import Callable
 
-from seenn_jax.data import cifar10_dvs, digits
+from seenn_jax.data import cifar, cifar10_dvs, digits
+from seenn_jax.data.cifar import CIFARS
+from seenn_jax.data.folders import path_of
 from seenn_jax.data.prepared import prepared
-from seenn_jax.data.splits import Dataset, Loaded, named, permutation, take
+from seenn_jax.data.splits import Dataset, Loaded, held_out, named, permutation, take
 from seenn_jax.errors import UserError
 from seenn_jax.tables import Table
 
-# `(*, data_dir, timesteps, skip_corrupt) -> (training images, test images, classes)`, the last by
-# name or as a number; see `load_dataset` for the arguments. Each takes those that it needs.
+# `(*, data_dir, timesteps, skip_corrupt, download) -> (training images, test images, classes)`, the
+# last by name or as a number; see `load_dataset` for the arguments. Each takes those that it needs.
 Loader = Callable[..., Loaded]
 
 DATASETS = Table(
@@ -23,7 +25,15 @@ DATASETS = Table(
     {
         "digits": lambda **_: digits.still(),
         "digits_dvs": lambda timesteps, **_: digits.recorded(timesteps),
-        "cifar10_dvs": cifar10_dvs.load,
+        "cifar10_dvs": lambda data_dir, timesteps, skip_corrupt, **_: cifar10_dvs.load(
+            data_dir=data_dir, timesteps=timesteps, skip_corrupt=skip_corrupt
+        ),
+        **{
+            name: lambda data_dir, download, name=name, **_: cifar.load(
+                name, data_dir=data_dir, download=download
+            )
+            for name in CIFARS
+        },
     },
 )
 
@@ -32,26 +42,29 @@ def load_dataset(
     name: str,
     *,
     data_dir: str | None = None,
-    validation: int,
+    validation: int | float,
     timesteps: int = 1,
     skip_corrupt: bool = False,
+    download: bool = False,
 ) -> Dataset:
     """Load an image classification data set and hold a validation split out of its training images.
 
     Args:
       name: a key of `DATASETS`: `digits` (scikit-learn's 1,797 images of 8 x 8 x 1, no preparation
-        needed), or event data: `digits_dvs` (the same digits before a simulated camera) or
-        `cifar10_dvs`, from its AEDAT files. Or the name of a prepared TFDS data set with features
-        image and label: `cifar10`, `cifar10:3.0.2`, `imagenet_resized/32x32`. Without a version,
-        the highest one prepared. Its split `train` is divided into train and validation; `test` is
-        the test split, or `validation` where there is no `test` or its labels are withheld.
-      data_dir: where TFDS data sets are prepared; by default `$TFDS_DATA_DIR`, else
-        `~/tensorflow_datasets`. For `cifar10_dvs` the folder of its ten class folders; by default
-        `cifar10_dvs` there.
-      validation: how many training images to hold out, the same ones always: they belong to the
-        data set, not to a run.
+        needed), `cifar10` or `cifar100` in any form (`cifar.load`), or event data: `digits_dvs`
+        (the same digits before a simulated camera) or `cifar10_dvs`, from its AEDAT files. Or the
+        name of a prepared TFDS data set with features image and label: `svhn_cropped`,
+        `cifar10:3.0.2`, `imagenet_resized/32x32`. Without a version, the highest one prepared. Its
+        split `train` is divided into train and validation; `test` is the test split, or
+        `validation` where there is no `test` or its labels are withheld.
+      data_dir: where TFDS data sets are prepared, or the archives of CIFAR lie; by default
+        `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`. For `cifar10_dvs` the folder of its ten
+        class folders; by default `cifar10_dvs` there.
+      validation: how many training images to hold out, or what fraction of them, below 1. The same
+        ones always: they belong to the data set, not to a run.
       timesteps: T, frames into which event data are cut.
       skip_corrupt: leave out recordings that can't be read; they are named and counted in the log.
+      download: fetch the archive of `cifar10` or `cifar100` where it is in no form there.
 
     Returns:
       The data set; every split is in memory, in the stored order.
@@ -61,27 +74,29 @@ def load_dataset(
         has other features or images of several sizes, `validation` is out of range; files are
         missing or corrupt.
     """
-    if name.startswith("folder:"):
-        raise UserError(
-            f"`config.data.name` is {name!r}, whose images are read as they are needed and brought "
-            "to one size: set `config.data.image_size`=224 or the like"
-        )
     if name in DATASETS:
-        loaded = DATASETS[name](data_dir=data_dir, timesteps=timesteps, skip_corrupt=skip_corrupt)
+        loaded = DATASETS[name](
+            data_dir=data_dir, timesteps=timesteps, skip_corrupt=skip_corrupt, download=download
+        )
+    elif path_of(name, data_dir):
+        raise UserError(
+            f"`config.data.name` is {name!r}, a folder, whose images are read as they are needed "
+            "and brought to one size: set `config.data.image_size`=224 or the like"
+        )
+    elif download:
+        raise UserError(
+            f"`config.data.download` is for {' and '.join(CIFARS)}, and `config.data.name` is "
+            f"{name!r}: leave it out, and let TFDS prepare that data set"
+        )
     else:
         loaded = prepared(name, data_dir)
-    pool, held_out, classes = loaded
-    available = len(pool.labels)
-    if not 1 <= validation < available:
-        raise UserError(
-            f"validation = {validation} is not possible: {name!r} has {available} training images, "
-            f"so hold out 1 to {available - 1} of them"
-        )
-    order = permutation(available, seed=0)
+    pool, test, classes = loaded
+    count = held_out(validation, name, len(pool.labels))
+    order = permutation(len(pool.labels), seed=0)
     return Dataset(
         name=name,
-        train=take(pool, order[validation:]),
-        validation=take(pool, order[:validation]),
-        test=held_out,
+        train=take(pool, order[count:]),
+        validation=take(pool, order[:count]),
+        test=test,
         **named(classes),
     )

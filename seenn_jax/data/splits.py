@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32, Int64, UInt8
 
+from seenn_jax.errors import UserError
+
 
 class Split(NamedTuple):
     """Images and their classes, 0 <= label < num_classes.
@@ -45,6 +47,21 @@ def named(classes: int | Sequence[str]) -> dict:
     if isinstance(classes, int):
         return {"num_classes": classes}
     return {"num_classes": len(classes), "classes": tuple(classes)}
+
+
+def held_out(validation: int | float, name: str, available: int) -> int:
+    """How many of so many training images `validation` is: a number, or a fraction below 1.
+
+    Raises:
+      UserError: none, all or more of them.
+    """
+    count = round(validation * available) if validation < 1 else validation
+    if not 1 <= count < available:
+        raise UserError(
+            f"validation = {validation} is not possible: {name!r} has {available} training images, "
+            f"so hold out 1 to {available - 1} of them, or a fraction of them below 1"
+        )
+    return int(count)
 
 
 def take(split: Split, indices: Int64[np.ndarray, "n"]) -> Split:

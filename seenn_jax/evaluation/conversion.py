@@ -20,12 +20,14 @@ def conversion_report(
     split: str = "test",
     precision: str | None = None,
     percentile: float | None = None,
+    data_dir: str | None = None,
+    data_name: str | None = None,
 ) -> dict:
     """How near a run's converted network comes to its ANN at each t of `REPORTED`.
 
     Args:
       workdir: a run of an ANN, or its weights.
-      split, precision, percentile: as for `evaluate`.
+      split, precision, percentile, data_dir, data_name: as for `evaluate`.
 
     Returns:
       what `conversion.compare` finds, and workdir, split, activation, quantization_levels,
@@ -35,7 +37,13 @@ def conversion_report(
       UserError: as `evaluate`; a run of a directly trained network.
     """
     check_choice("split", split, SPLITS)
-    run = load(workdir, precision=precision, percentile=percentile)
+    run = load(
+        workdir,
+        precision=precision,
+        percentile=percentile,
+        data_dir=data_dir,
+        data_name=data_name,
+    )
     config, facts = run.config, run.facts
     check_ann("conversion_report", run.workdir, config)
     model, _ = run.trained.network(config)

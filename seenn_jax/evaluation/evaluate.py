@@ -33,6 +33,8 @@ def evaluate(
     ann: bool = False,
     percentile: float | None = None,
     energy: bool = False,
+    data_dir: str | None = None,
+    data_name: str | None = None,
     details: Callable[[Details], object] | None = None,
 ) -> dict:
     """Evaluate the best checkpoint of a run; an ordinary network (ANN) is converted first.
@@ -45,7 +47,7 @@ def evaluate(
       method: a key of `METHODS`, by which the exits are run.
       split: one of `SPLITS`, whose figures are returned.
       slots: samples under way, or images in a forward pass; None: 256, or all of a smaller split.
-      precision, timesteps, percentile: as for `load`.
+      precision, timesteps, percentile, data_dir, data_name: as for `load`.
       ann: evaluate the ANN itself, once ("full", T = 1), instead of what it is converted to.
       energy: run all timesteps once more and count operations, as in `energy.account`.
       details: is called with what a report shows beside: the last argument of `write_report`.
@@ -59,7 +61,15 @@ def evaluate(
     """
     trained = opened(workdir)  # whose plugins may bring the exit
     _check(exit, method, split, ann and energy)
-    run = load(trained, precision=precision, timesteps=timesteps, ann=ann, percentile=percentile)
+    run = load(
+        trained,
+        precision=precision,
+        timesteps=timesteps,
+        ann=ann,
+        percentile=percentile,
+        data_dir=data_dir,
+        data_name=data_name,
+    )
     rule = EXITS["full" if ann else exit](run)
     choice = rule.default if choice is None else choice
     rule.check(choice, run.timesteps)

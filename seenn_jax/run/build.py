@@ -1,5 +1,6 @@
 """From a run's config and the facts of its data to its data set and its networks."""
 
+import logging
 from collections.abc import Iterator
 
 import jax
@@ -8,12 +9,24 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from seenn_jax.data import Dataset, Split, Stream, load_dataset, load_streamed, normalize
+from seenn_jax.data import (
+    DATASETS,
+    Dataset,
+    Split,
+    Stream,
+    load_dataset,
+    load_streamed,
+    normalize,
+)
+from seenn_jax.data.folders import path_of
+from seenn_jax.data.images import Framing
 from seenn_jax.engine.common import BATCH
+from seenn_jax.errors import UserError
 from seenn_jax.models import NEURONS, build_model, conversion
 from seenn_jax.models.policy import build_policy
 from seenn_jax.run.folder import DataFacts
 
+_log = logging.getLogger(__name__)
 CALIBRATION = 2048  # training images that thresholds of ReLUs are taken from
 
 
@@ -25,8 +38,64 @@ def dataset(config: ConfigDict) -> Dataset:
         "skip_corrupt": config.data.skip_corrupt,
     }
     if config.data.image_size:
-        return load_streamed(config.data.name, side=config.data.image_size, **options)
-    return load_dataset(config.data.name, timesteps=config.timesteps, **options)
+        return load_streamed(config.data.name, framing=framing(config), **options)
+    return load_dataset(
+        config.data.name,
+        timesteps=config.timesteps,
+        download=config.data.download,
+        **options,
+    )
+
+
+def dataset_of_run(config: ConfigDict, facts: DataFacts, other: bool = False) -> Dataset:
+    """The data set of a run, which its network can take.
+
+    Args:
+      other: it need not be the one that the run was trained on.
+
+    Raises:
+      UserError: as `dataset`; its images are of another shape or other classes.
+    """
+    found = dataset(config)
+    here = DataFacts.of(found)
+    for name in ("image_shape", "frames", "num_classes", "classes"):
+        theirs, ours = getattr(here, name), getattr(facts, name)
+        if theirs != ours and not (name == "classes" and not (theirs and ours)):
+            raise UserError(
+                f"{config.data.name!r} has {name} {theirs}, and the run was trained on data with "
+                f"{ours}: give data that fit, by `data_name` or `data_dir`"
+            )
+    if not (other or np.allclose([here.mean, here.std], [facts.mean, facts.std], 1e-6, 0)):
+        _log.warning(
+            "the training images of %s are others than those that the run was trained on (their "
+            "mean or standard deviation differ): it may have learnt images that are held out now",
+            config.data.name,
+        )
+    return found
+
+
+def move_data(config: ConfigDict, data_dir: str | None, data_name: str | None) -> None:
+    """Put the place of the data, or other data, into a run's config, where they are given.
+
+    Raises:
+      UserError: a folder for a run whose images were not read as they are needed.
+    """
+    config.data.dir = data_dir or config.data.dir
+    config.data.name = data_name or config.data.name
+    folder = data_name and data_name not in DATASETS and path_of(data_name, config.data.dir or None)
+    if folder and not config.data.image_size:
+        raise UserError(
+            f"`data_name`={data_name} is a folder, and the run was trained on images that are kept "
+            "as they are: give the name of such data, or train with `config.data.image_size`"
+        )
+
+
+def framing(config: ConfigDict) -> Framing:
+    """How images of any size are brought to that of a config."""
+    data = config.data
+    return Framing(
+        data.image_size, data.crop_area, data.crop_ratio, data.resize, data.interpolation
+    )
 
 
 def network(config: ConfigDict, facts: DataFacts) -> nnx.Module:

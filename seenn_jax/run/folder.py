@@ -23,7 +23,8 @@ EXIT_FILE = "exit.json"
 METRICS_FILE = "metrics.jsonl"
 KEPT = ("exit", "threshold", "threshold_rule", "temperatures", "timesteps")
 CHECKPOINTS = "checkpoints"  # the folder of a run that holds them
-FREE = ("data.workers", "checkpoint_every")  # settings that may change while a run is continued
+# Settings that may change while a run is continued.
+FREE = ("data.workers", "data.download", "checkpoint_every")
 
 
 class DataFacts(NamedTuple):

@@ -53,11 +53,12 @@ class Predictor:
         precision: str,
         timesteps: int,
         dataset: Dataset | None = None,
+        other_data: bool = False,
     ):
         self.trained, self.workdir, self.facts = trained, trained.place, trained.facts
         self.config, self.model = config, model
         self.step, self.kind, self.precision, self.timesteps = step, kind, precision, timesteps
-        self.batch = BATCH
+        self.batch, self._other_data = BATCH, other_data
         self._programs: dict[tuple, Callable] = {}  # of `exiting`
         self._compiled: set[tuple[Callable, int]] = set()  # of these, for so many rows; `stream`
         # float64, of parity tests, is no row.
@@ -71,7 +72,7 @@ class Predictor:
     @functools.cached_property
     def dataset(self) -> Dataset:
         """The data of the run; of event data the first T frames."""
-        return _first_frames(build.dataset(self.config), self.facts, self.timesteps)
+        return _open(self.config, self.facts, self.timesteps, self._other_data)
 
     def transform(self, images: Array) -> Array:
         """Images as they are stored, normalised for the network."""
@@ -301,6 +302,8 @@ def load(
     timesteps: int | None = None,
     ann: bool = False,
     percentile: float | None = None,
+    data_dir: str | None = None,
+    data_name: str | None = None,
 ) -> Predictor:
     """Load the best checkpoint of a run, or weights; an ordinary network (ANN) is converted.
 
@@ -313,13 +316,17 @@ def load(
       ann: the ANN itself, at T = 1, instead of what it is converted to.
       percentile: of the activations of a run with ReLUs, where their thresholds are put; None is
         `conversion.PERCENTILE`, or what the weights have.
+      data_dir, data_name: of the data, where they have moved or are others; None is the run's
+        `config.data.dir` and `config.data.name`.
 
     Raises:
       UserError: no run, no checkpoint, no such weights, damaged ones, or of another architecture;
-        an argument outside what is allowed, or that has no meaning for this run.
+        an argument outside what is allowed, or that has no meaning for this run; data that the
+        network can't take.
     """
     trained = weights.opened(source)
     config, facts = trained.config.copy_and_resolve_references(), trained.facts
+    build.move_data(config, data_dir, data_name)
     if ann:
         check_ann("ann", trained.place, config)
     converted = is_ann(config) and not ann
@@ -340,7 +347,7 @@ def load(
     if converted:
         thresholds = trained.thresholds if percentile is None else None
         if relu and thresholds is None:
-            dataset = _first_frames(build.dataset(config), facts, timesteps)
+            dataset = _open(config, facts, timesteps, bool(data_name))
         model = build.convert(model, config, facts, dataset, percentile, thresholds)
     return Predictor(
         trained,
@@ -351,6 +358,7 @@ def load(
         precision=precision or config.model.dtype,
         timesteps=timesteps,
         dataset=dataset,
+        other_data=bool(data_name),
     )
 
 
@@ -364,8 +372,9 @@ def check_ann(setting: str, workdir: Path, config: ConfigDict) -> None:
         )
 
 
-def _first_frames(dataset: Dataset, facts: folder.DataFacts, timesteps: int) -> Dataset:
-    """Event data of so many timesteps; still images as they are."""
+def _open(config: ConfigDict, facts: folder.DataFacts, timesteps: int, other: bool) -> Dataset:
+    """The data of a run; of event data the first timesteps."""
+    dataset = build.dataset_of_run(config, facts, other)
     if not facts.frames:
         return dataset
     if timesteps > facts.frames:

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import numbers
 from collections.abc import Callable
 from operator import getitem
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from seenn_jax import devices
-from seenn_jax.config import is_policy
+from seenn_jax.config import default_config, is_policy
 from seenn_jax.data import Dataset
+from seenn_jax.data.images import INTERPOLATIONS
 from seenn_jax.errors import UserError, check_choice
 from seenn_jax.models import DTYPES, MODELS, NEURONS, is_ann
 from seenn_jax.models.neurons import SURROGATES
@@ -21,6 +23,7 @@ from seenn_jax.training.optimizer import OPTIMIZERS, SCHEDULES
 from seenn_jax.training.policy.objective import OBJECTIVES, check_candidates
 
 CHOICES = {
+    "data.interpolation": INTERPOLATIONS,
     "model.name": MODELS,
     "model.dtype": DTYPES,
     "model.surrogate": SURROGATES,
@@ -41,7 +44,11 @@ NUMBERS = {
     "batch_size": AT_LEAST_1,
     "accumulate": AT_LEAST_1,
     "validate_every": AT_LEAST_1,
-    "data.validation": AT_LEAST_1,
+    "data.validation": (
+        "a number of images, at least 1, or a fraction of them, above 0 and below 1",
+        lambda value: 0 < value < 1 or (value >= 1 and value == int(value)),
+    ),
+    "data.resize": AT_LEAST_1,
     "checkpoint_every": AT_LEAST_0,
     "data.image_size": AT_LEAST_0,
     "data.workers": ("at least -1", lambda value: value >= -1),
@@ -66,6 +73,11 @@ NUMBERS = {
     "augment.mixup": AT_LEAST_0,
     "augment.cutmix": AT_LEAST_0,
 }
+RANGES = {  # from a smallest to a largest value
+    "data.crop_area": ("above 0 and at most 1", lambda low, high: 0 < low <= high <= 1),
+    "data.crop_ratio": ("above 0", lambda low, high: 0 < low <= high),
+}
+OF_IMAGES = ("crop_area", "crop_ratio", "resize", "interpolation")  # that are brought to one size
 OF_A_POLICY = {
     "policy.width": AT_LEAST_1,
     "policy.beta": AT_LEAST_0,
@@ -96,6 +108,7 @@ def check_config(config: ConfigDict) -> None:
         )
     for key, (allowed, good) in NUMBERS.items():
         _check(config, key, allowed, good)
+    _check_framing(config)
     for levels in config.training_levels:
         if levels < 1:
             raise UserError(
@@ -112,6 +125,24 @@ def check_config(config: ConfigDict) -> None:
         _check_policy(config)
     if config.optimizer.nesterov:
         _check(config, "optimizer.momentum", "above 0 for Nesterov's momentum", lambda v: v > 0)
+
+
+def _check_framing(config: ConfigDict) -> None:
+    for key, (allowed, good) in RANGES.items():
+        value = _value(config, key)
+        if not (len(value) == 2 and all(map(_is_number, value)) and good(*value)):
+            raise UserError(
+                f"`config.{key}` is {value}: it must be a smallest and a largest number, "
+                f"{allowed}, such as {_value(default_config(), key)}; set `config.{key}`"
+            )
+    if not config.data.image_size:
+        for key in OF_IMAGES:
+            if config.data[key] != default_config().data[key]:
+                raise UserError(
+                    f"`config.data.{key}` is {config.data[key]} and `config.data.image_size` is 0, "
+                    "so that images are kept as they are: set `config.data.image_size`=224 or the "
+                    f"like, or leave `config.data.{key}` out"
+                )
 
 
 def _check_policy(config: ConfigDict) -> None:
@@ -143,8 +174,12 @@ def _check_epochs(config: ConfigDict, key: str) -> None:
 
 def _check(config: ConfigDict, key: str, allowed: str, good: Callable[[Any], bool]) -> None:
     value = _value(config, key)
-    if not (math.isfinite(value) and good(value)):
+    if not (_is_number(value) and good(value)):
         raise UserError(f"`config.{key}` is {value}: it must be {allowed}; set `config.{key}`")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _value(config: ConfigDict, key: str) -> Any:

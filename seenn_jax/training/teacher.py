@@ -100,11 +100,12 @@ def _misfit(path: Path, config: ConfigDict, facts: folder.DataFacts) -> str | No
         theirs, ours = ("x".join(map(str, shape)) for shape in (seen.image_shape, ours))
         return f"it sees images of {theirs}, and the data are of {ours}"
     held_out, here = its_config.data.validation, config.data.validation
-    if its_config.data.name == config.data.name and held_out < here:
+    same_kind = (held_out < 1) == (here < 1)  # both numbers, or both fractions
+    if its_config.data.name == config.data.name and not (same_kind and held_out >= here):
         # The validation split chooses, so that nobody may have learnt it.
         return (
             f"it held out {held_out} images of {config.data.name} for validation and here {here} "
-            "are, some of which it has learnt"
+            f"are, some of which it {'has' if same_kind else 'may have'} learnt"
         )
     return None
 

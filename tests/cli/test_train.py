@@ -55,9 +55,20 @@ def test_what_cannot_be_trained(refused_training, arguments, named):
 
 
 def test_an_unknown_data_set(program, tmp_path, monkeypatch):
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    for variable in ("TFDS_DATA_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    refused = program("train.py", DIGITS, "--config.data.name=mnist", f"--workdir={tmp_path}/run")
+    check_refused(*refused, "'mnist' is not prepared", str(tmp_path), "configs/digits.py")
     refused = program("train.py", DIGITS, "--config.data.name=cifar10", f"--workdir={tmp_path}/run")
-    check_refused(*refused, "'cifar10' is not prepared", str(tmp_path), "configs/digits.py")
+    check_refused(
+        *refused,
+        "'cifar10' is nowhere",
+        f"cifar-10-python.tar.gz, cifar-10-batches-py/, cifar-10-binary.tar.gz, "
+        f"cifar-10-batches-bin/ in {tmp_path}, {tmp_path}/seenn_jax;",
+        "--config.data.dir",
+        "--config.data.download=true",
+        "configs/digits.py",
+    )
 
 
 def test_a_changed_config_in_a_used_workdir(program, trained, make_config, contents):

@@ -1,6 +1,10 @@
 """What several of these files share."""
 
+import functools
+import http.server
+import threading
 import zlib
+from pathlib import Path
 
 import pytest
 
@@ -38,3 +42,41 @@ def folder(tmp_path, picture, encoded):
         return f"folder:{tmp_path}"
 
     return write
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Files of a folder; of `cut.bin` half of what is announced."""
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+    def do_GET(self):
+        if self.path != "/cut.bin":
+            super().do_GET()
+            return
+        data = Path(self.directory, "cut.bin").read_bytes()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data[: len(data) // 2])
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """`folder -> address` of a server of its files."""
+    monkeypatch.setenv("no_proxy", "*")
+    running = []
+
+    def start(folder):
+        handler = functools.partial(Quiet, directory=str(folder))
+        served = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        thread = threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        running.append((served, thread))
+        return f"http://127.0.0.1:{served.server_port}"
+
+    yield start
+    for served, thread in running:
+        served.shutdown()
+        served.server_close()
+        thread.join()

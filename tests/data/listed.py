@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 
 from seenn_jax.data import Stream
-from seenn_jax.data.images import Record
+from seenn_jax.data.images import Framing, Record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Listed:
 
 
 def stream(source, *, side=8, skip_corrupt=False):
-    return Stream(source, np.arange(len(source)), side, skip_corrupt)
+    return Stream(source, np.arange(len(source)), Framing(side), skip_corrupt)
 
 
 def some(batches, count):

@@ -96,8 +96,9 @@ class TestBatches:
         script.write_text(
             "from multiprocessing import active_children\n"
             "from seenn_jax.data import Batches, load_streamed\n"
+            "from seenn_jax.data.images import Framing\n"
             "if __name__ == '__main__':\n"
-            f"    train = load_streamed({name!r}, side=8, validation=1).train\n"
+            f"    train = load_streamed({name!r}, framing=Framing(8), validation=1).train\n"
             "    batches = Batches(train, 2, seed=0, workers=2)\n"
             "    next(batches)\n"
             "    print(*(child.pid for child in active_children()), flush=True)\n"

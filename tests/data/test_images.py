@@ -1,10 +1,23 @@
+import io
+import subprocess
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
-from seenn_jax.data.images import Corrupt, Record, central_box, decode, random_box, resized
+from seenn_jax.config import default_config
+from seenn_jax.data import images
+from seenn_jax.data.images import (
+    Corrupt,
+    Framing,
+    Record,
+    central_box,
+    decode,
+    random_box,
+    resized,
+)
 
 sides = st.integers(1, 600)
 
@@ -75,6 +88,49 @@ class TestRandomBox:
         assert random_box(np.random.default_rng(0), 1000, 10) == (493, 0, 506, 10)
         assert random_box(np.random.default_rng(0), 10, 1000) == (0, 493, 10, 506)
 
+    def test_other_areas_and_shapes(self):
+        rng = np.random.default_rng(0)
+        boxes = [random_box(rng, 100, 100, (0.25, 0.25), (1, 1)) for _ in range(50)]
+        assert {(right - left, bottom - top) for left, top, right, bottom in boxes} == {(50, 50)}
+        assert len(set(boxes)) > 40
+        # What is always too wide: the largest that has the shape.
+        assert random_box(rng, 100, 100, (1, 1), (4, 4)) == (0, 37, 100, 62)
+
+
+class TestFraming:
+    def test_the_config_has_the_defaults(self):
+        data, framing = default_config().data, Framing(1)
+        assert data.crop_area == framing.area
+        assert data.crop_ratio == framing.ratio
+        assert data.resize == framing.resize
+        assert data.interpolation == framing.interpolation
+
+    def test_are_the_boxes(self, picture):
+        image = Image.fromarray(picture(0, 40, 60))
+        found = Framing(16).middle(image)
+        np.testing.assert_array_equal(found, resized(image, central_box(60, 40, 16), 16))
+        found = Framing(16).part(image, np.random.default_rng(5))
+        box = random_box(np.random.default_rng(5), 60, 40)
+        np.testing.assert_array_equal(found, resized(image, box, 16))
+
+    def test_the_whole_of_a_square_as_it_is(self, picture):
+        image = Image.fromarray(picture(0, 16, 16))
+        framing = Framing(16, area=(1, 1), ratio=(1, 1), resize=1)
+        np.testing.assert_array_equal(framing.middle(image), image)
+        np.testing.assert_array_equal(framing.part(image, np.random.default_rng(0)), image)
+
+    def test_interpolations_by_hand(self):
+        # Of 8 columns one is white, the right one of the two that make the third of 4. Bilinearly,
+        # columns weigh 1, 3, 3, 1 eighths, and at the border 1, 3, 3 sevenths.
+        image = Image.fromarray(np.uint8([[0, 0, 0, 0, 0, 255, 0, 0]] * 8)).convert("RGB")
+        shown = {
+            kind: Framing(4, resize=1, interpolation=kind).middle(image)[2, :, 0].tolist()
+            for kind in ("nearest", "box", "bilinear")
+        }
+        assert shown["nearest"] == [0, 0, 255, 0]
+        assert shown["box"] == [0, 0, 128, 0]
+        assert shown["bilinear"] == [0, 0, 96, 36]
+
 
 class TestDecode:
     def test_colours_are_kept(self, encoded):
@@ -101,9 +157,52 @@ class TestDecode:
         difference = np.asarray(found, int) - np.asarray(image.convert("RGB"), int)
         assert np.abs(difference).mean() < 5  # JPEG
 
-    def test_truncated(self, encoded, picture):
-        data = encoded(picture(0, 60, 80))
-        for length in (10, len(data) // 2, len(data) - 20):
+    @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_is_upright(self, picture, format, orientation):
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = orientation
+        file = io.BytesIO()
+        Image.fromarray(picture(0)).save(file, format, exif=exif)
+        found = decode(Record(file.getvalue(), 0, "a/b"))
+        upright = ImageOps.exif_transpose(Image.open(file))
+        assert found.size == ((32, 24) if orientation < 5 else (24, 32))
+        np.testing.assert_array_equal(found, upright)
+
+    def test_with_damaged_tags(self, picture, monkeypatch):
+        file = io.BytesIO()
+        Image.fromarray(picture(0)).save(file, "PNG", exif=b"Exif\0\0II*\0nonsense")
+        np.testing.assert_array_equal(decode(Record(file.getvalue(), 0, "a/b")), picture(0))
+
+    @pytest.mark.parametrize("format", ["EPS", "GIF", "TIFF", "PPM"])
+    def test_other_formats_are_not_opened(self, encoded, picture, format, monkeypatch):
+        def start(*_, **__):
+            raise AssertionError("a program was started")
+
+        monkeypatch.setattr(subprocess, "Popen", start)
+        record = Record(encoded(picture(0), format), 0, "dogs/1.jpg")
+        with pytest.raises(
+            Corrupt, match=r"1\.jpg can't be read \(it is no JPEG, PNG, BMP, WEBP\)"
+        ):
+            decode(record)
+
+    def test_too_large(self, encoded, monkeypatch):
+        record = Record(encoded(Image.new("1", (100, 50)), "PNG"), 0, "a/b.png")
+        monkeypatch.setattr(images, "MOST_PIXELS", 5000)
+        assert decode(record).size == (100, 50)
+        monkeypatch.setattr(images, "MOST_PIXELS", 4999)
+        with pytest.raises(Corrupt, match="it has 100 x 50 pixels, more than 4,999"):
+            decode(record)
+
+    def test_far_too_large(self, encoded):
+        record = Record(encoded(Image.new("1", (20_000, 10_000)), "PNG"), 0, "a/b.png")
+        with pytest.raises(Corrupt, match="pixels"):  # as Pillow says
+            decode(record)
+
+    @pytest.mark.parametrize(("format", "last"), [("JPEG", 20), ("PNG", 200), ("WEBP", 20)])
+    def test_truncated(self, encoded, picture, format, last):
+        data = encoded(picture(0, 60, 80), format)
+        for length in (10, len(data) // 2, len(data) - last):
             with pytest.raises(Corrupt, match=r"image dogs/1\.jpg can't be read"):
                 decode(Record(data[:length], 0, "dogs/1.jpg"))
 

@@ -5,7 +5,7 @@ from seenn_jax.errors import UserError
 from tests.data.tiny import equal
 
 
-@pytest.mark.parametrize("validation", [-1, 0, 1437, 9999])
+@pytest.mark.parametrize("validation", [-1, 0, 0.0001, 0.9999, 1437, 9999])
 def test_validation_out_of_range(validation):
     with pytest.raises(UserError, match=rf"validation = {validation} .* hold out 1 to 1436"):
         load_dataset("digits", validation=validation)
@@ -17,3 +17,9 @@ def test_always_the_same_images_are_held_out():
     assert equal(one.train, same.train)
     assert len(other.validation.labels) == 100
     assert equal(one.test, other.test)
+
+
+def test_a_fraction_is_held_out():
+    fraction, number = (load_dataset("digits", validation=n) for n in (0.1, 144))  # of 1,437
+    assert equal(fraction.validation, number.validation)
+    assert equal(fraction.train, number.train)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from seenn_jax.data import load_streamed
+from seenn_jax.data.images import Framing
 from seenn_jax.errors import UserError
 from tests.data.listed import stream
 
@@ -33,8 +34,19 @@ class TestStream:
         assert "2 of 6 images are corrupt and left out" in caplog.text
 
 
-@pytest.mark.parametrize("validation", [0, 8])
+def test_a_fraction_is_held_out(folder):
+    folder("a", 10)
+    name = folder("b", 10)  # 16 of the 20 are for training
+    fraction, number = (
+        load_streamed(name, framing=Framing(8), validation=validation) for validation in (0.2, 3)
+    )
+    assert fraction.validation.size == 3  # 3.2 of them
+    assert fraction.validation.indices.tolist() == number.validation.indices.tolist()
+    assert fraction.train.indices.tolist() == number.train.indices.tolist()
+
+
+@pytest.mark.parametrize("validation", [0, 0.01, 0.99, 8])
 def test_validation_out_of_range(folder, validation):
     name = folder("a", 10)
     with pytest.raises(UserError, match=f"validation = {validation} .*hold out 1 to 7"):
-        load_streamed(name, side=8, validation=validation)
+        load_streamed(name, framing=Framing(8), validation=validation)

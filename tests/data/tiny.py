@@ -24,8 +24,10 @@ def png(image):
     return file.getvalue()
 
 
-def prepare(data_dir, splits, *, version="1.0.0", config=None, features=None, classes=4):
-    """Let TFDS itself prepare a data set `tiny`, from images that need no TensorFlow to encode.
+def prepare(
+    data_dir, splits, *, name="tiny", version="1.0.0", config=None, features=None, classes=4
+):
+    """Let TFDS itself prepare a data set, from images that need no TensorFlow to encode.
 
     `splits` maps a split's name to pairs of image and label.
     """
@@ -52,6 +54,7 @@ def prepare(data_dir, splits, *, version="1.0.0", config=None, features=None, cl
             for i, (image, label) in enumerate(pairs):
                 yield i, dict(zip(features, (png(image), label), strict=True))
 
+    Tiny.name = name
     tfds.disable_progress_bar()
     builder = Tiny(data_dir=data_dir, file_format="array_record")
     builder.download_and_prepare()

@@ -9,6 +9,7 @@ import pytest
 
 from seenn_jax.data import Dataset, Split, Stream
 from seenn_jax.data.folders import Folder
+from seenn_jax.data.images import Framing
 from seenn_jax.errors import UserError
 from seenn_jax.run import folder
 
@@ -35,7 +36,7 @@ def test_how_data_are_read_may_change_while_a_run_is_continued(tmp_path, make_co
 
 
 def test_the_facts_of_a_streamed_data_set_are_known_beforehand():
-    nothing_read = Stream(Folder(Path("not read"), []), np.arange(3), 16, False)
+    nothing_read = Stream(Folder(Path("not read"), []), np.arange(3), Framing(16), False)
     facts = folder.DataFacts.of(Dataset("made up", nothing_read, nothing_read, nothing_read, 7))
     assert facts == folder.DataFacts((16, 16, 3), 7, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 

@@ -42,7 +42,13 @@ def test_the_experiments_are_possible(path):
         ("epochs", 0, "at least 1"),
         ("batch_size", 0, "at least 1"),
         ("validate_every", 0, "at least 1"),
-        ("data.validation", 0, "at least 1"),
+        ("data.validation", 0, "at least 1, or a fraction of them, above 0 and below 1"),
+        ("data.validation", -0.1, "at least 1, or a fraction"),
+        ("data.validation", 1.5, "at least 1, or a fraction"),
+        ("data.validation", "many", "at least 1, or a fraction"),
+        ("data.validation", True, "at least 1, or a fraction"),
+        ("data.validation", (0.1,), "at least 1, or a fraction"),
+        ("data.interpolation", "cubic", "bicubic, bilinear, box, hamming, lanczos, nearest"),
         ("model.width", 0, "at least 1"),
         ("model.tau", 0.0, "above 0 and at most 1"),
         ("model.tau", 1.5, "above 0 and at most 1"),
@@ -79,6 +85,57 @@ def test_what_cannot_be_is_named_with_what_can(key, value, allowed):
     assert f"`config.{key}`" in message
     assert str(value) in message
     assert allowed in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        (
+            "crop_area",
+            (0.5,),
+            "a smallest and a largest number, above 0 and at most 1, such as (0.08",
+        ),
+        ("crop_area", (0.1, 0.5, 1.0), "a smallest and a largest number"),
+        ("crop_area", (0.5, 0.4), "above 0 and at most 1"),
+        ("crop_area", (0.0, 1.0), "above 0 and at most 1"),
+        ("crop_area", (0.5, 1.1), "above 0 and at most 1"),
+        ("crop_area", ("a", "b"), "a smallest and a largest number"),
+        ("crop_area", (0.5, float("nan")), "a smallest and a largest number"),
+        ("crop_ratio", (0.0, 1.0), "above 0, such as (0.75, 1.33"),
+        ("crop_ratio", (2.0, 1.0), "above 0"),
+        ("crop_ratio", (1.0, float("inf")), "above 0"),
+        ("crop_ratio", (1.0, True), "above 0"),
+        ("resize", 0.9, "at least 1"),
+        ("resize", float("nan"), "at least 1"),
+    ],
+)
+def test_how_images_are_cut(key, value, allowed):
+    config = default_config()
+    config.data.image_size = 32
+    check_config(config)
+    config.data[key] = value
+    with pytest.raises(UserError) as caught:
+        check_config(config)
+    assert f"`config.data.{key}` is {value}: it must be " in str(caught.value)
+    assert allowed in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("crop_area", (0.5, 1)),
+        ("crop_ratio", (1, 1)),
+        ("resize", 1),
+        ("interpolation", "bicubic"),
+    ],
+)
+def test_images_that_are_kept_as_they_are_are_not_cut(key, value):
+    config = default_config()
+    config.data[key] = value
+    with pytest.raises(UserError, match=rf"data\.{key}` is .* and `config\.data\.image_size` is 0"):
+        check_config(config)
+    config.data.image_size = 32
+    check_config(config)
 
 
 def test_an_ordinary_network_has_no_loss_over_timesteps():
@@ -151,6 +208,7 @@ def test_the_ends_of_what_is_allowed_are_allowed():
     config.update_from_flattened_dict(
         {
             "seed": 2**32 - 1,
+            "data.validation": 0.5,
             "timesteps": 1,
             "inherit_epochs": 30,
             "model.tau": 1.0,
