@@ -50,5 +50,5 @@ def _teacher_config(config: ConfigDict, workdir: Path, source: Path) -> ConfigDi
     if folder.has_checkpoint(workdir):
         return folder.load(workdir)[0]
     teacher_config = load_config(str(source))
-    teacher_config.data.update(config.data)
+    teacher_config.data.update(config.data.to_dict())
     return teacher_config

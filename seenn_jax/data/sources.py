@@ -78,18 +78,8 @@ def load_dataset(
         loaded = DATASETS[name](
             data_dir=data_dir, timesteps=timesteps, skip_corrupt=skip_corrupt, download=download
         )
-    elif path_of(name, data_dir):
-        raise UserError(
-            f"`config.data.name` is {name!r}, a folder, whose images are read as they are needed "
-            "and brought to one size: set `config.data.image_size`=224 or the like"
-        )
-    elif download:
-        raise UserError(
-            f"`config.data.download` is for {' and '.join(CIFARS)}, and `config.data.name` is "
-            f"{name!r}: leave it out, and let TFDS prepare that data set"
-        )
     else:
-        loaded = prepared(name, data_dir)
+        loaded = _of_tfds(name, data_dir, download)
     pool, test, classes = loaded
     count = held_out(validation, name, len(pool.labels))
     order = permutation(len(pool.labels), seed=0)
@@ -100,3 +90,17 @@ def load_dataset(
         test=test,
         **named(classes),
     )
+
+
+def _of_tfds(name: str, data_dir: str | None, download: bool) -> Loaded:
+    if path_of(name, data_dir):
+        raise UserError(
+            f"`config.data.name` is {name!r}, a folder, whose images are read as they are needed "
+            "and brought to one size: set `config.data.image_size`=224 or the like"
+        )
+    if download:
+        raise UserError(
+            f"`config.data.download` is for {' and '.join(CIFARS)}, and `config.data.name` is "
+            f"{name!r}: leave it out, and let TFDS prepare that data set"
+        )
+    return prepared(name, data_dir)

@@ -11,7 +11,7 @@ from seenn_jax.evaluation.answers import per_image
 from seenn_jax.evaluation.details import Details
 from seenn_jax.evaluation.details import details as details_of
 from seenn_jax.evaluation.figures import figures
-from seenn_jax.exits import EXITS, Choice
+from seenn_jax.exits import EXITS, Choice, Exit
 from seenn_jax.run.inference import Predictor, load
 from seenn_jax.run.trained import Trained
 from seenn_jax.run.weights import opened
@@ -44,8 +44,7 @@ def evaluate(
       exit: a key of `EXITS`; "full" runs all T timesteps for every sample.
       choice: of the exit's value; None is the exit's own way.
       temperature: divide the logits at each t by one fitted on validation (Guo et al. 2017).
-      method: a key of `METHODS`, by which the exits are run.
-      split: one of `SPLITS`, whose figures are returned.
+      method, split: of `METHODS`, by which exits are run; of `SPLITS`, whose figures are returned.
       slots: samples under way, or images in a forward pass; None: 256, or all of a smaller split.
       precision, timesteps, percentile, data_dir, data_name: as for `load`.
       ann: evaluate the ANN itself, once ("full", T = 1), instead of what it is converted to.
@@ -56,23 +55,13 @@ def evaluate(
       the result, as `write_report` takes it; accuracies and shares are fractions of 1.
 
     Raises:
-      UserError: an argument that is not allowed; a workdir without a run or checkpoint, or with
-        one of another architecture; data that are not there.
+      UserError: as `load`; an argument that is not allowed, or data that are not there.
     """
     trained = opened(workdir)  # whose plugins may bring the exit
     _check(exit, method, split, ann and energy)
-    run = load(
-        trained,
-        precision=precision,
-        timesteps=timesteps,
-        ann=ann,
-        percentile=percentile,
-        data_dir=data_dir,
-        data_name=data_name,
-    )
-    rule = EXITS["full" if ann else exit](run)
-    choice = rule.default if choice is None else choice
-    rule.check(choice, run.timesteps)
+    asked: Any = {"precision": precision, "timesteps": timesteps, "percentile": percentile}
+    run = load(trained, ann=ann, data_dir=data_dir, data_name=data_name, **asked)
+    rule, choice = _exit(run, "full" if ann else exit, choice)
     samples = getattr(run.dataset, split)
     run.batch = _slots(slots, split, len(samples.labels), run.batch)
     temperatures = _temperatures(run, temperature)
@@ -90,6 +79,14 @@ def evaluate(
         "images_per_second": len(samples.labels) / seconds,
         "temperatures": None if temperatures is None else [float(t) for t in temperatures],
     }
+
+
+def _exit(run: Predictor, name: str, choice: Choice | None) -> tuple[Exit, Choice | None]:
+    """An exit and how its value is chosen, checked before the data are opened."""
+    rule = EXITS[name](run)
+    choice = rule.default if choice is None else choice
+    rule.check(choice, run.timesteps)
+    return rule, choice
 
 
 def _check(exit: str, method: str, split: str, spikes_of_ann: bool) -> None:

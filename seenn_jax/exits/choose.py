@@ -1,6 +1,7 @@
 """The ways to choose the value of an exit: its threshold, patience or price."""
 
 import dataclasses
+import math
 from typing import ClassVar, NamedTuple
 
 
@@ -55,6 +56,27 @@ class Tolerance:
 
     setting: ClassVar[str] = "tolerance"
     value: float | int = 0.001
+
+
+# Images on which a loss of accuracy of 2 points can hardly go unseen: of n images of which none
+# loses, the loss is below 3 / n with a probability of 95 % (the rule of three).
+FEWEST = 150
+
+
+def too_few(choice: Tolerance, images: int, asked: bool) -> str | None:
+    """What to say where a validation split is too small for a tolerance; None where it is not.
+
+    One that was asked for needs so many images, at least, that one of them is no more than that.
+    """
+    needed = max(FEWEST, math.ceil(1 / choice.value) if asked and choice.value > 0 else 0)
+    if images >= needed:
+        return None
+    return (
+        f"{images:,} validation images are too few to choose for a loss of at most "
+        f"{100 * choice.value:g} points: up to {300 / images:.2g} points may be lost unseen "
+        f"(with a probability of 95 %); hold out {needed:,} or more in training, or give risk and "
+        "delta, for a guarantee"
+    )
 
 
 Choice = Given | Target | Risk | Tolerance

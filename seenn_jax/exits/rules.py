@@ -1,5 +1,6 @@
 """The exits by name: what each looks at, how its value is chosen, and when samples leave by it."""
 
+import logging
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -11,9 +12,10 @@ from jaxtyping import Array, Bool, Float, Int
 from seenn_jax.errors import UserError
 from seenn_jax.exits import criteria, prices, scores, thresholds, times
 from seenn_jax.exits.checks import check_threshold
-from seenn_jax.exits.choose import Choice, Chosen, Given, Risk, Target, Tolerance
+from seenn_jax.exits.choose import Choice, Chosen, Given, Risk, Target, Tolerance, too_few
 from seenn_jax.tables import Table
 
+_log = logging.getLogger(__name__)
 SWEEP = 200  # values of a sweep
 
 
@@ -103,6 +105,9 @@ class Rising:
             value = thresholds.threshold_for_timesteps(signal, choice.value)
             rule = f"{where}: at most {choice.value:g} timesteps on average there"
         else:
+            few = too_few(choice, len(answers.correct), asked=choice != self.default)
+            if few:
+                _log.warning(few)
             value = thresholds.threshold_for_accuracy(signal, answers.correct, choice.value)
             rule = (
                 f"{where}: the fewest timesteps on average within {100 * choice.value:g} point of "

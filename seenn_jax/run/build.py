@@ -25,6 +25,7 @@ from seenn_jax.errors import UserError
 from seenn_jax.models import NEURONS, build_model, conversion
 from seenn_jax.models.policy import build_policy
 from seenn_jax.run.folder import DataFacts
+from seenn_jax.ticks import first_ticks
 
 _log = logging.getLogger(__name__)
 CALIBRATION = 2048  # training images that thresholds of ReLUs are taken from
@@ -72,6 +73,25 @@ def dataset_of_run(config: ConfigDict, facts: DataFacts, other: bool = False) ->
             config.data.name,
         )
     return found
+
+
+def open_data(config: ConfigDict, facts: DataFacts, timesteps: int, other: bool) -> Dataset:
+    """`dataset_of_run`; of event data the first timesteps."""
+    found = dataset_of_run(config, facts, other)
+    if not facts.frames:
+        return found
+    if timesteps > facts.frames:
+        raise UserError(
+            f"`timesteps` is {timesteps} and {found.name} was trained on with {facts.frames} "
+            "frames of a recording, one for each timestep: give at most that"
+        )
+
+    def cut(split):
+        return Split(first_ticks(split.images, timesteps), split.labels)
+
+    return found._replace(
+        train=cut(found.train), validation=cut(found.validation), test=cut(found.test)
+    )
 
 
 def move_data(config: ConfigDict, data_dir: str | None, data_name: str | None) -> None:

@@ -25,7 +25,7 @@ from seenn_jax.models.precision import PRECISIONS, Precision
 from seenn_jax.run import build, folder, weights
 from seenn_jax.run.prediction import Predictions, answers, joined, opened, rows_of
 from seenn_jax.run.trained import Trained
-from seenn_jax.ticks import first_ticks, seen
+from seenn_jax.ticks import seen
 
 
 class Predictor:
@@ -72,7 +72,7 @@ class Predictor:
     @functools.cached_property
     def dataset(self) -> Dataset:
         """The data of the run; of event data the first T frames."""
-        return _open(self.config, self.facts, self.timesteps, self._other_data)
+        return build.open_data(self.config, self.facts, self.timesteps, self._other_data)
 
     def transform(self, images: Array) -> Array:
         """Images as they are stored, normalised for the network."""
@@ -316,8 +316,7 @@ def load(
       ann: the ANN itself, at T = 1, instead of what it is converted to.
       percentile: of the activations of a run with ReLUs, where their thresholds are put; None is
         `conversion.PERCENTILE`, or what the weights have.
-      data_dir, data_name: of the data, where they have moved or are others; None is the run's
-        `config.data.dir` and `config.data.name`.
+      data_dir, data_name: where the data have moved, and other data; None is the run's.
 
     Raises:
       UserError: no run, no checkpoint, no such weights, damaged ones, or of another architecture;
@@ -334,11 +333,7 @@ def load(
     if timesteps < 1:
         raise UserError(f"`timesteps` is {timesteps}: it must be at least 1; give a larger number")
     relu = converted and config.activation == "relu"
-    if percentile is not None and not relu:
-        raise UserError(
-            f"`percentile`={percentile} is for converting a run of `config.activation`=relu, and "
-            f"{trained.place} is of {config.activation!r}{' and not converted' * ann}: leave it out"
-        )
+    _check_percentile(percentile, relu, trained.place, config.activation, ann)
     if precision is not None:
         with config.unlocked():
             config.model.dtype = PRECISIONS[precision].dtype or config.model.dtype
@@ -347,7 +342,7 @@ def load(
     if converted:
         thresholds = trained.thresholds if percentile is None else None
         if relu and thresholds is None:
-            dataset = _open(config, facts, timesteps, bool(data_name))
+            dataset = build.open_data(config, facts, timesteps, bool(data_name))
         model = build.convert(model, config, facts, dataset, percentile, thresholds)
     return Predictor(
         trained,
@@ -362,6 +357,16 @@ def load(
     )
 
 
+def _check_percentile(
+    percentile: float | None, relu: bool, place: Path, activation: str, ann: bool
+) -> None:
+    if percentile is not None and not relu:
+        raise UserError(
+            f"`percentile`={percentile} is for converting a run of `config.activation`=relu, and "
+            f"{place} is of {activation!r}{' and not converted' * ann}: leave it out"
+        )
+
+
 def check_ann(setting: str, workdir: Path, config: ConfigDict) -> None:
     """Raise a UserError where a setting for runs of ANNs is asked of another one."""
     if not is_ann(config):
@@ -370,25 +375,6 @@ def check_ann(setting: str, workdir: Path, config: ConfigDict) -> None:
             "trained spiking network: leave it out, or give the `workdir` of a run of "
             "configs/digits_qcfs.py"
         )
-
-
-def _open(config: ConfigDict, facts: folder.DataFacts, timesteps: int, other: bool) -> Dataset:
-    """The data of a run; of event data the first timesteps."""
-    dataset = build.dataset_of_run(config, facts, other)
-    if not facts.frames:
-        return dataset
-    if timesteps > facts.frames:
-        raise UserError(
-            f"`timesteps` is {timesteps} and {dataset.name} was trained on with {facts.frames} "
-            "frames of a recording, one for each timestep: give at most that"
-        )
-
-    def cut(split):
-        return Split(first_ticks(split.images, timesteps), split.labels)
-
-    return dataset._replace(
-        train=cut(dataset.train), validation=cut(dataset.validation), test=cut(dataset.test)
-    )
 
 
 def _joined(parts: list[engine.Exited]) -> engine.Exited:

@@ -64,6 +64,36 @@ def test_a_workdir_that_cannot_be_evaluated(program, copy_of_trained, contents):
     check_refused(*refused, f"{copy_of_trained} holds no run")
 
 
+def test_data_that_have_moved(program, trained_on_imagenet, imagenet, tmp_path):
+    def evaluated(workdir, *arguments):
+        status, _, err = program("evaluate.py", f"--workdir={workdir}", "--exit=full", *arguments)
+        assert (status, err) == (0, "")
+        return json.loads((workdir / "evaluation" / "full" / "result.json").read_text())
+
+    workdir = shutil.copytree(trained_on_imagenet, tmp_path / "run")
+    before = evaluated(workdir)
+    path = workdir / "run.json"
+    path.write_text(path.read_text().replace(str(imagenet), str(tmp_path / "gone")))
+    refused = program("evaluate.py", f"--workdir={workdir}")
+    check_refused(*refused, "'imagenet2012' is not prepared", str(tmp_path / "gone"))
+    after = evaluated(workdir, f"--data_dir={imagenet}")
+    assert after["static_accuracy"] == before["static_accuracy"]
+    named = evaluated(workdir, f"--data_dir={imagenet}", "--data_name=imagenet2012:5.1.0")
+    assert named["dataset"] == "imagenet2012:5.1.0"
+    assert named["static_accuracy"] == before["static_accuracy"]
+
+
+def test_other_data_must_fit(program, trained, tmp_path):
+    named = [f"--workdir={trained}", "--exit=full"]
+    check_refused(
+        *program("evaluate.py", *named, "--data_name=digits_dvs"),
+        "'digits_dvs' has image_shape (28, 28, 2), and the run was trained on data with (8, 8, 1)",
+        "by --data_name or --data_dir",
+    )
+    refused = program("evaluate.py", *named, f"--data_name={tmp_path}")
+    check_refused(*refused, f"--data_name={tmp_path} is a folder")
+
+
 def test_the_newest_run_is_the_default(program, trained, tmp_path, monkeypatch):
     for script in ("evaluate.py", "train.py", "configs"):
         (tmp_path / script).symlink_to(ROOT / script)

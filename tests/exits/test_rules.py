@@ -80,6 +80,15 @@ def test_a_value_with_a_guarantee_by_hand():
     assert not chosen.guarantee["certified"]
 
 
+def test_a_choice_on_few_images_is_warned_of(caplog):
+    Known().choose(Target(2), SIGNAL, FOUR)
+    Known().choose(Given(0.5), None, None)
+    assert caplog.text == ""
+    Known().choose(Tolerance(), SIGNAL, FOUR)
+    (said,) = caplog.messages
+    assert said.startswith("4 validation images are too few")
+
+
 def test_its_times_are_the_same_in_advance_and_tick_by_tick():
     exit = Known()
     for value, times in {0.65: [1, 2, 1, 3], 0.75: [1, 2, 2, 3], 1.0: [3, 3, 3, 3]}.items():

@@ -145,6 +145,11 @@ def test_networks_that_can_not_teach(
     held_out.data.validation = 151
     with pytest.raises(UserError, match=r"it held out 150 images .* and here 151 are"):
         call_train(held_out, tmp_path / "student")
+    held_out.data.validation = 0.01  # whether that is less is not known here
+    with pytest.raises(
+        UserError, match=r"held out 150 .* here 0\.01 are, some of which it may have"
+    ):
+        call_train(held_out, tmp_path / "student")
 
 
 @pytest.mark.parametrize(
