@@ -17,7 +17,7 @@ README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 # Commands of README.md that are not run here, by how they begin.
 NOT_RUN = {
-    'python -c "import tensorflow_datasets': "needs TensorFlow and the network, and prepares CIFAR",
+    "python -m seenn_jax predict": "takes images of the reader's own",
 }
 # Blocks of Python that are not run here, by page and by what is in them.
 NOT_RUN_IN_PYTHON = {
@@ -168,7 +168,7 @@ def test_links_lead_to_files(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_files_that_are_named_are_there(page):
-    folders = "configs|examples|tests|seenn_jax|benchmarks|notebooks|results"
+    folders = "configs|weights|examples|tests|seenn_jax|benchmarks|notebooks|results"
     for name in re.findall(rf"`((?:{folders})/[\w./-]+\.\w+)`", page.read_text()):
         assert (ROOT / name).is_file(), name
 

@@ -76,7 +76,7 @@ def _evaluate() -> None:
     if values["export_weights"]:
         path, dtype = Path(values["export_weights"]), values["weights_dtype"] or "float32"
         export(path, source, dtype, result, asked, console)
-    if not values["ann"]:
+    if not values["ann"] and not weights.opened(source).facts.frames:
         which = f"--weights={values['weights']}" if values["weights"] else f"--workdir={source}"
         console.print(f"Next: {command('predict')} {which} FILE_OR_FOLDER", soft_wrap=True)
 
