@@ -154,6 +154,23 @@ def test_the_network_is_written_by_one_process(name):
         evaluate._check(values)
 
 
+def test_an_exit_of_a_plugin_is_known_to_a_fresh_process(process, copy_of_trained):
+    path = copy_of_trained / "run.json"
+    content = json.loads(path.read_text())
+    content["config"]["plugins"].append("examples/own_exit.py")
+    path.write_text(json.dumps(content))
+    arguments = [f"--workdir={copy_of_trained}", "--exit=steady", "--slots=0"]
+    check_refused(*process("evaluate.py", *arguments), "--slots is 0")
+
+
+def test_event_data_have_no_images_to_predict(program, on_events, tmp_path):
+    run = shutil.copytree(on_events[0], tmp_path / "run")
+    status, out, err = program("evaluate.py", f"--workdir={run}", "--exit=full")
+    assert (status, err) == (0, "")
+    assert "Report: " in out
+    assert "Next: " not in out
+
+
 # --- Weights ---------------------------------------------------------------------------------
 
 
