@@ -3,7 +3,7 @@
     python train.py --config=configs/imagenet.py
     python evaluate.py --exit=confidence
 
-Needs imagenet2012 as TFDS prepares it (README.md), or any folder of class folders of images:
+Needs imagenet2012 as TFDS prepares it (docs/imagenet.md), or any folder of class folders of images:
 --config.data.name=folder:/path. Images are decoded by a process for each core, so that the number
 of cores may limit the epochs at T = 1. Stopped at any time, it loses 1,000 steps at most. README.md
 has the measured speeds; the schedule has not been trained to its end.

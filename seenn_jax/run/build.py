@@ -57,7 +57,12 @@ def dataset_of_run(config: ConfigDict, facts: DataFacts, other: bool = False) ->
     Raises:
       UserError: as `dataset`; its images are of another shape or other classes.
     """
-    found = dataset(config)
+    try:
+        found = dataset(config)
+    except UserError as error:
+        raise UserError(
+            f"{error}; where the data have moved, give `data_dir` or `data_name`"
+        ) from error
     here = DataFacts.of(found)
     for name in ("image_shape", "frames", "num_classes", "classes"):
         theirs, ours = getattr(here, name), getattr(facts, name)

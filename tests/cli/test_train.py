@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from seenn_jax.run import folder
 from tests.cli.conftest import DIGITS, check_refused, flags_of, named_after
 
 
@@ -102,3 +103,37 @@ def test_a_learning_rate_at_which_the_loss_is_lost(program, make_config, tmp_pat
     changed = make_config(timesteps=0)
     refused = program("train.py", DIGITS, f"--workdir={tmp_path}", *flags_of(changed))
     check_refused(*refused, "--config.timesteps is 0")
+
+
+def test_a_folder_of_one_s_own(program, picture, encoded, tmp_path):
+    images, run = tmp_path / "images", tmp_path / "run"
+    for label, name in enumerate(("cat", "dog")):
+        (images / name).mkdir(parents=True)
+        for i in range(15):
+            data = encoded(picture(100 * label + i, 20 + i, 30))
+            (images / name / f"{i}.jpg").write_bytes(data)
+    tiny = ("epochs=1", "inherit_epochs=0", "model.width=4", "timesteps=2", "batch_size=8")
+    of_data = ("image_size=8", "workers=0", "validation=0.25", "crop_area=(0.5,1)", "resize=1.0")
+    status, out, err = program(
+        "train.py",
+        "--config=configs/folder.py",
+        f"--workdir={run}",
+        f"--config.data.name={images}",
+        *(f"--config.{setting}" for setting in tiny),
+        *(f"--config.data.{setting}" for setting in of_data),
+    )
+    assert (status, err) == (0, "")
+    assert "18 images, 6 held out for validation" in out  # of 24; every fifth is for testing
+    config, facts = folder.load(run)
+    assert facts.classes == ("cat", "dog")
+    assert config.data.validation == 0.25
+    assert config.data.crop_area == (0.5, 1)
+    images.rename(tmp_path / "moved")
+    refused = program("evaluate.py", f"--workdir={run}")
+    check_refused(
+        *refused, f"'{images}' and there is no such folder", "give --data_dir or --data_na"
+    )
+    status, _, err = program("evaluate.py", f"--workdir={run}", f"--data_name={tmp_path}/moved")
+    assert status == 0
+    assert "6 validation images are too few to choose" in err
+    assert "hold out 150 or more" in err
