@@ -14,10 +14,8 @@ from seenn_jax.data.images import (
     EXTENSIONS,
     Corrupt,
     Record,
-    central_box,
     cores,
     decode,
-    resized,
 )
 from seenn_jax.errors import UserError
 
@@ -111,11 +109,6 @@ def _below(root: Path) -> Iterable[Path]:
             is_image = name.lower().endswith(EXTENSIONS) and not name.startswith(".")
             if is_image and path.is_file():
                 yield path
-
-
-def central(image: Image.Image, side: int) -> UInt8[np.ndarray, "H W 3"]:
-    """What evaluation sees of an image of a streamed data set."""
-    return resized(image, central_box(*image.size, side), side)
 
 
 def fitted(image: Image.Image, image_shape: tuple[int, int, int]) -> UInt8[np.ndarray, "H W C"]:

@@ -11,8 +11,9 @@ from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
 from seenn_jax import engine, exits
-from seenn_jax.data.files import Files, Frame, central, find_images, fitted
+from seenn_jax.data.files import Files, Frame, find_images, fitted
 from seenn_jax.errors import UserError
+from seenn_jax.run import build
 from seenn_jax.run.folder import DataFacts
 
 STRETCH_BYTES = 2**28  # of images under way at a time, at most ...
@@ -70,7 +71,7 @@ def _frame(config: ConfigDict, facts: DataFacts) -> Frame:
             "to `predict` in Python"
         )
     if config.data.image_size:
-        return functools.partial(central, side=config.data.image_size)
+        return build.framing(config).middle
     return functools.partial(fitted, image_shape=facts.image_shape)
 
 

@@ -4,8 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from seenn_jax.data.files import Files, central, find_images, fitted
-from seenn_jax.data.images import central_box, resized
+from seenn_jax.data.files import Files, find_images, fitted
 from seenn_jax.errors import UserError
 
 sides = st.integers(1, 300)
@@ -78,12 +77,6 @@ class TestFitted:
         assert found.shape == to
         assert found.dtype == np.uint8
         assert (found == 90).all()
-
-
-def test_central_is_what_evaluation_sees(picture):
-    image = Image.fromarray(picture(0, 30, 50))
-    wanted = resized(image, central_box(50, 30, 16), 16)
-    np.testing.assert_array_equal(central(image, 16), wanted)
 
 
 class TestFiles:

@@ -1,4 +1,4 @@
-"""How many images are predicted at a time."""
+"""Files as a network sees them, and how many at a time."""
 
 from pathlib import Path
 
@@ -6,7 +6,25 @@ import numpy as np
 import pytest
 
 from seenn_jax.data.files import Files
-from seenn_jax.run.prediction import joined, rows_of
+from seenn_jax.run import build
+from seenn_jax.run.folder import DataFacts
+from seenn_jax.run.prediction import joined, opened, rows_of
+
+
+def test_files_are_cut_as_in_evaluation(make_config, picture, encoded, tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for i in range(5):
+            data = encoded(picture(len(name) * i, 20 + i, 33), "PNG")
+            (tmp_path / name / f"{i}.png").write_bytes(data)
+    of_data = {"name": str(tmp_path), "image_size": 8, "validation": 2}
+    for framing in ({}, {"resize": 1.0}, {"resize": 1.0, "interpolation": "nearest"}):
+        config = make_config(data={**of_data, **framing})
+        dataset = build.dataset(config)
+        found = opened(tmp_path, config, DataFacts.of(dataset), config.timesteps)
+        seen = {image.tobytes() for image in found[:]}
+        for split in (dataset.train, dataset.validation, dataset.test):
+            assert {image.tobytes() for image in split.images[:]} <= seen
 
 
 @pytest.mark.parametrize(
