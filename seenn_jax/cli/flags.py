@@ -95,7 +95,9 @@ EVALUATE = {
     "split": Flag(
         flags.DEFINE_string, _WHAT, "NAME", "test (default), validation or train", "test"
     ),
-    "data_dir": Flag(flags.DEFINE_string, _WHAT, "DIR", "where the data are; else as in training"),
+    "data_dir": Flag(
+        flags.DEFINE_string, _WHAT, "DIR", "where the data are now; else as in training"
+    ),
     "data_name": Flag(flags.DEFINE_string, _WHAT, "NAME", "other data, or a folder of images"),
     "method": Flag(
         flags.DEFINE_string,
@@ -124,6 +126,13 @@ PREDICT = {
     "exit": _OF_BOTH["exit"]._replace(
         help="confidence, entropy, margin, patience, policy, full; else as evaluated"
     ),
+    "data_dir": Flag(
+        flags.DEFINE_string,
+        _EXIT,
+        "DIR",
+        "where the data to choose on are now; else as in training",
+    ),
+    "data_name": Flag(flags.DEFINE_string, _EXIT, "NAME", "other data to choose on"),
     "slots": Flag(flags.DEFINE_integer, _FILES, "N", "images under way at a time; else 256"),
     "json": Flag(
         flags.DEFINE_string, _FILES, "FILE", "write a line of JSON for each image; - for stdout"

@@ -21,10 +21,11 @@ from seenn_jax.exits import Chosen, Exit
 from seenn_jax.paths import check_new, put
 from seenn_jax.report.words import plural
 from seenn_jax.run import folder, weights
-from seenn_jax.run.inference import load
+from seenn_jax.run.inference import Predictor, load
 from seenn_jax.run.prediction import Predictions, joined
 
 SHOWN = 50  # rows of the table
+PASSED_ON = ("precision", "timesteps", "data_dir", "data_name")  # arguments of `load` as they are
 
 
 def main() -> None:
@@ -43,10 +44,11 @@ def _predict(paths: list[str]) -> None:
         if values["weights"]
         else Path(values["workdir"] or folder.newest(Path("runs")))
     )
-    run = load(source, precision=values["precision"], timesteps=values["timesteps"])
+    run = load(source, **{name: values[name] for name in PASSED_ON})
     run.batch = values["slots"] or run.batch
     images = run.opened(paths)
     exit, chosen, temperatures = run.exit_of(values["exit"], choice)
+    _check_data_used(run, values)
     parts = run.stream(images, exit, chosen, temperatures)
     started = time.perf_counter()
     found = joined(list(_printed(parts) if to_stdout else parts))
@@ -74,6 +76,16 @@ def _check(paths: list[str], values: dict) -> None:
         )
     if values["slots"] is not None:
         check_at_least_one("slots", values["slots"])
+
+
+def _check_data_used(run: Predictor, values: dict) -> None:
+    """Raise a UserError where the place of the data is given, and nothing was looked up there."""
+    for name in ("data_dir", "data_name"):
+        if values[name] and "dataset" not in vars(run):
+            raise UserError(
+                f"`{name}`={values[name]} is of the data that a threshold is chosen on, and here "
+                "none is: leave it out, or ask for one by `tolerance`, `target_timesteps` or `risk`"
+            )
 
 
 def lines(found: Predictions) -> Iterator[str]:

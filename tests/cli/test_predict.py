@@ -132,6 +132,7 @@ def test_a_long_table_is_cut(call, pngs, monkeypatch):
         (["docs", "--exit=policy"], ["exit 'policy' needs a run with a policy"]),
         (["docs", "--threshold=1.5"], ["threshold 1.5 is outside"]),
         (["docs", "--precision=int4"], ["unknown precision 'int4'"]),
+        (["docs", "--data_dir=x"], ["--data_dir=x is of the data that", "or ask for one by --tol"]),
         (["docs", "--delta=0.5"], ["--delta=0.5 goes with --risk"]),
         (["docs", "--split=test"], ["unknown flag 'split'"]),
     ],

@@ -129,6 +129,7 @@ def test_a_folder_of_one_s_own(program, picture, encoded, tmp_path):
     assert config.data.validation == 0.25
     assert config.data.crop_area == (0.5, 1)
     images.rename(tmp_path / "moved")
+    jpgs = [tmp_path / "moved" / "cat" / f"{i}.jpg" for i in range(2)]
     refused = program("evaluate.py", f"--workdir={run}")
     check_refused(
         *refused, f"'{images}' and there is no such folder", "give --data_dir or --data_na"
@@ -137,3 +138,8 @@ def test_a_folder_of_one_s_own(program, picture, encoded, tmp_path):
     assert status == 0
     assert "6 validation images are too few to choose" in err
     assert "hold out 150 or more" in err
+    chosen = ("--target_timesteps=2", f"--data_name={tmp_path}/moved")
+    status, out, _ = program("seenn_jax/__main__.py", "predict", f"--workdir={run}", *chosen, *jpgs)
+    assert status == 0
+    assert "2 images; " in out
+    assert "at most 2 timesteps on average" in out
