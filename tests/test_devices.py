@@ -79,6 +79,7 @@ print(json.dumps([flops, losses]))
 """
 
 
+@pytest.mark.slow
 def test_the_work_of_each_device_falls_with_their_number():
     """A step's FLOPs, as compiled for one of the devices: augmentation, network, optimiser."""
     flops, losses = run_python(FLOPS, **EIGHT)
@@ -253,6 +254,7 @@ def one_device(environment, config_flag, tmp_path_factory):
     return workdir, result
 
 
+@pytest.mark.slow
 def test_eight_devices_train_as_one(one_device, config_flag, environment, tmp_path):
     """Killed after 10 of 20 steps and resumed, by eight devices or by one."""
     alone, expected = one_device

@@ -119,6 +119,7 @@ def test_the_python_of_a_page_runs(page, program, trained, tmp_path, monkeypatch
         exec(compile(block, page.name, "exec"), names)
 
 
+@pytest.mark.slow
 def test_each_snippet_of_adding_works(make_config, call_train, tmp_path, tables):
     plugins, config_file = [], None
     for number, block in enumerate(blocks(ROOT / "docs" / "adding.md", "python")):

@@ -22,10 +22,14 @@ from tests.models.networks import (
     prepared,
 )
 
+# Of the same blocks as resnet19, and more of them.
+DEEP = ("resnet18", "resnet34")
+EACH = [pytest.param(n, marks=[pytest.mark.slow] if n in DEEP else []) for n in MODELS]
+
 # --- Time -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", EACH)
 def test_all_ticks_at_once_equal_ticks_with_carried_membranes(name):
     model, integrate = prepared(name)
     shown = currents(model, images(name, BATCH, TIMESTEPS), TIMESTEPS)

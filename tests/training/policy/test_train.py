@@ -80,6 +80,7 @@ def test_a_resumed_run_ends_with_the_same_bits(
     )
 
 
+@pytest.mark.slow
 def test_a_policy_for_a_converted_network(make_config, make_policy_config, call_train, tmp_path):
     kind = {"activation": "qcfs", "loss": "mean_ce"}
     short = {"epochs": 1, "ema": 0.0, "inherit_epochs": 0, "validate_every": 1}
@@ -114,6 +115,7 @@ def test_reinforce_trains_too_and_a_collapse_is_reported(
     assert ("the policy has collapsed" in out) == (times in (1, 3))
 
 
+@pytest.mark.slow
 def test_a_policy_for_event_data_sees_the_first_frame(
     on_events, make_event_config, call_train, tmp_path
 ):
