@@ -2,6 +2,8 @@
 
 import functools
 import http.server
+import subprocess
+import sys
 import threading
 import zlib
 from pathlib import Path
@@ -80,3 +82,14 @@ def serve(monkeypatch):
         served.shutdown()
         served.server_close()
         thread.join()
+
+
+@pytest.fixture
+def run_twice():
+    """`(code) -> what two fresh Python processes, one after the other, did with it`."""
+
+    def run(code):
+        command = [sys.executable, "-c", code]
+        return [subprocess.run(command, capture_output=True, text=True) for _ in range(2)]
+
+    return run

@@ -5,8 +5,6 @@ import hashlib
 import io
 import os
 import pickle
-import subprocess
-import sys
 import tarfile
 import time
 
@@ -222,7 +220,7 @@ class TestDownload:
 
 
 class TestStart:
-    def test_needs_no_tfds_and_the_second_one_decodes_nothing(self, data_dir):
+    def test_needs_no_tfds_and_the_second_one_decodes_nothing(self, data_dir, run_twice):
         packed(data_dir, "cifar10", "python")
         script = (
             "import logging, sys; logging.basicConfig(level=logging.INFO, format='%(message)s');"
@@ -231,10 +229,7 @@ class TestStart:
             "print({'tensorflow_datasets', 'tensorflow'} & {*sys.modules}, d.classes[2],"
             "      d.train.images.sum(), d.train.labels)"
         )
-        first, second = (
-            subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-            for _ in range(2)
-        )
+        first, second = run_twice(script)
         assert first.stderr.startswith("decoding cifar10 from ")
         assert second.stderr == ""
         assert first.stdout.startswith("set() bird ")

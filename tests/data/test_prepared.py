@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import subprocess
 import sys
 
 import numpy as np
@@ -49,7 +48,7 @@ def test_gray_images_keep_their_channel(data_dir):
     assert contents(dataset.train, dataset.validation) == expected(train)
 
 
-def test_a_fresh_process_decodes_in_silence_and_the_next_needs_no_tfds(data_dir):
+def test_a_fresh_process_decodes_in_silence_and_the_next_needs_no_tfds(data_dir, run_twice):
     prepare(data_dir, {"train": numbered(range(9)), "test": numbered(range(2))})
     script = (
         "import sys; from seenn_jax.data.sources import load_dataset;"
@@ -57,10 +56,7 @@ def test_a_fresh_process_decodes_in_silence_and_the_next_needs_no_tfds(data_dir)
         "print('tensorflow_datasets' in sys.modules, 'tensorflow' in sys.modules,"
         "      d.train.images.sum(), d.train.labels)"
     )
-    first, second = (
-        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-        for _ in range(2)
-    )
+    first, second = run_twice(script)
     assert first.stderr == second.stderr == ""  # TFDS's advice to install OpenCV is held back.
     assert first.stdout.startswith("True False")
     assert second.stdout.startswith("False False")

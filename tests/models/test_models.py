@@ -79,7 +79,10 @@ def test_parameters_follow_the_seed(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "width", "changes", "message"),
     [
-        ("resnet17", 4, {}, r"model 'resnet17': .*mean 'resnet19'.*resnet19, .*, vgg16, vggsnn"),
+        (
+            *("resnet17", 4, {}),
+            r"model 'resnet17': did you mean 'resnet19'.*resnet19, .*, vgg16, vggsnn",
+        ),
         ("resnet8", 4, {"dtype": "float16"}, r"dtype 'float16': .*bfloat16, float32, float64"),
         ("resnet8", 4, {"dtype": "float64"}, r"'float64' needs JAX_ENABLE_X64=1.*'float32'"),
         ("resnet8", 0, {}, r"width is 0: it must be at least 1; set `config.model.width`"),

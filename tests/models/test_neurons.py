@@ -127,7 +127,7 @@ def test_a_layer_has_its_own_parameters():
 
 
 def test_unknown_surrogate():
-    with pytest.raises(UserError, match=r"surrogate 'dspice'.*mean 'dspike'.*dspike, triangle"):
+    with pytest.raises(UserError, match=r"surrogate 'dspice'.*mean 'dspike'.* dspike, triangle"):
         LIF(surrogate="dspice")
 
 
