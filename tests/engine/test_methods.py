@@ -4,15 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from seenn_jax import exits
 from seenn_jax.engine import METHODS, run_network
 from seenn_jax.errors import UserError
 from seenn_jax.exits import above
-from seenn_jax.models.network import inference_network, run_all
+from seenn_jax.models.network import inference_network
 from tests.engine.ways import assert_same
-from tests.models.networks import fitted
+from tests.models.networks import fitted, logits_of
 
 
 def by_each_method(network, images, criterion):
@@ -30,7 +29,7 @@ def by_each_method(network, images, criterion):
 def test_network():
     model, images = fitted()
     network = inference_network(model, (8, 8, 1), 4)
-    unfolded = run_all(nnx.view(model, use_running_average=True), images, 4)
+    unfolded = logits_of(model, images, 4)
     folded = jax.jit(network.logits)(network.params, images)
     np.testing.assert_allclose(folded, unfolded, atol=1e-4)
     assert jnp.abs(unfolded[:, 0] - unfolded[:, 1]).max() > 0  # it spikes

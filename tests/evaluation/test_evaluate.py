@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from seenn_jax import exits
 from seenn_jax.data import normalize
@@ -15,11 +14,11 @@ from seenn_jax.errors import UserError
 from seenn_jax.evaluation.evaluate import evaluate
 from seenn_jax.exits import Given, Risk, Target, Tolerance
 from seenn_jax.exits.rules import Answers, Score
-from seenn_jax.models.network import run_all
 from seenn_jax.run import build, checkpoints, folder
 from seenn_jax.run.checkpoints import load_model
 from tests.evaluation.conftest import T
 from tests.evaluation.plain import at_exit
+from tests.models.networks import logits_of
 from tests.run.untrained import untrained
 
 # --- The threshold ---------------------------------------------------------------------------
@@ -167,7 +166,7 @@ def test_streamed_data_are_evaluated_chunk_by_chunk(trained_on_imagenet, monkeyp
     model, _ = load_model(trained_on_imagenet, config, facts)
     images = jnp.asarray(dataset.test.images[:])
     inputs = normalize(images, *facts.normalization, dtype="float32")
-    logits = run_all(nnx.view(model, use_running_average=True), inputs, 2)
+    logits = logits_of(model, inputs, 2)
     correct = exits.accumulate(logits).argmax(-1) == dataset.test.labels[:, None]
     assert found["static_accuracy"] == pytest.approx(correct.mean(0).tolist())
     assert found["num_samples"] == 8

@@ -21,6 +21,12 @@ BATCH, TIMESTEPS, CLASSES = 2, 4, 5
 WIDTH = 6  # more than the channels that have a convolution of their own
 
 
+def logits_of(model, inputs, timesteps):
+    """`run_all` of a network for inference, as one program: op by op it is hundreds of them."""
+    graph, state = nnx.split(nnx.view(model, use_running_average=True))
+    return jax.jit(lambda state, x: run_all(nnx.merge(graph, state), x, timesteps))(state, inputs)
+
+
 def small(name, **kwargs):
     return build_model(
         name, WIDTH, **({"image_shape": SHAPES[name], "num_classes": CLASSES} | kwargs)

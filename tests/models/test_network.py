@@ -22,8 +22,8 @@ from tests.models.networks import (
     prepared,
 )
 
-# Of the same blocks as resnet19, and more of them.
-DEEP = ("resnet18", "resnet34")
+# Of the same blocks as resnet8 or resnet20, and more of them.
+DEEP = ("resnet18", "resnet19", "resnet34")
 EACH = [pytest.param(n, marks=[pytest.mark.slow] if n in DEEP else []) for n in MODELS]
 
 # --- Time -----------------------------------------------------------------------------------------
@@ -96,7 +96,15 @@ def test_network_for_the_engines_is_the_model():
 # --- One arithmetic -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["resnet19", "vgg16"])
+# Of each family a small one, and a deep one for `make test-slow`.
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet8",
+        "vggsnn",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("resnet19", "vgg16")),
+    ],
+)
 def test_an_answer_in_bfloat16_depends_on_no_program_and_no_batch(name):
     rng, timesteps = np.random.default_rng(0), 3
     model = at_random(name, rng)

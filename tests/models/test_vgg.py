@@ -6,11 +6,10 @@ import pytest
 from flax import nnx
 
 from seenn_jax.models.conversion import layer_outputs
-from seenn_jax.models.network import run_all
 from seenn_jax.models.neurons import LIF
 from seenn_jax.models.vgg import SpikingVGG
 from seenn_jax.ticks import currents
-from tests.models.networks import CLASSES, small, spike_places
+from tests.models.networks import CLASSES, logits_of, small, spike_places
 
 
 def test_layers_whose_inputs_are_spikes():
@@ -60,5 +59,5 @@ def test_a_pool_at_the_end_is_read_out_too():
     )
     assert model.last_map == (3, 2)
     assert model.spike_layers() == [model.convs[1]]
-    logits = run_all(nnx.view(model, use_running_average=True), jnp.ones((1, 7, 4, 1)), 2)
+    logits = logits_of(model, jnp.ones((1, 7, 4, 1)), 2)
     assert logits.shape == (1, 2, 2)

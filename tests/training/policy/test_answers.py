@@ -6,10 +6,10 @@ import numpy as np
 from flax import nnx
 
 from seenn_jax.exits import accumulate
-from seenn_jax.models.network import run_all
 from seenn_jax.run import folder
 from seenn_jax.run.checkpoints import load_model
 from seenn_jax.training.policy import answers
+from tests.models.networks import logits_of
 
 
 def test_a_copy_is_the_same_image_whatever_the_batch(made, dataset):
@@ -17,9 +17,10 @@ def test_a_copy_is_the_same_image_whatever_the_batch(made, dataset):
     images = jnp.asarray(dataset.train.images[:40])
     index = jnp.arange(40)
 
+    @jax.jit
     def view(images, index, copy):
         key = jax.random.key(config.seed)
-        return answers.view(images, index, jnp.int32(copy), key, config, facts)
+        return answers.view(images, index, copy, key, config, facts)
 
     whole = view(images, index, 1)
     some = jnp.array([31, 7, 12])
@@ -40,12 +41,14 @@ def test_answers_are_those_of_the_network_on_each_copy(made, dataset, trained):
     assert correct.shape == (100, 2, 2)  # copies, candidates
     assert classes.shape == (100, 2, 10)
     model, _ = load_model(trained, *folder.load(trained))
-    model = nnx.view(model, use_running_average=True)
+
+    @jax.jit
+    def view(images, index, copy):
+        return answers.view(images, index, copy, jax.random.key(config.seed), config, facts)
+
     for copy in range(2):
-        key = jax.random.key(config.seed)
-        images, index = jnp.asarray(split.images), jnp.arange(100)
-        inputs = answers.view(images, index, jnp.int32(copy), key, config, facts)
-        cumulative = accumulate(run_all(model, inputs, 3))
+        inputs = view(jnp.asarray(split.images), jnp.arange(100), copy)
+        cumulative = accumulate(logits_of(model, inputs, 3))
         expected = np.asarray(cumulative.argmax(-1)) == split.labels[:, None]
         # Two programs: the order of their sums may turn a spike.
         assert (correct[:, copy] == expected[:, [0, 2]]).mean() > 0.99

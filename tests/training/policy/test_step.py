@@ -1,5 +1,7 @@
 """The steps of a policy, alone and together with its network, by hand."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -33,25 +35,25 @@ def test_one_step_of_the_policy_by_hand(made, dataset):
     correct = jnp.asarray(rng.random((8, 2, 2)) < 0.6)
     classes = rng.dirichlet(np.ones(10), (8, 2)).astype(np.float16)
     state = state._replace(first_accuracy=jnp.float32(0.8), step=jnp.int32(EPOCH + 3))
-    after, metrics = frozen_step(
-        state,
-        Given(np.uint32(config.seed)),
-        images,
-        labels,
-        index,
-        correct,
-        jnp.asarray(classes),
+    step = functools.partial(
+        frozen_step,
         graphs=graphs,
         optimizers=optimizers,
         config=config,
         facts=facts,
         steps_per_epoch=EPOCH,
     )
-    # In the second epoch it is shown the second copy.
-    inputs = view(images, index, jnp.int32(1), jax.random.key(config.seed), config, facts)
-    model = nnx.merge(graphs.policy, *state.policy, copy=True)
+    shown = images, labels, index, correct, jnp.asarray(classes)
+    after, metrics = jax.jit(step)(state, Given(np.uint32(config.seed)), *shown)
+
+    @jax.jit
+    def outputs(policy):
+        # In the second epoch it is shown the second copy.
+        inputs = view(images, index, jnp.int32(1), jax.random.key(config.seed), config, facts)
+        return run_all(nnx.merge(graphs.policy, *policy, copy=True), inputs, 1)[:, 0]
+
     c = np.asarray(correct[:, 1])
-    expected, v = policy_loss_by_hand(run_all(model, inputs, 1)[:, 0], c, classes[:, 1])
+    expected, v = policy_loss_by_hand(outputs(state.policy), c, classes[:, 1])
     assert float(metrics["loss"]) == pytest.approx(expected, rel=1e-4)
     assert float(metrics["accuracy"]) == pytest.approx((v * c).sum(1).mean(), rel=1e-5)
     assert float(metrics["timesteps"]) == pytest.approx((v * [1, 3]).sum(1).mean(), rel=1e-5)
@@ -67,32 +69,28 @@ def test_one_step_of_both_by_hand(made, dataset):
     graphs, state, optimizers, config, facts = made
     images, labels = (jnp.asarray(x[:8]) for x in dataset.train)
     state = state._replace(first_accuracy=jnp.float32(0.8), step=jnp.int32(5))
-    _, metrics = joint_step(
-        state,
-        Given(np.uint32(config.seed)),
-        images,
-        labels,
-        jnp.arange(8),
-        jnp.zeros((8, 1, 2), bool),
-        jnp.zeros((8, 1, 10), jnp.float16),
-        graphs=graphs,
-        optimizers=optimizers,
-        config=config,
-        facts=facts,
+    step = functools.partial(
+        joint_step, graphs=graphs, optimizers=optimizers, config=config, facts=facts
     )
-    key = jax.random.fold_in(jax.random.key(config.seed), 5)
-    inputs, targets = augmented(key, images, labels, config, facts.normalization, 10)
-    model = nnx.merge(graphs.network, state.params, state.stats, copy=True)
-    o = np.asarray(run_all(model, inputs, 3))
+    unused = jnp.zeros((8, 1, 2), bool), jnp.zeros((8, 1, 10), jnp.float16)
+    shown = images, labels, jnp.arange(8), *unused
+    _, metrics = jax.jit(step)(state, Given(np.uint32(config.seed)), *shown)
+
+    @jax.jit
+    def outputs(state):
+        key = jax.random.fold_in(jax.random.key(config.seed), 5)
+        inputs, targets = augmented(key, images, labels, config, facts.normalization, 10)
+        model = nnx.merge(graphs.network, state.params, state.stats, copy=True)
+        chooser = nnx.merge(graphs.policy, *state.policy, copy=True)
+        return targets, run_all(model, inputs, 3), run_all(chooser, inputs, 1)[:, 0]
+
+    targets, o, chosen = jax.device_get(outputs(state))
     at_1, at_3 = o[:, 0], o.sum(1)
     c = np.stack([at_1.argmax(1) == labels, at_3.argmax(1) == labels], 1)
-    chooser = nnx.merge(graphs.policy, *state.policy, copy=True)
-    expected, v = policy_loss_by_hand(
-        run_all(chooser, inputs, 1)[:, 0], c, np.asarray(jax.nn.softmax(at_1))
-    )
+    expected, v = policy_loss_by_hand(chosen, c, np.asarray(jax.nn.softmax(at_1)))
 
     def cross_entropy(logits):
-        return -(np.asarray(targets) * np.asarray(jax.nn.log_softmax(logits))).sum(1)
+        return -(targets * np.asarray(jax.nn.log_softmax(logits))).sum(1)
 
     tet = 0.999 * np.mean([cross_entropy(o[:, t]) for t in range(3)]) + 1e-3 * np.mean((o - 1) ** 2)
     at_exits = v[:, 0] * cross_entropy(at_1) + v[:, 1] * cross_entropy(at_3 / 3)

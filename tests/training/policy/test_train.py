@@ -6,14 +6,13 @@ import chex
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from seenn_jax.data import normalize
 from seenn_jax.errors import UserError
 from seenn_jax.evaluation.evaluate import evaluate
 from seenn_jax.exits.prices import exit_times, split_outputs
-from seenn_jax.models.network import run_all
 from seenn_jax.run import build, checkpoints, folder
+from tests.models.networks import logits_of
 from tests.training.policy.conftest import EPOCH
 from tests.training.runs import metrics_of, saved
 
@@ -132,6 +131,6 @@ def test_a_policy_for_event_data_sees_the_first_frame(
     first = build.dataset(config).test.images[:, 0]
     inputs = normalize(jnp.asarray(first), *facts.normalization, dtype="float32")
     model = checkpoints.load_policy(tmp_path / "policy", config, facts)
-    outputs = run_all(nnx.view(model, use_running_average=True), inputs, 1)[:, 0]
+    outputs = logits_of(model, inputs, 1)[:, 0]
     times = exit_times(split_outputs(outputs, 2)[0], (1, 2))
     assert result["average_timesteps"] == pytest.approx(float(times.mean()))
