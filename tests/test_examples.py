@@ -30,7 +30,8 @@ def trained_with(make_config, call_train, tmp_path):
     """`(example, **changes of the config) -> a run`."""
 
     def train(name, **changes):
-        config = make_config(plugins=plugin(name), epochs=2, timesteps=2, **changes)
+        length = {"epochs": 2, "inherit_epochs": 0, "timesteps": 2}
+        config = make_config(plugins=plugin(name), **length, **changes)
         call_train(config, tmp_path / name)
         return tmp_path / name
 
@@ -69,7 +70,7 @@ def test_own_data(trained_with):
 
 
 def test_own_exit(trained_with, program):
-    run = trained_with("own_exit", inherit_epochs=0)
+    run = trained_with("own_exit")
     status, out, _ = program("evaluate.py", f"--workdir={run}", "--exit=steady")
     assert status == 0
     assert "steady exit" in out

@@ -8,14 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from seenn_jax.data import load_dataset, normalize
 from seenn_jax.errors import UserError
-from seenn_jax.models.network import run_all
 from seenn_jax.run import checkpoints, folder
 from seenn_jax.training.logs import is_trained
 from seenn_jax.training.teacher import missing_teacher, open_teacher
+from tests.models.networks import logits_of
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +46,7 @@ def test_its_logits_are_those_of_its_averaged_network(ann, make_config, facts):
     model, step = checkpoints.load_model(ann, *folder.load(ann))
     images = jnp.asarray(load_dataset("digits", validation=150).test.images[:16])
     inputs = normalize(images, *facts.normalization, dtype="float32")
-    expected = run_all(nnx.view(model, use_running_average=True), inputs, 1)[:, 0]
+    expected = logits_of(model, inputs, 1)[:, 0]
     found = jax.jit(teacher.logits)(teacher.params, inputs)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert teacher.about["workdir"] == str(ann)
@@ -57,7 +56,8 @@ def test_its_logits_are_those_of_its_averaged_network(ann, make_config, facts):
     other = facts._replace(mean=[0.1], std=[0.7])
     inputs = normalize(images, *other.normalization, dtype="float32")
     teacher = open_teacher(make_config(teacher=str(ann)), other)
-    np.testing.assert_allclose(teacher.logits(teacher.params, inputs), expected, atol=1e-4)
+    found = jax.jit(teacher.logits)(teacher.params, inputs)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_without_weight_there_is_none(ann, make_config, facts):
@@ -67,7 +67,7 @@ def test_without_weight_there_is_none(ann, make_config, facts):
 
 def test_a_run_with_a_teacher(ann, make_config, call_train, tmp_path, contents):
     before = contents(ann)
-    config = dict(epochs=2, timesteps=2, validate_every=1)
+    config = dict(epochs=2, inherit_epochs=0, timesteps=2, validate_every=1)
     for name, more in {
         "plain": {},
         "weightless": {"teacher": str(ann), "teacher_weight": 0.0},
@@ -93,7 +93,8 @@ def test_a_resumed_run_finds_its_teacher_or_says_what_is_missing(
 ):
     teacher = tmp_path / "teacher"
     shutil.copytree(ann, teacher)
-    config = make_config(epochs=2, timesteps=2, validate_every=1, teacher=str(teacher))
+    length = {"epochs": 2, "inherit_epochs": 0, "timesteps": 2, "validate_every": 1}
+    config = make_config(**length, teacher=str(teacher))
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     call_train(config, whole)
     shutil.copytree(whole, stopped)
