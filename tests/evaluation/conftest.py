@@ -55,13 +55,16 @@ def evaluated(trained):
 
 
 @pytest.fixture(scope="session")
-def trained_ann(call_train, make_config, tmp_path_factory):
+def trained_ann(call_train, make_config, made_once):
     """A run of an ordinary network with QCFS activations."""
-    workdir = tmp_path_factory.mktemp("runs") / "ann"
     changes = {"activation": "qcfs", "loss": "mean_ce", "epochs": 2, "inherit_epochs": 0}
-    said = call_train(make_config(**changes), workdir)
-    assert "T = 1, in" in said
-    assert " at t = 1  " in said
+
+    def make(workdir):
+        said = call_train(make_config(**changes), workdir)
+        assert "T = 1, in" in said
+        assert " at t = 1  " in said
+
+    workdir = made_once("ann", make)
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert {name for line in lines for name in line if "validation" in name} == {
         "validation/accuracy_1"
