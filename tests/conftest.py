@@ -322,9 +322,9 @@ def make_imagenet_config(imagenet):
     def make(**changes):
         config = runpy.run_path(str(ROOT / "configs/imagenet.py"))["get_config"]()
         config.data.update(dir=str(imagenet), image_size=8, validation=8, workers=0)
-        config.model.update(name="resnet8", width=4, dtype="float32")
+        config.model.update(name="one_block", width=4, dtype="float32")
         config.update(timesteps=2, epochs=2, inherit_epochs=0, batch_size=8, ema=0.5)
-        config.update(validate_every=1, **changes)
+        config.update(plugins=(ONE_BLOCK,), validate_every=1, **changes)
         return config
 
     return make

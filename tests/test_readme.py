@@ -24,7 +24,10 @@ NOT_RUN_IN_PYTHON = {
     ("coming-from.md", "load_official"): "needs a checkpoint of the official code",
 }
 # The smallest settings that train.
-TINY = ("--config.epochs=1", "--config.model.name=one_block", "--config.timesteps=2")
+TINY = (
+    *("--config.epochs=1", "--config.timesteps=2"),
+    *("--config.model.name=one_block", "--config.model.width=8"),
+)
 
 
 def blocks(page, language):

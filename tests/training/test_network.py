@@ -27,7 +27,7 @@ def test_cifar100_as_tfds_prepares_it(tmp_path, prepare_official, picture, encod
     prepare_official(tmp_path, "cifar100", {"train": rows(range(40)), "test": rows(range(40, 48))})
     config = runpy.run_path("configs/cifar100.py")["get_config"]()
     config.data.update(dir=str(tmp_path), validation=8)
-    config.model.update(name="resnet8", width=4)
+    config.model.update(name="one_block", width=4)
     config.update(timesteps=2, epochs=1, inherit_epochs=0, batch_size=8)
     assert config.augment.autoaugment
     call_train(config, tmp_path / "run")

@@ -185,19 +185,21 @@ def test_one_command_trains_the_teacher_first(program, tmp_path):
     ]
     short = tmp_path / "configs"
     short.mkdir()
+    small = ["config.model.name = 'one_block'", "config.model.width = 4"]
     for name, lines in {
-        "digits_taught": ["config.model.width = 4", "config.epochs = 1"],
-        "digits_ann": ["config.model.width = 4", "config.epochs = 2", "config.validate_every = 1"],
+        "digits_taught": ["config.timesteps = 2", "config.epochs = 1"],
+        "digits_ann": ["config.epochs = 2", "config.validate_every = 1"],
     }.items():
         text = f"from configs.{name} import get_config as whole\n\n\ndef get_config():\n"
-        text += "    config = whole()\n    " + "\n    ".join(lines) + "\n    return config\n"
+        lines = ["config = whole()", *small, *lines, "return config"]
+        text += "".join(f"    {line}\n" for line in lines)
         (short / f"{name}.py").write_text(text)
     flags[0] = f"--config={short / 'digits_taught.py'}"
     teacher = tmp_path / "digits_ann"
 
     status, out, _ = program("train.py", *flags, f"--workdir={tmp_path / 'one'}")
     assert status == 0
-    assert out.index("Training the teacher first") < out.index("Training resnet8")
+    assert out.index("Training the teacher first") < out.index("Training one_block (width 4)")
     assert is_trained(teacher)
     assert folder.load(teacher)[0].data.validation == 150
     last = max((teacher / "checkpoints").iterdir(), key=lambda path: int(path.name))
