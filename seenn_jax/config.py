@@ -47,6 +47,9 @@ def _data(config: ConfigDict) -> None:
     # Images held out of the training split, the same for every seed; or, below 1, a fraction of it.
     config.data.validation = config_dict.placeholder(object)
     config.data.validation = 200
+    # Learn these too. Then nothing can be chosen on them: the last checkpoint is taken, and
+    # evaluation needs a threshold that was fixed beforehand.
+    config.data.train_on_validation = False
     # Images are kept in memory as they are; or, with a side in pixels, read as they are needed and
     # cut to squares of it, at random to train on. For data that don't fit, and folders.
     config.data.image_size = 0

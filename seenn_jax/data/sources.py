@@ -43,6 +43,7 @@ def load_dataset(
     *,
     data_dir: str | None = None,
     validation: int | float,
+    train_on_validation: bool = False,
     timesteps: int = 1,
     skip_corrupt: bool = False,
     download: bool = False,
@@ -62,6 +63,7 @@ def load_dataset(
         class folders; by default `cifar10_dvs` there.
       validation: how many training images to hold out, or what fraction of them, below 1. The same
         ones always: they belong to the data set, not to a run.
+      train_on_validation: they are among the training images all the same.
       timesteps: T, frames into which event data are cut.
       skip_corrupt: leave out recordings that can't be read; they are named and counted in the log.
       download: fetch the archive of `cifar10` or `cifar100` where it is in no form there.
@@ -85,7 +87,7 @@ def load_dataset(
     order = permutation(len(pool.labels), seed=0)
     return Dataset(
         name=name,
-        train=take(pool, order[count:]),
+        train=take(pool, order[0 if train_on_validation else count :]),
         validation=take(pool, order[:count]),
         test=test,
         **named(classes),

@@ -113,6 +113,7 @@ def load_streamed(
     framing: Framing,
     data_dir: str | None = None,
     validation: int | float,
+    train_on_validation: bool = False,
     skip_corrupt: bool = False,
 ) -> Dataset:
     """Open an image data set of which no image is read yet.
@@ -125,7 +126,7 @@ def load_streamed(
         deeper in a class folder, and behind symlinks; what begins with a dot is ignored, files that
         are no images by their extension are left out and counted in the log.
       framing: how images are brought to one size.
-      data_dir, validation: as for `sources.load_dataset`.
+      data_dir, validation, train_on_validation: as for `sources.load_dataset`.
       skip_corrupt: leave out images that can't be read; they are named and counted in the log. In
         training, the next image takes the place of such a one.
 
@@ -154,7 +155,7 @@ def load_streamed(
     order = available[permutation(len(available), seed=0)]
     return Dataset(
         name=name,
-        train=stream(source, order[count:]),
+        train=stream(source, order[0 if train_on_validation else count :]),
         validation=stream(source, order[:count]),
         test=stream(*test),
         **named(classes),

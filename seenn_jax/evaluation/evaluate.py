@@ -62,7 +62,7 @@ def evaluate(
     asked: Any = {"precision": precision, "timesteps": timesteps, "percentile": percentile}
     run = load(trained, ann=ann, data_dir=data_dir, data_name=data_name, **asked)
     rule, choice = _exit(run, "full" if ann else exit, choice)
-    samples = getattr(run.dataset, split)
+    samples = run.validation if split == "validation" else getattr(run.dataset, split)
     run.batch = _slots(slots, split, len(samples.labels), run.batch)
     temperatures = _temperatures(run, temperature)
     chosen = run.choose(rule, choice, temperatures)
@@ -114,7 +114,7 @@ def _slots(asked: int | None, split: str, samples: int, most: int) -> int:
 def _temperatures(run: Predictor, fit: bool) -> Any:
     if not fit:
         return run.temperatures
-    validation = run.dataset.validation
+    validation = run.validation
     return exits.fit_temperatures(
         exits.accumulate(run.logits(validation.images)), validation.labels
     )

@@ -64,7 +64,7 @@ and inference in {result["precision"]}: {in_figures(result)};
 
 ## How it came to be
 
-Seed {config["seed"]}, step {result["checkpoint_step"]:,} (the best on the validation split), \
+Seed {config["seed"]}, step {result["checkpoint_step"]:,} ({_which(config["data"])}), \
 revision {origin["revision"]}, {origin["device"]}, {versions}.
 `train.py` with these settings, the others as in `seenn_jax/config.py`:
 
@@ -79,6 +79,11 @@ SHA-256: `{sha256}`
 def _rows(result: dict[str, Any]) -> str:
     rows = timestep_rows(result)
     return "\n".join(f"| {t} | {percent(right)} | {percent(share)} |" for t, right, share in rows)
+
+
+def _which(data: dict[str, Any]) -> str:
+    """Which checkpoint it is."""
+    return "the last" if data.get("train_on_validation") else "the best on the validation split"
 
 
 def _settings(config: dict[str, Any]) -> str:

@@ -36,6 +36,7 @@ def dataset(config: ConfigDict) -> Dataset:
     options = {
         "data_dir": config.data.dir or None,
         "validation": config.data.validation,
+        "train_on_validation": config.data.train_on_validation,
         "skip_corrupt": config.data.skip_corrupt,
     }
     if config.data.image_size:

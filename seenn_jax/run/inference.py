@@ -74,6 +74,16 @@ class Predictor:
         """The data of the run; of event data the first T frames."""
         return build.open_data(self.config, self.facts, self.timesteps, self._other_data)
 
+    @property
+    def validation(self) -> Split:
+        """Its validation split, to choose on; an error where the network has learnt it."""
+        if self.config.data.train_on_validation and not self._other_data:
+            raise UserError(
+                f"{self.workdir} has learnt its validation split (`config.data.train_on_validation`"
+                "), so that nothing can be chosen: give a `threshold` that was fixed beforehand"
+            )
+        return self.dataset.validation
+
     def transform(self, images: Array) -> Array:
         """Images as they are stored, normalised for the network."""
         mean, std = self.facts.normalization
@@ -225,7 +235,7 @@ class Predictor:
         exit.check(choice, self.timesteps)
         if choice is None or isinstance(choice, Given):  # nothing is looked at
             return exit.choose(choice, None, None)
-        answers = self.answers(self.dataset.validation, temperatures)
+        answers = self.answers(self.validation, temperatures)
         return exit.choose(choice, exit.signal(answers), answers)
 
     def exit_of(self, exit: str | None, choice: Choice | None) -> tuple[Exit, Chosen, Any]:

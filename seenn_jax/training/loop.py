@@ -196,10 +196,13 @@ class _Loop:
         if self.log is not None:
             self.log.write(step, scalars)
         if found is not None:
-            checkpoints.save(self.manager, step, state, found.score)
+            # Where nothing is held out, the last is taken for the best.
+            learnt = config.data.train_on_validation
+            checkpoints.save(self.manager, step, state, float(step) if learnt else found.score)
+            split = "learnt" if learnt else "validation"
             self.bar.console.print(
                 f"epoch {epoch + 1:3}/{config.epochs}  loss {mean['loss']:.4f}  "
-                f"train {mean['accuracy']:.2%}  validation {found.text}  {rate:,.0f} images/s",
+                f"train {mean['accuracy']:.2%}  {split} {found.text}  {rate:,.0f} images/s",
                 highlight=False,
             )
 

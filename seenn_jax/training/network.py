@@ -81,10 +81,11 @@ def train_network(config: ConfigDict, workdir: Path, console: Console) -> None:
             close=close,
         )
 
+    held_out = 0 if config.data.train_on_validation else dataset.validation.size
     what = (
         f"{config.model.name} (width {config.model.width}) on {config.data.name}: "
-        f"{dataset.train.size:,} images, {dataset.validation.size:,} held out "
-        f"for validation, {config.epochs} epochs, T = {training_timesteps(config)}"
+        f"{dataset.train.size:,} images, {held_out:,} held out for validation, "
+        f"{config.epochs} epochs, T = {training_timesteps(config)}"
     )
     run_task(config, workdir, console, what, dataset, state, make_task, started)
 

@@ -99,15 +99,23 @@ def _misfit(path: Path, config: ConfigDict, facts: folder.DataFacts) -> str | No
     if tuple(seen.image_shape) != ours:
         theirs, ours = ("x".join(map(str, shape)) for shape in (seen.image_shape, ours))
         return f"it sees images of {theirs}, and the data are of {ours}"
-    held_out, here = its_config.data.validation, config.data.validation
-    same_kind = (held_out < 1) == (here < 1)  # both numbers, or both fractions
-    if its_config.data.name == config.data.name and not (same_kind and held_out >= here):
+    if its_config.data.name == config.data.name and not config.data.train_on_validation:
         # The validation split chooses, so that nobody may have learnt it.
-        return (
-            f"it held out {held_out} images of {config.data.name} for validation and here {here} "
-            f"are, some of which it {'has' if same_kind else 'may have'} learnt"
-        )
+        return _learnt(its_config.data, config.data)
     return None
+
+
+def _learnt(theirs: ConfigDict, ours: ConfigDict) -> str | None:
+    """Why a teacher may have learnt what is held out here, of the same data; or None."""
+    if theirs.train_on_validation:
+        return "it has learnt its validation split, on which is chosen here"
+    same_kind = (theirs.validation < 1) == (ours.validation < 1)  # both numbers, or both fractions
+    if same_kind and theirs.validation >= ours.validation:
+        return None
+    return (
+        f"it held out {theirs.validation} images of {ours.name} for validation and here "
+        f"{ours.validation} are, some of which it {'has' if same_kind else 'may have'} learnt"
+    )
 
 
 def _renormalize(

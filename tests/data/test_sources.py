@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from seenn_jax.data.sources import load_dataset
@@ -17,6 +18,17 @@ def test_always_the_same_images_are_held_out():
     assert equal(one.train, same.train)
     assert len(other.validation.labels) == 100
     assert equal(one.test, other.test)
+
+
+def test_what_is_held_out_may_be_learnt_too():
+    apart, all_of_it = (
+        load_dataset("digits", validation=200, train_on_validation=learnt)
+        for learnt in (False, True)
+    )
+    assert equal(apart.validation, all_of_it.validation)
+    every = np.sort(all_of_it.train.images.reshape(1437, -1), axis=0)
+    parts = np.concatenate([apart.train.images, apart.validation.images]).reshape(1437, -1)
+    np.testing.assert_array_equal(every, np.sort(parts, axis=0))
 
 
 def test_a_fraction_is_held_out():

@@ -45,6 +45,13 @@ def test_a_fraction_is_held_out(folder):
     assert fraction.train.indices.tolist() == number.train.indices.tolist()
 
 
+def test_what_is_held_out_may_be_learnt_too(folder):
+    name = folder("a", 10)
+    data = load_streamed(name, framing=Framing(8), validation=3, train_on_validation=True)
+    assert set(data.validation.indices) < set(data.train.indices)
+    assert data.train.size == 8
+
+
 @pytest.mark.parametrize("validation", [0, 0.01, 0.99, 8])
 def test_validation_out_of_range(folder, validation):
     name = folder("a", 10)

@@ -1,12 +1,15 @@
 """Whole networks: what is trained on which data, and what can't be."""
 
+import re
 import runpy
 
 import numpy as np
 import pytest
 
 from seenn_jax.errors import UserError
-from seenn_jax.run import folder
+from seenn_jax.evaluation.evaluate import evaluate
+from seenn_jax.exits import Given
+from seenn_jax.run import checkpoints, folder
 from seenn_jax.training import network
 from tests.training.runs import latest_of, metrics_of
 
@@ -96,3 +99,20 @@ def test_one_class(tmp_path, make_config, call_train, picture, encoded):
     with pytest.raises(UserError, match=r"the data has 1 class\(es\), and at least 2 are needed"):
         call_train(make_config(data=data, batch_size=2), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_where_all_is_learnt_the_last_counts_and_nothing_is_chosen(
+    call_train, make_config, tmp_path
+):
+    config = make_config(epochs=3, inherit_epochs=0, validate_every=1)
+    config.data.train_on_validation = True
+    said = call_train(config, tmp_path)
+    assert "1,437 images, 0 held out for validation" in said
+    assert re.search(r"epoch +3/3 .* learnt [\d.]+% at t = 1", said)
+    for ask in ({}, {"split": "validation"}, {"choice": Given(0.5), "temperature": True}):
+        with pytest.raises(UserError, match=r"has learnt its validation split .* `threshold`"):
+            evaluate(tmp_path, **ask)
+    assert evaluate(tmp_path, choice=Given(0.5))["checkpoint_step"] == latest_of(tmp_path)[0]
+    with checkpoints.open_checkpoints(tmp_path, read_only=True) as manager:
+        for step in checkpoints.whole_steps(manager):
+            assert manager.metrics(step) == {"score": step}  # a later one is better

@@ -142,6 +142,12 @@ def test_networks_that_can_not_teach(
         with pytest.raises(UserError, match=rf"`config\.teacher` is .*{complaint}"):
             call_train(make_config(teacher=str(path)), tmp_path / "student")
     assert not (tmp_path / "student").exists()
+    everything = shutil.copytree(ann, tmp_path / "everything")
+    content = json.loads((everything / folder.FILE).read_text())
+    content["config"]["data"]["train_on_validation"] = True
+    (everything / folder.FILE).write_text(json.dumps(content))
+    with pytest.raises(UserError, match="it has learnt its validation split"):
+        call_train(make_config(teacher=str(everything)), tmp_path / "student")
     held_out = make_config(teacher=str(ann))
     held_out.data.validation = 151
     with pytest.raises(UserError, match=r"it held out 150 images .* and here 151 are"):

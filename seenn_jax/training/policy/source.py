@@ -14,6 +14,7 @@ from seenn_jax.run import folder
 SHARED = (
     "data.name",
     "data.validation",
+    "data.train_on_validation",
     "model.name",
     "model.width",
     "model.tau",
