@@ -75,7 +75,7 @@ class Predictor:
         return build.open_data(self.config, self.facts, self.timesteps, self._other_data)
 
     @property
-    def validation(self) -> Split:
+    def validation(self) -> Split | Stream:
         """Its validation split, to choose on; an error where the network has learnt it."""
         if self.config.data.train_on_validation and not self._other_data:
             raise UserError(
