@@ -194,3 +194,5 @@ def _enable_compilation_cache() -> None:
     if not jax.config.jax_compilation_cache_dir:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "seenn_jax" / "xla"))
+        # Small ones too: a start has dozens of them, which take longer than the large one.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

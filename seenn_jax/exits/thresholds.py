@@ -13,7 +13,6 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import scipy.special
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Real
 
@@ -183,6 +182,8 @@ def threshold_with_guarantee(
         Angelopoulos et al. 2021, arXiv 2110.01052; for early exits, Jazbec et al. 2024,
         arXiv 2405.20915.
     """
+    import scipy.special  # Slow to import.
+
     check_choice("loss", loss, ("accuracy", "disagreement"))
     predictions, grid, n = np.asarray(predictions), np.asarray(grid), len(predictions)
     _check_guarantee(eps, delta, grid, n)

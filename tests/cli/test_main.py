@@ -254,4 +254,7 @@ def test_compiled_programs_are_kept_in_the_users_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(type(shell.jax.config), "jax_compilation_cache_dir", None, raising=False)
     shell._enable_compilation_cache()
-    assert updates == {"jax_compilation_cache_dir": str(tmp_path / "seenn_jax" / "xla")}
+    assert updates == {
+        "jax_compilation_cache_dir": str(tmp_path / "seenn_jax" / "xla"),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+    }

@@ -46,6 +46,16 @@ def test_help_imports_nothing_slow(environment):
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
+def test_what_only_some_need_is_not_imported_by_all(environment):
+    rare = ("grain", "matplotlib", "scipy.special", "sklearn", "tensorflow_datasets")
+    code = (
+        "import sys, seenn_jax.cli.train, seenn_jax.cli.predict; "
+        f"print([m for m in {rare} if m in sys.modules])"
+    )
+    done = run([sys.executable, "-c", code], environment)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_ctrl_c_while_it_is_imported(environment, name):
     process = subprocess.Popen(
