@@ -24,7 +24,7 @@ _WHERE = {
     "export_weights": "run.weights",
     "train": "training",
     "evaluate": "evaluation.evaluate",
-    "write_report": "report",
+    "write_report": "report.files",
     "default_config": "config",
     "UserError": "errors",
     # Exits, and the ways to choose their value.

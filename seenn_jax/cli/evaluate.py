@@ -20,7 +20,8 @@ from seenn_jax.evaluation.evaluate import evaluate
 from seenn_jax.exits import EXITS
 from seenn_jax.interop import nir
 from seenn_jax.paths import check_new, put
-from seenn_jax.report import print_conversions, print_result, write_report
+from seenn_jax.report.console import print_conversions, print_result
+from seenn_jax.report.files import write_report
 from seenn_jax.run import folder, weights
 from seenn_jax.run.inference import load
 from seenn_jax.run.tensors import DTYPES

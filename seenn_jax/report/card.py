@@ -31,7 +31,7 @@ def card(
     """The card in Markdown.
 
     Args:
-      result: of evaluating these very weights, as for `report.write_report`.
+      result: of evaluating these very weights, as for `report.files.write_report`.
       name: of the file.
       config: of the training, as it is in the file.
       origin: revision, versions and device of the training.
