@@ -182,8 +182,6 @@ def threshold_with_guarantee(
         Angelopoulos et al. 2021, arXiv 2110.01052; for early exits, Jazbec et al. 2024,
         arXiv 2405.20915.
     """
-    import scipy.special  # Slow to import.
-
     check_choice("loss", loss, ("accuracy", "disagreement"))
     predictions, grid, n = np.asarray(predictions), np.asarray(grid), len(predictions)
     _check_guarantee(eps, delta, grid, n)
@@ -192,7 +190,7 @@ def threshold_with_guarantee(
         check_labels(labels, "the risk of losing accuracy")
     losses = exit_losses(predictions, loss, labels)
     lost, timesteps = (np.asarray(x)[::-1] for x in exit_totals(scores, losses, grid[::-1]))
-    p_values = scipy.special.bdtr(lost.astype(float), n, eps)
+    p_values = _binomial_cdf(lost, n, eps)
     passed = np.append(p_values <= delta, False)
     k = max(int(np.argmin(passed)) - 1, 0)
     return Guarantee(
@@ -207,6 +205,14 @@ def threshold_with_guarantee(
         p_value=float(p_values[k]),
         average_timesteps=float(timesteps[k] / n),
     )
+
+
+def _binomial_cdf(
+    counts: Real[np.ndarray, "M"], n: int, chance: float | int
+) -> Float[np.ndarray, "M"]:
+    import scipy.special  # Slow to import.
+
+    return scipy.special.bdtr(counts.astype(float), n, chance)
 
 
 def _check_guarantee(
