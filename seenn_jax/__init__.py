@@ -10,14 +10,9 @@ What stands here is the public interface; each name is imported when it is first
 """
 
 import importlib
-from importlib.metadata import PackageNotFoundError, version
-
-try:
-    __version__ = version("seenn_jax")
-except PackageNotFoundError:  # a checkout that is not installed
-    __version__ = "unknown"
 
 _WHERE = {
+    "__version__": "version",
     "load": "run.inference",
     "Predictor": "run.inference",
     "Predictions": "run.prediction",
@@ -60,7 +55,7 @@ _WHERE = {
     "Rising": "exits",
     "METHODS": "engine",
 }
-__all__ = [*_WHERE, "__version__"]
+__all__ = [*_WHERE]
 
 
 def __getattr__(name: str):

@@ -58,6 +58,8 @@ def _index(where: Path) -> dict[str, dict[str, str]]:
 def _found(source: str | Path) -> tuple[Path, str]:
     """(path, SHA-256) of weights by name or path."""
     by_name, name, path = names(), str(source), Path(source)
+    if (path / folder.FILE).is_file():
+        raise UserError(f"`weights`={name} is a run: give it as `workdir`={name}")
     if not name.endswith(SUFFIX):
         check_choice("weights", name, [*by_name, f"a path that ends in {SUFFIX}"])
         path = shipped("weights") / by_name[name]["file"]

@@ -82,6 +82,38 @@ def test_ctrl_c_while_it_is_imported(environment, name):
     assert "Traceback" not in err
 
 
+def test_ctrl_c_before_anything_is_imported(environment):
+    code = (
+        "import sys, signal; sys.argv = ['train.py', '--help']; "
+        "from seenn_jax.cli.start import start; print(sorted({'absl', 'importlib.metadata', "
+        "'shutil', 'textwrap'} & set(sys.modules) - before)); "
+    )
+    code = f"import sys; before = set(sys.modules); {code}"
+    done = run([sys.executable, "-S", "-c", code], environment | {"PYTHONPATH": str(ROOT)})
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_ctrl_c_while_a_program_is_compiled(environment, tmp_path):
+    process = subprocess.Popen(
+        [*CALLS["train"], "--config=digits", f"--workdir={tmp_path}/run"],
+        cwd=ROOT,
+        # JAX says on stderr when it has traced a program, whose compilation then takes seconds.
+        env=environment | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path), "JAX_LOG_COMPILES": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stderr:
+        if "MLIR module conversion jit(train_steps)" in line:
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+            break
+    _, err = process.communicate(timeout=300)
+    # Python's way out would take the thread that compiles its client, and crash.
+    assert process.returncode == 130
+    assert err.splitlines()[-1].startswith("interrupted: the same command continues")
+
+
 def test_a_pipe_that_nobody_reads(environment, copy_of_trained):
     first = f"{sys.executable} evaluate.py --workdir={copy_of_trained} | head -n 1"
     done = run(["bash", "-c", f"{first}; exit ${{PIPESTATUS[0]}}"], environment)
