@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import errno
 import functools
 import logging
 import os
@@ -25,6 +26,8 @@ from seenn_jax.cli.start import command, say, silence
 from seenn_jax.config import default_config
 from seenn_jax.errors import UserError, check_choice
 from seenn_jax.run import folder
+
+FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk, or what one may have of it
 
 
 def main(
@@ -74,6 +77,9 @@ def main(
     except BrokenPipeError:  # nobody reads on
         silence(sys.stdout)
     except OSError as error:
+        if error.errno in FULL:
+            where = error.filename or "what is being written"
+            _fail(f"{where} has no room ({error.strerror}): make some, or choose another disk")
         if error.filename is None:
             raise
         _fail(f"{error.filename}: {error.strerror}; mend that, or choose another path")

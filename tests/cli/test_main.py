@@ -254,6 +254,14 @@ def test_a_path_that_fails_is_named(call_main):
     check_refused(*call_main(raising(error)), "/some/path: Permission denied")
 
 
+def test_a_full_disk_is_said(call_main):
+    error = OSError(28, "No space left on device")  # as of a write, which names no file
+    found = call_main(raising(error))
+    check_refused(*found, "what is being written has no room (No space left on device): make some")
+    error = OSError(122, "Disk quota exceeded", "/some/path")
+    check_refused(*call_main(raising(error)), "error: /some/path has no room (Disk quota exceeded)")
+
+
 def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch, call_main):
     for error in (ValueError("a mistake of ours"), OSError("without a path")):
         with pytest.raises(type(error), match=str(error)):
