@@ -59,7 +59,8 @@ def held_out(validation: int | float, name: str, available: int) -> int:
     if not 1 <= count < available:
         raise UserError(
             f"`config.data.validation` = {validation} is not possible: {name!r} has {available} "
-            f"training images, so hold out 1 to {available - 1} of them, or a fraction of them below 1"
+            f"training images, so hold out 1 to {available - 1} of them, or a fraction "
+            "of them below 1"
         )
     return int(count)
 
