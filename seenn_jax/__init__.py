@@ -10,21 +10,16 @@ What stands here is the public interface; each name is imported when it is first
 """
 
 import importlib
-from importlib.metadata import PackageNotFoundError, version
-
-try:
-    __version__ = version("seenn_jax")
-except PackageNotFoundError:  # a checkout that is not installed
-    __version__ = "unknown"
 
 _WHERE = {
+    "__version__": "version",
     "load": "run.inference",
     "Predictor": "run.inference",
     "Predictions": "run.prediction",
     "export_weights": "run.weights",
     "train": "training",
     "evaluate": "evaluation.evaluate",
-    "write_report": "report",
+    "write_report": "report.files",
     "default_config": "config",
     "UserError": "errors",
     # Exits, and the ways to choose their value.
@@ -60,7 +55,7 @@ _WHERE = {
     "Rising": "exits",
     "METHODS": "engine",
 }
-__all__ = [*_WHERE, "__version__"]
+__all__ = [*_WHERE]
 
 
 def __getattr__(name: str):

@@ -1,5 +1,6 @@
 """Config files by name: those of the working directory, and those that come with the package."""
 
+import difflib
 import sys
 import types
 from pathlib import Path
@@ -26,10 +27,17 @@ def config_path(name: str) -> Path:
         for folder in _folders():
             if (folder / f"{path.stem}.py").is_file():
                 return folder / f"{path.stem}.py"
-    there = sorted({each.stem for folder in _folders() for each in folder.glob("*.py")})
+    near = difflib.get_close_matches(path.stem, config_names(), n=1)
+    hint = f"did you mean {near[0]!r}? Give" if near else "give"
     raise UserError(
-        f"there is no config file {name!r}: give the path of one, or a name of {', '.join(there)}"
+        f"there is no config file {name!r}: {hint} the path of one, or a name of "
+        f"{', '.join(config_names())}"
     )
+
+
+def config_names() -> list[str]:
+    """Of the config files here and in the package."""
+    return sorted({each.stem for folder in _folders() for each in folder.glob("*.py")})
 
 
 def _folders() -> tuple[Path, Path]:

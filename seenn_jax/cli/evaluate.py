@@ -12,15 +12,16 @@ from seenn_jax.cli.console import patient_console
 from seenn_jax.cli.export import export
 from seenn_jax.cli.flags import EVALUATE, choice_of
 from seenn_jax.cli.main import main as run_program
+from seenn_jax.cli.named import RUNS, check_named
 from seenn_jax.cli.start import command
 from seenn_jax.errors import UserError, check_choice
 from seenn_jax.evaluation.conversion import conversion_report
 from seenn_jax.evaluation.details import Details
 from seenn_jax.evaluation.evaluate import evaluate
-from seenn_jax.exits import EXITS
 from seenn_jax.interop import nir
 from seenn_jax.paths import check_new, put
-from seenn_jax.report import print_conversions, print_result, write_report
+from seenn_jax.report.console import print_conversions, print_result
+from seenn_jax.report.files import write_report
 from seenn_jax.run import folder, weights
 from seenn_jax.run.inference import load
 from seenn_jax.run.tensors import DTYPES
@@ -43,7 +44,7 @@ def _evaluate() -> None:
     values: dict[str, Any] = {name: flags.FLAGS[name].value for name in EVALUATE}
     choice = choice_of(flags.FLAGS)
     _check(values)
-    sources = _sources(values, values["exit"] or "full")
+    sources = _sources(values)
     source, copy = sources[0], Path(values["json"]) if values["json"] else None
     console = patient_console()
     conversions = []
@@ -83,6 +84,7 @@ def _evaluate() -> None:
 
 def _check(values: dict) -> None:
     """Raise a UserError for what takes no network to be seen wrong."""
+    check_named(values)
     for name in ("exit", "timesteps", "nir", "export_weights"):
         value = values[name]
         if values["ann"] and value and value != "full":
@@ -110,21 +112,11 @@ def _check(values: dict) -> None:
         weights.check_path(Path(values["export_weights"]))
 
 
-def _sources(values: dict, exit: str) -> list[Path | Trained]:
-    """The runs, or the weights, that the flags name.
-
-    Without a run, an exit that is unknown is said first: no plugin can bring it.
-    """
-    if values["weights"] and values["workdir"]:
-        raise UserError(
-            f"`weights`={values['weights']} and `workdir`={values['workdir']} name two networks: "
-            "give one of them"
-        )
+def _sources(values: dict) -> list[Path | Trained]:
+    """The runs, or the weights, that the flags name."""
     if values["weights"]:
         return [weights.read(values["weights"])]
-    if not values["workdir"] and not folder.runs_in(Path("runs")):
-        check_choice("exit", exit, EXITS)
-    named = values["workdir"] or str(folder.newest(Path("runs")))
+    named = values["workdir"] or str(folder.newest(RUNS))
     workdirs: list[Path | Trained] = [Path(name) for name in named.split(",")]
     if len(workdirs) > 1 and not values["conversion_report"]:
         raise UserError(

@@ -1,6 +1,8 @@
 """What the programs share: flags in, and a user's mistake out as one sentence."""
 
+import contextlib
 import difflib
+import errno
 import functools
 import logging
 import os
@@ -17,13 +19,15 @@ from ml_collections import ConfigDict, config_flags
 
 from seenn_jax import hosts, provenance
 from seenn_jax.cli import help
-from seenn_jax.cli.configs import let_configs_inherit
+from seenn_jax.cli.configs import config_names, let_configs_inherit
 from seenn_jax.cli.flags import Flag, define, renamed
 from seenn_jax.cli.overrides import check_overrides, leaves, setting_meant, with_config_path
 from seenn_jax.cli.start import command, say, silence
 from seenn_jax.config import default_config
 from seenn_jax.errors import UserError, check_choice
 from seenn_jax.run import folder
+
+FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk, or what one may have of it
 
 
 def main(
@@ -73,12 +77,16 @@ def main(
     except BrokenPipeError:  # nobody reads on
         silence(sys.stdout)
     except OSError as error:
+        if error.errno in FULL:
+            where = error.filename or "what is being written"
+            _fail(f"{where} has no room ({error.strerror}): make some, or choose another disk")
         if error.filename is None:
             raise
         _fail(f"{error.filename}: {error.strerror}; mend that, or choose another path")
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
-        _exit(130)
+        # On Python's way out a thread of JAX's that still compiles would crash.
+        _exit_at_once(130)
 
 
 def as_flags(sentence: str, table: dict[str, Flag]) -> str:
@@ -128,10 +136,15 @@ def _fail(sentence: str) -> NoReturn:
 def _exit(status: int) -> NoReturn:
     if jax.distributed.is_initialized():
         # Python's way out would wait for the other processes, which may wait for this one.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+        _exit_at_once(status)
     sys.exit(status)
+
+
+def _exit_at_once(status: int) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # nobody reads on
+            stream.flush()
+    os._exit(status)
 
 
 def _parse(arguments: list[str], known: list[str]) -> list[str]:
@@ -167,7 +180,7 @@ def _check_setting(flag: str, known: list[str]) -> None:
 def _unexpected(argument: str, takes_config: bool) -> UserError:
     """What to do about an argument that is no flag."""
     hint = "flags look like --name=value"
-    if takes_config and argument.endswith(".py"):
+    if takes_config and (argument.endswith(".py") or argument in config_names()):
         hint = f"give a config file as --config={argument}"
     elif not takes_config and (Path(argument) / folder.FILE).is_file():
         hint = f"give a run as --workdir={argument}"
@@ -182,7 +195,8 @@ def _check_devices() -> None:
     except (RuntimeError, AssertionError) as error:  # the latter where no plugin knows of them
         if not platforms:
             raise
-        why = str(error).partition("\n")[0] or "there are none"
+        why = re.sub(r" \(set JAX_PLATFORMS.*", "", str(error).partition("\n")[0])
+        why = why or "there are none"
         raise UserError(
             f"JAX_PLATFORMS={platforms} asks for devices that JAX does not find here ({why}): "
             "unset it, or install jax for them"
@@ -194,3 +208,5 @@ def _enable_compilation_cache() -> None:
     if not jax.config.jax_compilation_cache_dir:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "seenn_jax" / "xla"))
+        # Small ones too: a start has dozens of them, which take longer than the large one.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

@@ -15,6 +15,7 @@ from rich.table import Table
 from seenn_jax.cli.console import patient_console
 from seenn_jax.cli.flags import PREDICT, choice_of
 from seenn_jax.cli.main import main as run_program
+from seenn_jax.cli.named import RUNS, check_named
 from seenn_jax.engine.common import check_at_least_one
 from seenn_jax.errors import UserError
 from seenn_jax.exits import Chosen, Exit
@@ -42,7 +43,7 @@ def _predict(paths: list[str]) -> None:
     source = (
         weights.read(values["weights"])
         if values["weights"]
-        else Path(values["workdir"] or folder.newest(Path("runs")))
+        else Path(values["workdir"] or folder.newest(RUNS))
     )
     run = load(source, **{name: values[name] for name in PASSED_ON})
     run.batch = values["slots"] or run.batch
@@ -69,11 +70,7 @@ def _check(paths: list[str], values: dict) -> None:
         raise UserError("there is nothing to predict: give image files, or folders of them")
     if values["json"] and values["json"] != "-":
         check_new("json", Path(values["json"]))
-    if values["weights"] and values["workdir"]:
-        raise UserError(
-            f"`weights`={values['weights']} and `workdir`={values['workdir']} name two networks: "
-            "give one of them"
-        )
+    check_named(values)
     if values["slots"] is not None:
         check_at_least_one("slots", values["slots"])
 

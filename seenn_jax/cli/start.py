@@ -1,4 +1,7 @@
-"""How a program starts: help at once, and Ctrl-C in one line while the rest is imported."""
+"""How a program starts: help at once, and Ctrl-C in one line while the rest is imported.
+
+Nothing slow is imported here, so that there is no time before that.
+"""
 
 import contextlib
 import importlib
@@ -8,16 +11,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from seenn_jax.cli import help
-
 
 def start(name: str) -> None:
     """Run a program of `PROGRAMS`."""
-    topic = help.asked(sys.argv[1:])
-    if topic is not None:
-        say(help.of_config() if topic else help.of_program(name, command(name)))
-        return
-    with _ended_by_ctrl_c():
+    with ended_by_ctrl_c():
+        from seenn_jax.cli import help
+
+        topic = help.asked(sys.argv[1:])
+        if topic is not None:
+            say(help.of_config() if topic else help.of_program(name, command(name)))
+            return
         module = importlib.import_module(f"seenn_jax.cli.{name}")
     module.main()
 
@@ -49,8 +52,8 @@ def silence(stream: Any) -> None:
 
 
 @contextlib.contextmanager
-def _ended_by_ctrl_c() -> Any:
-    """Where an exception could be taken for a module that can't be imported, or be lost."""
+def ended_by_ctrl_c() -> Any:
+    """End at once when interrupted, while an exception could be taken for a failing import."""
 
     def end(*_):
         os.write(2, b"interrupted\n")

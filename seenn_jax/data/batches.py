@@ -88,6 +88,7 @@ class Batches(Iterator[tuple[UInt8[np.ndarray, "B H W 3"], Int32[np.ndarray, "B"
         options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
         in_order = batches[start:stop].to_iter_dataset(options)
         if workers:
+            _free_at_once()
             needed = workers * (_WRITTEN + 2) * each * stream.side**2 * 3
             in_order = grain.experimental.WithOptionsIterDataset(
                 in_order,
@@ -111,6 +112,17 @@ class Batches(Iterator[tuple[UInt8[np.ndarray, "B H W 3"], Int32[np.ndarray, "B"
         self._iterator.close()
         self._iterator = iter(())
         gc.collect()  # of cycles that hold shared memory, which would be warned of at exit
+
+
+def _free_at_once() -> None:
+    """Let Grain free shared memory at once, and not in a thread of its own.
+
+    There both it and Python's collector may close a file at the same time, after which the memory
+    is kept to the end, and warned of.
+    """
+    import grain.multiprocessing
+
+    grain.multiprocessing.SharedMemoryArray.enable_async_del = lambda *_, **__: None
 
 
 def _end_with_parent(worker: int, workers: int) -> None:

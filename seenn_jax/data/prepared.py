@@ -108,7 +108,10 @@ def _check_known(dataset: str) -> None:
         return
     near = difflib.get_close_matches(dataset, known, n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else "see tensorflow.org/datasets/catalog"
-    raise UserError(f"unknown data set {dataset!r}: neither 'digits' nor a TFDS data set; {hint}")
+    raise UserError(
+        f"unknown data set {dataset!r}: neither 'digits', nor a data set of TFDS, nor a folder "
+        f"that is there; {hint}"
+    )
 
 
 def decode(name: str, folder: Path, data_dir: str | None) -> Loaded:

@@ -58,8 +58,9 @@ def held_out(validation: int | float, name: str, available: int) -> int:
     count = round(validation * available) if validation < 1 else validation
     if not 1 <= count < available:
         raise UserError(
-            f"validation = {validation} is not possible: {name!r} has {available} training images, "
-            f"so hold out 1 to {available - 1} of them, or a fraction of them below 1"
+            f"`config.data.validation` = {validation} is not possible: {name!r} has {available} "
+            f"training images, so hold out 1 to {available - 1} of them, or a fraction "
+            "of them below 1"
         )
     return int(count)
 

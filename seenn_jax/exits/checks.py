@@ -1,6 +1,5 @@
 """Checks of thresholds, logits and labels, on the host."""
 
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Int, Real
@@ -19,12 +18,12 @@ def check_threshold(value: float | int) -> None:
 
 def check_finite(logits: Real[ArrayLike, "N ..."]) -> None:
     """Raise a UserError that names the first sample with a NaN or an infinity, if there is one."""
-    logits = jnp.asarray(logits)
-    bad = ~jnp.all(jnp.isfinite(logits), axis=tuple(range(1, logits.ndim)))
+    logits = np.asarray(logits)  # NumPy compiles nothing for a shape of its own
+    bad = ~np.isfinite(logits).all(axis=tuple(range(1, logits.ndim)))
     if bad.any():
         raise UserError(
-            f"sample {int(jnp.argmax(bad))} (counted from 0) has logits or scores that are NaN or "
-            f"infinite, as have {int(bad.sum())} of {bad.size} samples, and they must be finite: "
+            f"sample {bad.argmax()} (counted from 0) has logits or scores that are NaN or "
+            f"infinite, as have {bad.sum()} of {bad.size} samples, and they must be finite: "
             "check this sample's pixels, the checkpoint and the inference dtype"
         )
 

@@ -13,7 +13,6 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import scipy.special
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Real
 
@@ -191,7 +190,7 @@ def threshold_with_guarantee(
         check_labels(labels, "the risk of losing accuracy")
     losses = exit_losses(predictions, loss, labels)
     lost, timesteps = (np.asarray(x)[::-1] for x in exit_totals(scores, losses, grid[::-1]))
-    p_values = scipy.special.bdtr(lost.astype(float), n, eps)
+    p_values = _binomial_cdf(lost, n, eps)
     passed = np.append(p_values <= delta, False)
     k = max(int(np.argmin(passed)) - 1, 0)
     return Guarantee(
@@ -206,6 +205,14 @@ def threshold_with_guarantee(
         p_value=float(p_values[k]),
         average_timesteps=float(timesteps[k] / n),
     )
+
+
+def _binomial_cdf(
+    counts: Real[np.ndarray, "M"], n: int, chance: float | int
+) -> Float[np.ndarray, "M"]:
+    import scipy.special  # Slow to import.
+
+    return scipy.special.bdtr(counts.astype(float), n, chance)
 
 
 def _check_guarantee(

@@ -5,18 +5,28 @@ from typing import Any
 from seenn_jax.config import default_config
 from seenn_jax.report.words import choice, in_figures, percent, plural, timestep_rows
 from seenn_jax.run.folder import flat
+from seenn_jax.run.weights import local
 
+_CIFAR = (
+    "A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009, "
+    "https://www.cs.toronto.edu/~kriz/cifar.html, which names no licence and asks to cite that "
+    "report; the images were collected on the web"
+)
 # Where data come from, and on what terms, by the name of the data set; as far as known.
 DATA = {
     "digits": "scikit-learn's copy of the test set of Optical Recognition of Handwritten Digits "
-    "(E. Alpaydin, C. Kaynak, 1998; UCI Machine Learning Repository, CC BY 4.0)",
-    "cifar10": "CIFAR-10 (A. Krizhevsky, 2009, https://www.cs.toronto.edu/~kriz/cifar.html, which "
-    "names no licence)",
-    "cifar100": "CIFAR-100 (A. Krizhevsky, 2009, https://www.cs.toronto.edu/~kriz/cifar.html, "
-    "which names no licence)",
-    "imagenet2012": "ImageNet (https://image-net.org, for non-commercial research)",
+    "(E. Alpaydin, C. Kaynak, 1998; UCI Machine Learning Repository, "
+    "https://archive.ics.uci.edu/dataset/80, CC BY 4.0), scaled from 0..16 to 0..255",
+    "cifar10": f"CIFAR-10 ({_CIFAR})",
+    "cifar100": f"CIFAR-100 ({_CIFAR})",
+    "imagenet2012": "ImageNet (ILSVRC 2012, https://image-net.org, whose terms of access allow "
+    "non-commercial research and education alone)",
 }
 DATA["digits_dvs"] = f"{DATA['digits']}, before a simulated event camera"
+DATA["cifar10_dvs"] = (
+    "CIFAR10-DVS (H. Li et al., Frontiers in Neuroscience 11:309, 2017; its licence is that of its "
+    f"page on figshare), recorded of images of {DATA['cifar10']}"
+)
 
 
 def card(
@@ -31,7 +41,7 @@ def card(
     """The card in Markdown.
 
     Args:
-      result: of evaluating these very weights, as for `report.write_report`.
+      result: of evaluating these very weights, as for `report.files.write_report`.
       name: of the file.
       config: of the training, as it is in the file.
       origin: revision, versions and device of the training.
@@ -39,12 +49,14 @@ def card(
       sha256: of the file.
     """
     note = f" {result['dataset_note']}." if result["dataset_note"] else ""
-    unknown = f"{result['dataset']}: its source and licence are not known here"
+    dataset = local(result["dataset"])
+    unknown = f"{dataset}: its source and licence are not known here"
+    data = DATA.get(dataset.partition(":")[0], unknown)  # without a version
     versions = ", ".join(f"{what} {version}" for what, version in origin["versions"].items())
     return f"""# {name}
 
 A {result["network"]} network, {config["model"]["name"]} of width {config["model"]["width"]}, \
-trained on {result["dataset"]}, T = {result["timesteps"]}. Kernels are stored in {dtype}.
+trained on {dataset}, T = {result["timesteps"]}. Kernels are stored in {dtype}.
 `seenn_jax.load` and `--weights` of evaluate and predict take it; `--config.init_weights` of train
 starts from it.
 
@@ -60,7 +72,7 @@ and inference in {result["precision"]}: {in_figures(result)};
 
 ## Data
 
-{DATA.get(result["dataset"], unknown)}.{note}
+{data}.{note}
 
 ## How it came to be
 

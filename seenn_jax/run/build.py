@@ -61,9 +61,8 @@ def dataset_of_run(config: ConfigDict, facts: DataFacts, other: bool = False) ->
     try:
         found = dataset(config)
     except UserError as error:
-        raise UserError(
-            f"{error}; where the data have moved, give `data_dir` or `data_name`"
-        ) from error
+        where = "`data_name`" if _is_folder(config) else "`data_dir` or `data_name`"
+        raise UserError(f"{error}; where the data have moved, give {where}") from error
     here = DataFacts.of(found)
     for name in ("image_shape", "frames", "num_classes", "classes"):
         theirs, ours = getattr(here, name), getattr(facts, name)
@@ -104,16 +103,27 @@ def move_data(config: ConfigDict, data_dir: str | None, data_name: str | None) -
     """Put the place of the data, or other data, into a run's config, where they are given.
 
     Raises:
-      UserError: a folder for a run whose images were not read as they are needed.
+      UserError: a folder for a run whose images were not read as they are needed; a place to look
+        in for data that are a folder themselves.
     """
     config.data.dir = data_dir or config.data.dir
     config.data.name = data_name or config.data.name
-    folder = data_name and data_name not in DATASETS and path_of(data_name, config.data.dir or None)
-    if folder and not config.data.image_size:
+    if data_dir and _is_folder(config):
+        raise UserError(
+            f"`data_dir`={data_dir} is where data are looked for by their name, and here they are "
+            f"the folder {config.data.name}: give the path of that folder as `data_name`"
+        )
+    if data_name and _is_folder(config) and not config.data.image_size:
         raise UserError(
             f"`data_name`={data_name} is a folder, and the run was trained on images that are kept "
             "as they are: give the name of such data, or train with `config.data.image_size`"
         )
+
+
+def _is_folder(config: ConfigDict) -> bool:
+    """Whether the data of a config are a folder of class folders, there or not."""
+    data = config.data
+    return data.name not in DATASETS and path_of(data.name, data.dir or None) is not None
 
 
 def framing(config: ConfigDict) -> Framing:

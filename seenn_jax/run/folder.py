@@ -225,7 +225,7 @@ def newest(folder: Path) -> Path:
     if not runs:
         raise UserError(
             f"there is no run in {folder}/: train one with python train.py "
-            "--config=configs/digits.py, or give its --workdir"
+            "--config=configs/digits.py, or give its --workdir, or --weights=digits-resnet8"
         )
     return runs[-1]
 

@@ -58,6 +58,8 @@ def _index(where: Path) -> dict[str, dict[str, str]]:
 def _found(source: str | Path) -> tuple[Path, str]:
     """(path, SHA-256) of weights by name or path."""
     by_name, name, path = names(), str(source), Path(source)
+    if (path / folder.FILE).is_file():
+        raise UserError(f"`weights`={name} is a run: give it as `workdir`={name}")
     if not name.endswith(SUFFIX):
         check_choice("weights", name, [*by_name, f"a path that ends in {SUFFIX}"])
         path = shipped("weights") / by_name[name]["file"]
@@ -207,7 +209,7 @@ def export_weights(
         for prefix, part in parts.items()
         for name, tensor in of_model(part, dtype).items()
     }
-    origin = _local({k: v for k, v in trained.about.items() if k != "sha256"})
+    origin = local({k: v for k, v in trained.about.items() if k != "sha256"})
     about = {
         "config": _portable(trained.config),
         "data": trained.facts._asdict(),
@@ -228,17 +230,17 @@ def export_weights(
 
 def _portable(config: ConfigDict) -> dict:
     """A config without the paths of this machine."""
-    settings = _local(config.to_dict())
+    settings = local(config.to_dict())
     settings["data"]["dir"] = ""
     return settings
 
 
-def _local(value: Any) -> Any:
+def local(value: Any) -> Any:
     """The same, with the last part alone of paths of this machine."""
     if isinstance(value, dict):
-        return {_local(key): _local(each) for key, each in value.items()}
+        return {local(key): local(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_local(each) for each in value]
+        return [local(each) for each in value]
     if not isinstance(value, str) or "/" not in value:
         return value
     kind, colon, path = value.rpartition(":")

@@ -190,11 +190,17 @@ def open_data(config: ConfigDict) -> Dataset:
     """The data of a config.
 
     Raises:
-      UserError: they are not there, fewer than a batch, or event data for an ANN; the devices
-        can't share a batch.
+      UserError: they are not there, of one class, fewer than a batch, or event data for an ANN;
+        the devices can't share a batch.
     """
     devices.check_batch(config.batch_size, config.accumulate)
     dataset = build.dataset(config)
+    if dataset.num_classes < 2:
+        only = "".join(f", {name!r}" for name in dataset.classes)
+        raise UserError(
+            f"`config.data.name` is {config.data.name!r}, which has one class{only}: give data of "
+            "at least 2, or the path of that folder, if those of the classes lie in it"
+        )
     if not config.data.image_size and frames(dataset.train.images):
         _check_for_events(config)
     if config.batch_size > dataset.train.size:

@@ -35,7 +35,9 @@ def test_those_of_the_working_directory_come_first(elsewhere):
 
 @pytest.mark.parametrize("name", ["", "none", "configs/none.py", "other/digits.py", "configs"])
 def test_what_is_not_there_is_named_with_the_names_that_are(elsewhere, name):
-    with pytest.raises(UserError, match=f"no config file '{name}': give .*cifar10, .*digits, "):
+    with pytest.raises(
+        UserError, match=f"no config file '{name}': .*ive the path .*cifar10, .*digits, "
+    ):
         config_path(name)
 
 

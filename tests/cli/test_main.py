@@ -7,6 +7,7 @@ import sys
 import pytest
 from absl import flags
 
+import seenn_jax
 from seenn_jax.cli import main as shell
 from seenn_jax.cli.flags import EVALUATE, TRAIN
 from seenn_jax.cli.main import as_flags
@@ -65,8 +66,10 @@ FIRST_MISTAKES = [
     ),
     (
         ["train", "--config=cifar"],
-        "there is no config file 'cifar': give the path of one, or a name",
+        "there is no config file 'cifar': did you mean 'cifar10'? Give the path of one, or a name",
     ),
+    (["train", "digits"], "unexpected argument 'digits': give a config file as --config=digits"),
+    (["train", "x"], "unexpected argument 'x': flags look like --name=value"),
     (["train", DIGITS, "--exit=full"], "unknown flag 'exit': the known ones are config, multihost"),
     (
         ["evaluate", "--exits=full"],
@@ -88,6 +91,8 @@ FIRST_MISTAKES = [
         "--export_weights=/proc/x.safetensors can't be written (",
     ),
     (["predict", "x.png"], "there is no run in runs/: train one with python -m seenn_jax train"),
+    (["predict", "x.png", "--exit=confidense"], "unknown exit 'confidense': did you mean 'conf"),
+    (["predict", "x.png", "--weights=RUN"], "--weights=RUN is a run: give it as --workdir=RUN"),
     (["predict"], "there is nothing to predict: give image files, or folders of them"),
 ]
 
@@ -114,6 +119,7 @@ def test_devices_that_are_not_there(environment):
         )
         said = f"JAX_PLATFORMS={platform} asks for devices that JAX does not find here ("
         check_refused(done.returncode, done.stdout, done.stderr, said, "unset it, or install jax")
+        assert "automatically" not in done.stderr  # advice of JAX's, which is another one
 
 
 def test_scripts_run_from_another_folder(environment, tmp_path, trained):
@@ -162,7 +168,11 @@ def test_the_module_has_help(program):
 @pytest.mark.parametrize("arguments", [[], ["fit"], ["--workdir=x"], ["Train"]], ids=str)
 def test_the_module_s_first_argument_is_a_program(program, arguments):
     refused = program(MODULE, *arguments)
-    check_refused(*refused, "give one of train, evaluate, predict, and --help")
+    check_refused(*refused, "give one of train, evaluate, predict, and --help", *arguments[:1])
+
+
+def test_the_module_says_its_version(program):
+    assert program(MODULE, "--version") == (0, f"seenn_jax {seenn_jax.__version__}\n", "")
 
 
 # --- Settings in sentences -------------------------------------------------------------------
@@ -213,7 +223,9 @@ def raising(error):
     return function
 
 
-def test_ctrl_c_is_130(call_main):
+def test_ctrl_c_is_130(call_main, monkeypatch):
+    # What really ends the process: tests/cli/test_start.py.
+    monkeypatch.setattr(shell.os, "_exit", sys.exit)
     assert call_main(raising(KeyboardInterrupt())) == (130, "", "interrupted\n")
     found = call_main(raising(KeyboardInterrupt()), interrupted="gone on")
     assert found == (130, "", "gone on\n")
@@ -242,6 +254,14 @@ def test_a_path_that_fails_is_named(call_main):
     check_refused(*call_main(raising(error)), "/some/path: Permission denied")
 
 
+def test_a_full_disk_is_said(call_main):
+    error = OSError(28, "No space left on device")  # as of a write, which names no file
+    found = call_main(raising(error))
+    check_refused(*found, "what is being written has no room (No space left on device): make some")
+    error = OSError(122, "Disk quota exceeded", "/some/path")
+    check_refused(*call_main(raising(error)), "error: /some/path has no room (Disk quota exceeded)")
+
+
 def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch, call_main):
     for error in (ValueError("a mistake of ours"), OSError("without a path")):
         with pytest.raises(type(error), match=str(error)):
@@ -254,4 +274,7 @@ def test_compiled_programs_are_kept_in_the_users_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(type(shell.jax.config), "jax_compilation_cache_dir", None, raising=False)
     shell._enable_compilation_cache()
-    assert updates == {"jax_compilation_cache_dir": str(tmp_path / "seenn_jax" / "xla")}
+    assert updates == {
+        "jax_compilation_cache_dir": str(tmp_path / "seenn_jax" / "xla"),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+    }

@@ -46,6 +46,16 @@ def test_help_imports_nothing_slow(environment):
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
+def test_what_only_some_need_is_not_imported_by_all(environment):
+    rare = ("grain", "matplotlib", "scipy.special", "sklearn", "tensorflow_datasets")
+    code = (
+        "import sys, seenn_jax.cli.train, seenn_jax.cli.predict; "
+        f"print([m for m in {rare} if m in sys.modules])"
+    )
+    done = run([sys.executable, "-c", code], environment)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_ctrl_c_while_it_is_imported(environment, name):
     process = subprocess.Popen(
@@ -70,6 +80,38 @@ def test_ctrl_c_while_it_is_imported(environment, name):
     said = [line for line in err.splitlines() if not line.startswith("import time:")]
     assert (out, said[-1].endswith("interrupted")) == ("", True)
     assert "Traceback" not in err
+
+
+def test_ctrl_c_before_anything_is_imported(environment):
+    code = (
+        "import sys, signal; sys.argv = ['train.py', '--help']; "
+        "from seenn_jax.cli.start import start; print(sorted({'absl', 'importlib.metadata', "
+        "'shutil', 'textwrap'} & set(sys.modules) - before)); "
+    )
+    code = f"import sys; before = set(sys.modules); {code}"
+    done = run([sys.executable, "-S", "-c", code], environment | {"PYTHONPATH": str(ROOT)})
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_ctrl_c_while_a_program_is_compiled(environment, tmp_path):
+    process = subprocess.Popen(
+        [*CALLS["train"], "--config=digits", f"--workdir={tmp_path}/run"],
+        cwd=ROOT,
+        # JAX says on stderr when it has traced a program, whose compilation then takes seconds.
+        env=environment | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path), "JAX_LOG_COMPILES": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stderr:
+        if "MLIR module conversion jit(train_steps)" in line:
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+            break
+    _, err = process.communicate(timeout=300)
+    # Python's way out would take the thread that compiles its client, and crash.
+    assert process.returncode == 130
+    assert err.splitlines()[-1].startswith("interrupted: the same command continues")
 
 
 def test_a_pipe_that_nobody_reads(environment, copy_of_trained):

@@ -131,9 +131,7 @@ def test_a_folder_of_one_s_own(program, picture, encoded, tmp_path):
     images.rename(tmp_path / "moved")
     jpgs = [tmp_path / "moved" / "cat" / f"{i}.jpg" for i in range(2)]
     refused = program("evaluate.py", f"--workdir={run}")
-    check_refused(
-        *refused, f"'{images}' and there is no such folder", "give --data_dir or --data_na"
-    )
+    check_refused(*refused, f"'{images}' and there is no such folder", "moved, give --data_name\n")
     status, _, err = program("evaluate.py", f"--workdir={run}", f"--data_name={tmp_path}/moved")
     assert status == 0
     assert "6 validation images are too few to choose" in err

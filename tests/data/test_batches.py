@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from grain.multiprocessing import SharedMemoryArray
 
 from seenn_jax.data import batches
 from seenn_jax.data.batches import Batches
@@ -51,6 +52,17 @@ class TestBatches:
         for expected, found in zip(alone, shared, strict=True):
             np.testing.assert_array_equal(found[0], expected[0])
             np.testing.assert_array_equal(found[1], expected[1])
+
+    def test_no_thread_frees_what_workers_share(self, listed):
+        batches = Batches(stream(listed(7)), 2, seed=0, workers=1)
+        images, _ = next(batches)
+        assert type(images) is SharedMemoryArray
+        assert SharedMemoryArray._del_thread_pool is None
+        there = Path("/dev/shm", images.shm.name.strip("/"))
+        assert there.is_file()
+        del images
+        batches.close()
+        assert not there.exists()
 
     def test_processes_share_each_batch(self, listed):
         split = stream(listed(9))

@@ -139,7 +139,9 @@ def test_the_command_that_is_given_prepares(data_dir):
 
 class TestMistakes:
     def test_unknown_name(self):
-        with pytest.raises(UserError, match=r"unknown data set 'cifar11'.*cifar10"):
+        with pytest.raises(
+            UserError, match=r"unknown data set 'cifar11'.*a folder that is there.*cifar10"
+        ):
             load_dataset("cifar11", validation=1)
 
     @pytest.mark.parametrize("name", ["", "cifar10/", "cifar10:3", "a/../b"])

@@ -8,7 +8,7 @@ from tests.data.tiny import equal
 
 @pytest.mark.parametrize("validation", [-1, 0, 0.0001, 0.9999, 1437, 9999])
 def test_validation_out_of_range(validation):
-    with pytest.raises(UserError, match=rf"validation = {validation} .* hold out 1 to 1436"):
+    with pytest.raises(UserError, match=rf"validation` = {validation} .* hold out 1 to 1436"):
         load_dataset("digits", validation=validation)
 
 

@@ -55,5 +55,5 @@ def test_what_is_held_out_may_be_learnt_too(folder):
 @pytest.mark.parametrize("validation", [0, 0.01, 0.99, 8])
 def test_validation_out_of_range(folder, validation):
     name = folder("a", 10)
-    with pytest.raises(UserError, match=f"validation = {validation} .*hold out 1 to 7"):
+    with pytest.raises(UserError, match=f"validation` = {validation} .*hold out 1 to 7"):
         load_streamed(name, framing=Framing(8), validation=validation)

@@ -9,7 +9,7 @@ from seenn_jax.evaluation.details import EXAMPLES, choose
 from seenn_jax.evaluation.details import details as details_of
 from seenn_jax.evaluation.evaluate import evaluate
 from seenn_jax.exits import Given
-from seenn_jax.report import write_report
+from seenn_jax.report.files import write_report
 from seenn_jax.run.inference import load
 
 

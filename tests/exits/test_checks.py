@@ -1,3 +1,4 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -16,9 +17,10 @@ def test_thresholds_of_the_unit_interval_pass():
         exits.check_threshold(value)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_the_first_sample_that_is_not_finite_is_named(bad):
-    logits = np.zeros((9, 4, 3), np.float32)
+def test_the_first_sample_that_is_not_finite_is_named(bad, dtype):
+    logits = np.zeros((9, 4, 3), dtype)
     exits.check_finite(logits)
     logits[[5, 7], 2, 1] = bad
     with pytest.raises(UserError, match=r"sample 5 .* 2 of 9"):

@@ -1,8 +1,15 @@
 """A card says what is measured, of what, and how it came to be."""
 
+from pathlib import Path
+
+import pytest
+
 from seenn_jax.config import default_config
 from seenn_jax.report.card import DATA, card
+from seenn_jax.run import weights
 from tests.report.made_up import made_up
+
+ROOT = Path(__file__).parents[2]
 
 
 def written(**changes):
@@ -54,6 +61,20 @@ def test_how_it_came_to_be():
 def test_data_are_named_with_their_terms_where_they_are_known():
     assert DATA["cifar10"] in written()
     assert "CC BY 4.0" in written(dataset="digits")
+    assert DATA["cifar10"] in written(dataset="cifar10:3.0.2")
     assert "folder:flowers: its source and licence are not known here." in written(
         dataset="folder:flowers"
     )
+
+
+def test_paths_of_this_machine_stay_here():
+    text = written(dataset="/home/me/flowers")
+    assert "trained on flowers, T" in text
+    assert "flowers: its source and licence are not known here." in text
+    assert "/home/me" not in text
+
+
+@pytest.mark.parametrize("name", weights.names())
+def test_cards_that_come_with_the_package_say_what_is_known_of_their_data(name):
+    data = weights.read(name).config.data.name
+    assert f"## Data\n\n{DATA[data]}.\n" in (ROOT / "weights" / f"{name}.md").read_text()

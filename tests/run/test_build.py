@@ -97,3 +97,13 @@ def test_data_that_have_moved(make_config, tmp_path):
     config.data.image_size = 8
     build.move_data(config, None, str(tmp_path))
     assert config.data.name == str(tmp_path)
+    with pytest.raises(UserError, match=f"`data_dir`=here is .*folder {tmp_path}: .* `data_name`"):
+        build.move_data(config, "here", None)
+
+
+def test_where_data_have_moved_to_is_asked_for(make_config, tmp_path):
+    for name, asked in ((f"{tmp_path}/gone", "`data_name`"), ("cats", "`data_dir` or `data_name`")):
+        config = make_config()
+        config.data.update(name=name, image_size=8)
+        with pytest.raises(UserError, match=f"; where the data have moved, give {asked}$"):
+            build.dataset_of_run(config, FACTS)
