@@ -219,7 +219,8 @@ def asked_for() -> Iterator[tuple[str, str, int, int | None]]:
 def record_of(rows: list[dict]) -> dict:
     """What is kept in results/."""
     record = records.record(
-        f"Programs of configs/{CONFIG.value}.py for TPUs, effort {EFFORT.value:g}",
+        f"Programs of configs/{CONFIG.value}.py{' with remat' * REMAT.value} for TPUs, effort "
+        f"{EFFORT.value:g}",
         {"rows": rows},
         note="Compiled ahead of time on a CPU; peak of a core, the data set included; cycles as "
         "the compiler estimates them, those of a loop once. No device: nothing was run.",
