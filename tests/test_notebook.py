@@ -137,6 +137,20 @@ class TestFunctions:
             functions["run"](sys.executable, "-c", "print('why'); raise SystemExit(3)")
         assert capfd.readouterr().out == "why\n"
 
+    def test_a_cell_that_is_stopped_ends_its_command(self, functions):
+        begun = []
+
+        def stop(line, **_):
+            begun.append(int(line))
+            raise KeyboardInterrupt
+
+        functions["print"] = stop
+        code = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+        with pytest.raises(KeyboardInterrupt):
+            functions["run"](sys.executable, "-c", code)
+        with pytest.raises(ProcessLookupError):
+            os.kill(*begun, 0)
+
 
 @pytest.fixture
 def repository(tmp_path):
