@@ -63,6 +63,7 @@ EFFORT = flags.DEFINE_float(
 )
 REMAT = flags.DEFINE_bool("remat", False, "Train with config.remat.")
 JSON = flags.DEFINE_string("json", None, "Add the record to this file.")
+NO_ESTIMATE = 2**63 - 1  # cycles, as the compiler writes where it has none
 IMAGES = 45_000  # of CIFAR-10's training split
 FACTS = folder.DataFacts((32, 32, 3), 10, [0.5] * 3, [0.25] * 3)
 
@@ -196,8 +197,15 @@ def check(name: str, what: str, batch: int, timesteps: int | None) -> dict:
         + memory.generated_code_size_in_bytes
     ) / 2**30
     # What the compiler expects of the fusions it has laid out, those of a loop once.
-    cycles = sum(map(int, re.findall(r'"estimated_cycles":"(\d+)"', compiled.as_text())))
-    return row | {"fits": peak <= chip.gib, "peak_gib": peak, "cycles": cycles}
+    cycles = list(map(int, re.findall(r'"estimated_cycles":"(\d+)"', compiled.as_text())))
+    unknown = cycles.count(NO_ESTIMATE)
+    return row | {
+        "fits": peak <= chip.gib,
+        "peak_gib": peak,
+        "cycles": sum(cycles) - unknown * NO_ESTIMATE,
+        "fusions": len(cycles),
+        "fusions_without_estimate": unknown,
+    }
 
 
 def libtpu_version() -> str:
@@ -223,7 +231,8 @@ def record_of(rows: list[dict]) -> dict:
         f"{EFFORT.value:g}",
         {"rows": rows},
         note="Compiled ahead of time on a CPU; peak of a core, the data set included; cycles as "
-        "the compiler estimates them, those of a loop once. No device: nothing was run.",
+        "the compiler estimates them for its fusions, those of a loop once. No device: nothing was "
+        "run.",
     )
     given = shlex.join(shlex.split(records.command())[2:])
     record["command"] = f'make tpu-check FLAGS="{given}"' if given else "make tpu-check"
