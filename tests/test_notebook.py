@@ -96,7 +96,6 @@ def test_one_form_asks_for_all_settings(cells):
 class TestFunctions:
     @pytest.fixture
     def functions(self, cells, tmp_path, monkeypatch):
-        pytest.importorskip("IPython", reason="needs the extra `notebook`")
         monkeypatch.chdir(tmp_path)
         for name in ("COLAB_TPU_1VM", "TPU_ACCELERATOR_TYPE"):
             monkeypatch.delenv(name, raising=False)
