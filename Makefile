@@ -1,5 +1,6 @@
 # make demo: install, train on digits, evaluate with early exit, write the report.
-# make tpu-check: compile for TPUs, on a machine without one, and see whether the programs fit.
+# make tpu-check: compile for the TPUs of Colab (v5e-1, v6e-1), on a machine without one, and see
+# whether the programs fit.
 # make test: lint and the tests that CI runs. make test-slow: the long ones.
 # make docs: the documentation, into site/.
 
@@ -42,4 +43,4 @@ tpu-check: install
 	  "$$($(BIN)/python -c 'from importlib.metadata import requires as r; print(next(x for x in r("jax") if x.startswith("libtpu")).split(";")[0])')"
 	JAX_PLATFORMS=cpu ALLOW_MULTIPLE_LIBTPU_LOAD=1 TPU_SKIP_MDS_QUERY=1 \
 	  TPU_LIBRARY_PATH=.tpu/libtpu/libtpu.so \
-	  $(BIN)/python benchmarks/tpu_check.py
+	  $(BIN)/python benchmarks/tpu_check.py $(FLAGS)
