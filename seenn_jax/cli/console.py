@@ -18,5 +18,5 @@ class _Patient(Console):
 
 
 def patient_console(**options: Any) -> Console:
-    """Of several processes the first prints. Paths may hold what rich takes for markup."""
-    return _Patient(markup=False, quiet=jax.process_index() > 0, **options)
+    """Of several processes the first prints. Paths may hold what rich takes for more."""
+    return _Patient(markup=False, emoji=False, quiet=jax.process_index() > 0, **options)

@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import errno
 import functools
+import io
 import logging
 import os
 import re
@@ -47,6 +48,9 @@ def main(
       arguments: whether `function` takes a list of what is no flag.
       interrupted: what to say after Ctrl-C.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # and not what a notebook has
+            stream.reconfigure(errors="backslashreplace")  # names of files that are no text
     # By force: some package that is imported has made a handler of its own by now.
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     logging.getLogger("seenn_jax").setLevel(logging.INFO)

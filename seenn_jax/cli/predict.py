@@ -60,7 +60,9 @@ def _predict(paths: list[str]) -> None:
     console.print(_summary(found, len(images), seconds), soft_wrap=True)
     console.print(_exit_words(exit, chosen, run.timesteps), soft_wrap=True)
     if values["json"] and not to_stdout:
-        put(Path(values["json"]), "".join(f"{line}\n" for line in lines(found)).encode())
+        content = "".join(f"{line}\n" for line in lines(found))
+        # JSON writes what is no text in the name of a file as Python does: \udcff.
+        put(Path(values["json"]), content.encode(errors="backslashreplace"))
         console.print(f"Lines of JSON: {values['json']}", soft_wrap=True)
 
 

@@ -16,6 +16,7 @@ from seenn_jax.data.images import (
     Record,
     cores,
     decode,
+    identity,
 )
 from seenn_jax.errors import UserError
 
@@ -71,7 +72,8 @@ def _content(path: Path) -> bytes:
 def find_images(paths: Iterable[str | Path]) -> list[Path]:
     """The files that are named, and the images in the folders that are, however deep, sorted.
 
-    A folder that two symlinks lead to counts once. What begins with a dot is left out of folders.
+    A folder that two symlinks lead to counts once, and one that these lie in not at all. What
+    begins with a dot is left out of folders.
 
     Raises:
       UserError: nothing is there, or a folder has no image.
@@ -96,13 +98,13 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def _below(root: Path) -> Iterable[Path]:
-    been = set()
+    been = set(map(identity, root.resolve().parents))
     for folder, below, names in os.walk(root, followlinks=True):
-        there = os.stat(folder)
-        if (there.st_dev, there.st_ino) in been:  # a symlink has led back
+        here = identity(folder)
+        if here in been:  # a symlink has led back
             below.clear()
             continue
-        been.add((there.st_dev, there.st_ino))
+        been.add(here)
         below[:] = [name for name in below if not name.startswith(".")]
         for name in names:
             path = Path(folder, name)

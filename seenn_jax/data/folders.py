@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int32, Int64
 
 from seenn_jax.data import prepared
-from seenn_jax.data.images import EXTENSIONS, Record
+from seenn_jax.data.images import EXTENSIONS, Record, identity
 from seenn_jax.data.splits import permutation
 from seenn_jax.errors import UserError
 
@@ -196,10 +196,12 @@ def _class_folders(root: Path, left_out: collections.Counter[str]) -> dict[str, 
 def _images(root: Path, name: str, left_out: collections.Counter[str]) -> list[str]:
     """Paths below `root` of the images in a folder there, however deep and behind symlinks."""
     found: list[str] = []
-    ahead: list[tuple[str, tuple]] = [(name, (_identity(root),))]  # and the folders it lies in
+    top = root.resolve()
+    # A folder, and those that it lies in.
+    ahead: list[tuple[str, tuple]] = [(name, tuple(map(identity, (top, *top.parents))))]
     while ahead:
         folder, above = ahead.pop()
-        here = _identity(root / folder)
+        here = identity(root / folder)
         if here in above:
             _log.warning("left out: %s leads back to a folder that it lies in", root / folder)
             continue
@@ -215,11 +217,6 @@ def _images(root: Path, name: str, left_out: collections.Counter[str]) -> list[s
                 else:
                     left_out[Path(path).suffix.lower() or "without an extension"] += 1
     return found
-
-
-def _identity(folder: Path | str) -> tuple[int, int]:
-    there = os.stat(folder)
-    return there.st_dev, there.st_ino
 
 
 def _files(by_class: dict[str, list[str]]) -> list[tuple[str, int]]:

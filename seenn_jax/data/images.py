@@ -3,6 +3,7 @@
 import io
 import math
 import os
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -174,6 +175,12 @@ class Framing(NamedTuple):
 
     def _cut(self, image: Image.Image, box: Box) -> UInt8[np.ndarray, "H W 3"]:
         return resized(image, box, self.side, self.interpolation)
+
+
+def identity(folder: Path | str) -> tuple[int, int]:
+    """What a folder is known by, by whatever path."""
+    there = os.stat(folder)
+    return there.st_dev, there.st_ino
 
 
 def cores() -> int:

@@ -1,6 +1,9 @@
 """What `python -m seenn_jax predict` says and leaves, and one sentence for every mistake."""
 
 import json
+import os
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +73,20 @@ def test_a_table_and_lines_of_json(call, run, pngs, tmp_path):
     assert "confidence exit, threshold 0.25 (T = 3), as given" in out
     # What is there stays.
     check_refused(*call(pngs, f"--json={path}"), f"--json={path} exists already")
+
+
+def test_names_of_files_are_shown_as_they_are(call, pngs, tmp_path):
+    odd = [str(tmp_path / os.fsdecode(name)) for name in (b"[red] :smile:.png", b"\xff.png")]
+    for name in odd:
+        shutil.copy(pngs / "03.png", name)
+    path = tmp_path / "found.jsonl"
+    status, out, err = call(*odd, f"--json={path}")
+    assert (status, err) == (0, "")
+    assert [row["file"] for row in rows_of(path.read_text())] == odd
+    found = re.sub(r"\s", "", out)  # long names go over several lines
+    assert "[red]:smile:.png" in found
+    assert r"\udcff.png" in found
+    assert [row["file"] for row in rows_of(call(*odd, "--json=-")[1])] == odd
 
 
 def test_json_on_standard_output_is_alone_there(call, pngs, tmp_path):

@@ -40,6 +40,7 @@ class TestFindImages:
         (elsewhere / "3.bmp").touch()
         (tree / "a" / "x" / "more").symlink_to(elsewhere)
         (tree / "a" / "x" / "up").symlink_to(tree)
+        (tree / "a" / "x" / "higher").symlink_to(tree.parent)
         (tree / "a" / "x" / "gone.png").symlink_to(tree / "nowhere.png")
         found = self.names(tree, tree)
         assert found == ["a/10.jpeg", "a/2.JPG", "a/x/1.webp", "a/x/more/3.bmp", "b.png"]

@@ -92,11 +92,12 @@ class TestFolder:
         folder("b", 2)
         (tmp_path / "a" / "deep" / "up").symlink_to(tmp_path / "a")
         (tmp_path / "b" / "all").symlink_to(tmp_path)
+        (tmp_path / "b" / "more").symlink_to(tmp_path.parent)
         dataset = load_streamed(name, framing=Framing(8), validation=1)
         assert sum(split.size for split in dataset[1:4]) == 5
         assert sorted(caplog.messages) == [
             f"left out: {tmp_path}/{path} leads back to a folder that it lies in"
-            for path in ("a/deep/up", "b/all")
+            for path in ("a/deep/up", "b/all", "b/more")
         ]
 
     def test_train_alone(self, folder):
