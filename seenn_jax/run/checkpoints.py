@@ -1,7 +1,7 @@
 """Checkpoints through orbax: the latest and the best on validation, written asynchronously.
 
 A checkpoint is a flat dict of arrays by name ("params.stem.conv.kernel"), readable without this
-package's classes.
+package's classes. Orbax is slow to import, which functions do that need it.
 """
 
 import contextlib
@@ -11,19 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
 from flax import nnx
 from ml_collections import ConfigDict
-from orbax.checkpoint import checkpoint_managers
 
 from seenn_jax import devices
 from seenn_jax.errors import UserError
 from seenn_jax.run import build
 from seenn_jax.run.folder import CHECKPOINTS, DataFacts
 
+Manager = Any  # orbax.checkpoint.CheckpointManager
 
-def open_checkpoints(workdir: Path, *, read_only: bool = False) -> ocp.CheckpointManager:
+
+def open_checkpoints(workdir: Path, *, read_only: bool = False) -> Manager:
     """The checkpoints of a run; close it (or use `with`) to wait for what is being written."""
+    import orbax.checkpoint as ocp
+    from orbax.checkpoint import checkpoint_managers
 
     policy = checkpoint_managers.AnyPreservationPolicy(
         [
@@ -48,11 +50,13 @@ def _score(metrics: dict[str, float]) -> float:
     return metrics["score"] if "score" in metrics else metrics["accuracy"]  # of older runs
 
 
-def save(manager: ocp.CheckpointManager, step: int, state: Any, score: float) -> None:
+def save(manager: Manager, step: int, state: Any, score: float) -> None:
     """Begin to write `state`; `score` on validation decides which checkpoint is the best.
 
     It is -inf where nothing was validated.
     """
+    import orbax.checkpoint as ocp
+
     manager.save(
         step,
         args=ocp.args.StandardSave(named(state)),
@@ -60,7 +64,7 @@ def save(manager: ocp.CheckpointManager, step: int, state: Any, score: float) ->
     )
 
 
-def whole_steps(manager: ocp.CheckpointManager) -> list[int]:
+def whole_steps(manager: Manager) -> list[int]:
     """Steps of the checkpoints that are whole, ascending.
 
     One without metrics is what is left where a process was killed while deleting it.
@@ -68,12 +72,12 @@ def whole_steps(manager: ocp.CheckpointManager) -> list[int]:
     return sorted(step for step in manager.all_steps() if manager.metrics(step) is not None)
 
 
-def best_step(manager: ocp.CheckpointManager) -> int:
+def best_step(manager: Manager) -> int:
     """Step of the checkpoint with the best validation score; of several, the latest."""
     return max(whole_steps(manager), key=lambda s: (_score(manager.metrics(s)), s))
 
 
-def restore(manager: ocp.CheckpointManager, step: int, template: Any) -> Any:
+def restore(manager: Manager, step: int, template: Any) -> Any:
     """The state of `step`, in the structure of `template` (of arrays or `jax.eval_shape`'s).
 
     Names that `template` lacks are ignored, so that an evaluation reads what it needs.
@@ -81,6 +85,8 @@ def restore(manager: ocp.CheckpointManager, step: int, template: Any) -> Any:
     Raises:
       UserError: the checkpoint is of another architecture.
     """
+    import orbax.checkpoint as ocp
+
     wanted = named(template)
     saved = dict(manager.item_metadata(step).items())
     for name, leaf in wanted.items():

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import Progress
@@ -115,7 +114,7 @@ class _Loop:
         config: ConfigDict,
         task: Task,
         steps_per_epoch: int,
-        manager: ocp.CheckpointManager,
+        manager: checkpoints.Manager,
         log: ScalarLog | None,
         bar: Progress,
     ):

@@ -47,7 +47,7 @@ def test_help_imports_nothing_slow(environment):
 
 
 def test_what_only_some_need_is_not_imported_by_all(environment):
-    rare = ("grain", "matplotlib", "scipy.special", "sklearn", "tensorflow_datasets")
+    rare = ("grain", "matplotlib", "orbax", "scipy.special", "sklearn", "tensorflow_datasets")
     code = (
         "import sys, seenn_jax.cli.train, seenn_jax.cli.predict; "
         f"print([m for m in {rare} if m in sys.modules])"
