@@ -206,6 +206,12 @@ class _Loop:
             )
 
 
+def images_in_words(config: ConfigDict, dataset: Dataset) -> str:
+    """How many images are learnt, and how many are not."""
+    held_out = 0 if config.data.train_on_validation else dataset.validation.size
+    return f"{dataset.train.size:,} images, {held_out:,} held out for validation"
+
+
 def _read_metrics(metrics: dict, config: ConfigDict, step: int) -> dict[str, float]:
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
     _check_finite("the loss", values["loss"], config, step)

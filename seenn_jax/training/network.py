@@ -22,7 +22,14 @@ from seenn_jax.run import build, folder
 from seenn_jax.training.checks import open_data
 from seenn_jax.training.feed import compiled_steps, host_batches, streamed_steps
 from seenn_jax.training.initial import start_from
-from seenn_jax.training.loop import Task, Validation, nothing, run_task, total_steps
+from seenn_jax.training.loop import (
+    Task,
+    Validation,
+    images_in_words,
+    nothing,
+    run_task,
+    total_steps,
+)
 from seenn_jax.training.optimizer import learning_rate, make_optimizer
 from seenn_jax.training.step import Given, TrainState, evaluated, initial_state, train_step
 from seenn_jax.training.teacher import open_teacher
@@ -81,11 +88,10 @@ def train_network(config: ConfigDict, workdir: Path, console: Console) -> None:
             close=close,
         )
 
-    held_out = 0 if config.data.train_on_validation else dataset.validation.size
     what = (
         f"{config.model.name} (width {config.model.width}) on {config.data.name}: "
-        f"{dataset.train.size:,} images, {held_out:,} held out for validation, "
-        f"{config.epochs} epochs, T = {training_timesteps(config)}"
+        f"{images_in_words(config, dataset)}, {config.epochs} epochs, "
+        f"T = {training_timesteps(config)}"
     )
     run_task(config, workdir, console, what, dataset, state, make_task, started)
 

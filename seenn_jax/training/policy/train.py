@@ -19,7 +19,7 @@ from seenn_jax.run import build, folder
 from seenn_jax.run.checkpoints import load_model
 from seenn_jax.training.checks import open_data
 from seenn_jax.training.feed import compiled_steps
-from seenn_jax.training.loop import Task, run_task, total_steps
+from seenn_jax.training.loop import Task, images_in_words, run_task, total_steps
 from seenn_jax.training.optimizer import OPTIMIZERS, learning_rate, make_optimizer
 from seenn_jax.training.policy.answers import Answers, network_answers, no_answers
 from seenn_jax.training.policy.source import source
@@ -60,9 +60,8 @@ def train_policy(config: ConfigDict, workdir: Path, console: Console) -> None:
 
     what = (
         f"a policy over t = {', '.join(map(str, config.policy.candidates))} for the network of "
-        f"{config.init_from} on {config.data.name}: {dataset.train.size:,} images, "
-        f"{dataset.validation.size:,} held out for validation, {config.epochs} epochs, "
-        f"the last {config.joint_epochs} of them with the network"
+        f"{config.init_from} on {config.data.name}: {images_in_words(config, dataset)}, "
+        f"{config.epochs} epochs, the last {config.joint_epochs} of them with the network"
     )
     run_task(config, workdir, console, what, dataset, state, make_task, started)
 
