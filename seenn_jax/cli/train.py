@@ -16,7 +16,7 @@ from seenn_jax.plugins import load_plugins
 from seenn_jax.run import folder
 from seenn_jax.training import train
 from seenn_jax.training.checks import check_config
-from seenn_jax.training.teacher import missing_teacher
+from seenn_jax.training.teacher import missing_teachers
 
 
 def main() -> None:
@@ -39,10 +39,9 @@ def _train() -> None:
     console = patient_console(soft_wrap=True)
     load_plugins(config.plugins)
     check_config(config)  # before minutes of a teacher's training
-    missing = missing_teacher(config, path.parent)
-    if missing:
-        console.print(f"Training the teacher first, by {missing[1]}.")
-        train(_teacher_config(config, *missing), missing[0], console)
+    for teacher, source in missing_teachers(config, path.parent):
+        console.print(f"Training the teacher first, by {source}.")
+        train(_teacher_config(config, teacher, source), teacher, console)
     workdir = workdir or f"runs/{path.stem}"
     train(config, Path(workdir), console)
     exit = " --exit=policy" if is_policy(config) else ""
