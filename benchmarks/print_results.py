@@ -27,6 +27,7 @@ other names since, which the list of changes (CHANGELOG.md) has."""
 SECTIONS = (
     accuracy.digits,
     accuracy.taught,
+    accuracy.two_teachers,
     accuracy.cifar10,
     accuracy.risk,
     accuracy.policy,

@@ -115,6 +115,41 @@ def taught() -> str:
     )
 
 
+def two_teachers() -> str:
+    """What a second teacher gives, beside one."""
+    records = all_of("cifar_two_teachers")
+    rows = []
+    for data, target in TAUGHT:
+        what = f"SEENN-I on {data}: ResNet-19, T = 2, taught by two, at {target} timesteps"
+        both = find("cifar_two_teachers", what)["figures"]["rows"]
+        for teachers, runs in (("one", taught_rows(data, target)), ("two", both)):
+            accuracy = [run["accuracy"] for run in runs]
+            rows.append(
+                [
+                    *(data, target, teachers),
+                    f"{mean(run['average_timesteps'] for run in runs):.3f}",
+                    *(percent(mean(accuracy)), span(accuracy), len(runs)),
+                    minutes(mean(run["seconds"] for run in runs)),
+                ]
+            )
+    alone = "; ".join(
+        f"{record['what'].removeprefix('Two teachers on ').partition(':')[0]} "
+        + " and ".join(percent(row["accuracy"]) for row in record["figures"]["rows"])
+        for record in records
+        if record["what"].startswith("Two teachers")
+    )
+    return section(
+        "CIFAR, taught by two",
+        "The same with two teachers, the mean of whose logits is learnt: no difference. The "
+        f"teachers' own accuracy, in percent: {alone}.",
+        table(
+            ["data", "target", "teachers", "timesteps", "accuracy", "from", "seeds", "trained in"],
+            rows,
+        ),
+        sources(*records),
+    )
+
+
 def cifar10() -> str:
     """SEENN-I on CIFAR-10."""
     means, runs, found = [], [], []
