@@ -22,15 +22,14 @@ class Steady(Rising):
         before = np.concatenate([np.zeros_like(now[:, :1]), now[:, :-1]], axis=1)
         return np.minimum(now, before)
 
-    def criterion(self, value):
+    def criterion(self, value, params, images):
         """The same tick by tick: each slot remembers the confidence of the tick before."""
-        threshold = float(np.float32(value))
 
         def decide(before, cumulative, t, index):
             now = confidence(cumulative)
-            return now, jnp.minimum(now, before) > threshold
+            return now, jnp.minimum(now, before) > value
 
-        return lambda params, images: Criterion(jnp.float32(0), decide)
+        return Criterion(jnp.float32(0), decide)
 
 
 EXITS["steady"] = lambda run: Steady()

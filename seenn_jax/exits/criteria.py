@@ -27,7 +27,7 @@ def above(score: Callable[[Array], Array], threshold: float | Array) -> Criterio
     return Criterion((), lambda memory, z, t, index: (memory, score(z) > threshold))
 
 
-def patience(k: int) -> Criterion:
+def patience(k: int | Int[Array, ""]) -> Criterion:
     """Exit after the same answer at k ticks in a row (Zhou et al. 2020)."""
 
     def decide(memory, cumulative, t, index):

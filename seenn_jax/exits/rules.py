@@ -5,9 +5,10 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Int, Real
 
 from seenn_jax.errors import UserError
 from seenn_jax.exits import criteria, prices, scores, thresholds, times
@@ -63,8 +64,15 @@ class Exit(Protocol):
     def sweep(self, signal: Any, correct: Bool[np.ndarray, "N T"]) -> list[dict[str, float]]:
         """Rows of threshold (its value), accuracy and average_timesteps."""
 
-    def criterion(self, value: float | int | None) -> Callable[[Any, Array], criteria.Criterion]:
-        """`(params, images) -> criterion` of these images, traced with the run."""
+    def criterion(
+        self, value: Float[Array, ""] | None, params: Any, images: Array
+    ) -> criteria.Criterion:
+        """The criterion of these images, traced with the run: one program serves all values.
+
+        Args:
+          value: float32, traced; None of an exit that has none.
+          params: those of the exit.
+        """
 
     def about(self, answers: Answers, times: Int[np.ndarray, "N"]) -> dict | None:
         """What a report has beside it, None for nothing."""
@@ -172,10 +180,10 @@ class Score(Rising):
         """See `Exit`."""
         return np.asarray(self.score(answers.cumulative))
 
-    def criterion(self, value: float | int) -> Callable[[Any, Array], criteria.Criterion]:
+    def criterion(self, value: Real[ArrayLike, ""], params: Any, images: Any) -> criteria.Criterion:
         """See `Exit`."""
-        rounded = float(np.float32(value))  # as `exit_times` rounds it
-        return lambda params, images: criteria.above(self.score, rounded)
+        # As `exit_times` rounds it.
+        return criteria.above(self.score, jnp.asarray(value, jnp.float32))
 
 
 class Patience(Rising):
@@ -217,9 +225,9 @@ class Patience(Rising):
         grid = np.arange(signal.shape[1])
         return _rows(grid + 1, *times.sweep(signal, correct, grid))
 
-    def criterion(self, value: float | int) -> Callable[[Any, Array], criteria.Criterion]:
+    def criterion(self, value: Real[ArrayLike, ""], params: Any, images: Any) -> criteria.Criterion:
         """See `Exit`."""
-        return lambda params, images: criteria.patience(int(value))
+        return criteria.patience(jnp.asarray(value, jnp.int32))
 
 
 class Full:
@@ -250,9 +258,9 @@ class Full:
         """See `Exit`."""
         return []
 
-    def criterion(self, value: None) -> Callable[[Any, Array], criteria.Criterion]:
+    def criterion(self, value: None, params: Any, images: Any) -> criteria.Criterion:
         """See `Exit`."""
-        return lambda params, images: criteria.never()
+        return criteria.never()
 
     def about(self, answers: Answers, times: Any) -> None:
         """See `Exit`."""
@@ -318,14 +326,12 @@ class Policy:
         """See `Exit`."""
         return _rows(*prices.sweep(signal, self.candidates, correct, SWEEP))
 
-    def criterion(self, value: float | int) -> Callable[[Any, jax.Array], criteria.Criterion]:
+    def criterion(
+        self, value: Real[ArrayLike, ""], params: Any, images: Array
+    ) -> criteria.Criterion:
         """See `Exit`."""
-
-        def by_policy(params, images):
-            logits = self.run.policy_logits(params, images)
-            return criteria.prescribed(prices.exit_times(logits, self.candidates, value))
-
-        return by_policy
+        logits = self.run.policy_logits(params, images)
+        return criteria.prescribed(prices.exit_times(logits, self.candidates, value))
 
     def about(self, answers: Answers, exits: Int[np.ndarray, "N"]) -> dict:
         """What the policy costs, and SEENN-I on the same samples at as many timesteps on average.

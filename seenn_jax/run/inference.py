@@ -59,7 +59,7 @@ class Predictor:
         self.config, self.model = config, model
         self.step, self.kind, self.precision, self.timesteps = step, kind, precision, timesteps
         self.batch, self._other_data = BATCH, other_data
-        self._programs: dict[tuple, Callable] = {}  # of `exiting`
+        self._programs: dict[tuple, tuple[Callable, Any]] = {}  # with parameters; `exiting`
         self._compiled: set[tuple[Callable, int]] = set()  # of these, for so many rows; `stream`
         # float64, of parity tests, is no row.
         row = PRECISIONS[precision] if precision in PRECISIONS else Precision()
@@ -141,29 +141,28 @@ class Predictor:
 
     def exiting(
         self, exit: Exit, value: float | int | None, temperatures: Any, method: str
-    ) -> Callable[[Any, Any], engine.Exited]:
-        """`images, count -> what exits leave`, on all devices; one program for the same exit."""
-        scale = None if temperatures is None else tuple(map(float, temperatures))
-        key = (exit.name, value, scale, method, self.batch)
+    ) -> functools.partial[engine.Exited]:
+        """`images, count -> what exits leave`, on all devices; one program for all values."""
+        scale = None if temperatures is None else exits.logit_scale(self.timesteps, temperatures)
+        key = (exit.name, method, self.batch, scale is None)
         if key not in self._programs:
-            self._programs[key] = self._program(exit, value, temperatures, method)
-        return self._programs[key]
+            params = devices.replicate((self.network.params, exit.params))
+            self._programs[key] = self._program(exit, method), params
+        program, params = self._programs[key]
+        value = None if value is None else np.float32(value)
+        return functools.partial(program, (*params, *devices.replicate((value, scale))))
 
-    def _program(
-        self, exit: Exit, value: float | int | None, temperatures: Any, method: str
-    ) -> Callable[[Any, Any], engine.Exited]:
-        make_criterion = exit.criterion(value)
-        scale = exits.logit_scale(self.timesteps, temperatures)
+    def _program(self, exit: Exit, method: str) -> Callable[[Any, Any, Any], engine.Exited]:
         batch = self.batch
 
-        def share(params, images, count):
-            params, exit_params = params
+        def share(operands, images, count):
+            params, exit_params, value, scale = operands
             return engine.run_network(
                 method,
                 self.network,
                 params,
                 images,
-                make_criterion(exit_params, images),
+                exit.criterion(value, exit_params, images),
                 self.timesteps,
                 batch,
                 transform=self.transform,
@@ -171,8 +170,7 @@ class Predictor:
                 scale=scale,
             )
 
-        params = devices.replicate((self.network.params, exit.params))
-        return functools.partial(jax.jit(engine.over_devices(share)), params)
+        return jax.jit(engine.over_devices(share))
 
     def run(
         self, images: Any, exit: Exit, value: float | int | None, temperatures: Any, method: str
@@ -223,10 +221,10 @@ class Predictor:
         if not len(images):
             return iter(())
         program, rows = self.exiting(exit, chosen.value, temperatures, "slots"), rows_of(images)
-        if (program, rows) not in self._compiled:
+        if (program.func, rows) not in self._compiled:
             nothing = np.zeros((rows, *images.shape[1:]), images.dtype)
             jax.block_until_ready(program(nothing, np.int32(0)))
-            self._compiled.add((program, rows))
+            self._compiled.add((program.func, rows))
         return answers(program, images, self.facts.names)
 
     def choose(self, exit: Exit, choice: Choice | None, temperatures: Any) -> Chosen:

@@ -178,7 +178,7 @@ def test_streamed_data_are_evaluated_chunk_by_chunk(trained_on_imagenet, monkeyp
 
 def test_one_timestep_leaves_nothing_to_decide(trained, make_config, tmp_path):
     config, facts = make_config(timesteps=1, inherit_epochs=0, ema=0.0), folder.load(trained)[1]
-    result = evaluate(untrained(tmp_path, config, facts))
+    result = evaluate(untrained(tmp_path, config, facts), slots=60)  # too few for a second loop
     assert result["exit_shares"] == [1]
     assert result["average_timesteps"] == result["aet"] == result["oracle_aet"] == 1
     assert [row["threshold"] for row in result["sweep"]] == [0, 1]
@@ -220,7 +220,6 @@ def test_a_policy_that_is_not_there_or_cannot_choose(trained, trained_policy):
         (trained_policy, {"choice": Risk(0.1)}, "exit 'policy' has no grid of thresholds"),
         (trained_policy, {"choice": Tolerance(0.01)}, r"`tolerance`=0\.01 has no meaning for exit"),
         (trained_policy, {"choice": Given(float("inf"))}, "inf is no price"),
-        (trained_policy, {"choice": Target(3.5)}, "candidates are from 1 to 3"),
     ]:
         with pytest.raises(UserError, match=match):
             evaluate(workdir, exit="policy", **arguments)

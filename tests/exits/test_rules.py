@@ -33,12 +33,9 @@ class Known(Rising):
     def signal(self, answers):
         return SIGNAL
 
-    def criterion(self, value):
-        def make(params, images):
-            known = jnp.asarray(SIGNAL)
-            return exits.Criterion((), lambda memory, z, t, i: (memory, known[i, t - 1] > value))
-
-        return make
+    def criterion(self, value, params, images):
+        known = jnp.asarray(SIGNAL)
+        return exits.Criterion((), lambda memory, z, t, i: (memory, known[i, t - 1] > value))
 
 
 # --- A signal that exceeds a value ---------------------------------------------------------------
@@ -93,7 +90,7 @@ def test_its_times_are_the_same_in_advance_and_tick_by_tick():
     exit = Known()
     for value, times in {0.65: [1, 2, 1, 3], 0.75: [1, 2, 2, 3], 1.0: [3, 3, 3, 3]}.items():
         np.testing.assert_array_equal(exit.times(SIGNAL, value), times)
-        criterion = exit.criterion(value)(exit.params, FOUR.images)
+        criterion = exit.criterion(value, exit.params, FOUR.images)
         np.testing.assert_array_equal(replay(jnp.zeros((4, 3, 2)), criterion).timesteps, times)
 
 
@@ -151,7 +148,7 @@ def test_a_score_s_criterion_rounds_the_threshold_as_exit_times_do():
     assert float(rounded) > 0.1
     logits = np.array([[[rounded, 0], [0, 0]], [[0.11, 0], [0, 0]]], np.float32)
     np.testing.assert_array_equal(exit.times(logits[..., 0], 0.1), [2, 1])
-    found = replay(jnp.asarray(logits), exit.criterion(0.1)((), None))
+    found = replay(jnp.asarray(logits), exit.criterion(0.1, (), None))
     np.testing.assert_array_equal(found.timesteps, [2, 1])
 
 
@@ -178,7 +175,7 @@ def test_patience_by_hand():
     logits = np.diff(STREAKS.cumulative, axis=1, prepend=np.float32(0))
     for value, times in PATIENT.items():
         np.testing.assert_array_equal(exit.times(signal, value), times)
-        found = replay(jnp.asarray(logits), exit.criterion(value)((), None))
+        found = replay(jnp.asarray(logits), exit.criterion(value, (), None))
         np.testing.assert_array_equal(found.timesteps, times)
     rows = exit.sweep(signal, STREAKS.correct)
     assert [row["threshold"] for row in rows] == [1, 2, 3, 4]
@@ -213,7 +210,7 @@ def test_full_runs_all_and_takes_no_value():
     assert exit.times(None, None) is None
     assert exit.sweep(None, CORRECT) == []
     assert exit.about(FOUR, None) is None
-    found = replay(jnp.zeros((4, 3, 2)), exit.criterion(None)((), None))
+    found = replay(jnp.zeros((4, 3, 2)), exit.criterion(None, (), None))
     np.testing.assert_array_equal(found.timesteps, [3] * 4)
     for choice in (Given(0.5), Target(2), Risk(0.5), Tolerance(0.5)):
         message = rf"`{choice.setting}`={choice.value} has no meaning for exit 'full', .*confidence"
@@ -257,7 +254,7 @@ def test_a_policy_by_hand():
     for price, times in {0.0: [3, 1, 3, 3], 0.3: [3, 1, 3, 1], 0.6: [1] * 4, -1.5: [3] * 4}.items():
         np.testing.assert_array_equal(exit.times(signal, price), times)
         # Twice as large by its parameters as what it is shown.
-        criterion = exit.criterion(price)(exit.params, jnp.asarray(CHOICES / 2))
+        criterion = exit.criterion(price, exit.params, jnp.asarray(CHOICES / 2))
         np.testing.assert_array_equal(replay(jnp.zeros((4, 3, 2)), criterion).timesteps, times)
     rows = exit.sweep(signal, CORRECT)
     points = {(row["average_timesteps"], row["accuracy"]) for row in rows}

@@ -157,15 +157,34 @@ def test_it_predicts_as_it_was_evaluated(copy_of_trained, dataset, cumulative):
     assert found.timesteps.mean() == result["average_timesteps"]
 
 
-def test_the_same_exit_is_compiled_once(trained, dataset, monkeypatch):
+def test_one_program_serves_all_values_of_an_exit(trained, dataset, cumulative, monkeypatch):
     monkeypatch.setattr(engine, "run_network", chex.assert_max_traces(engine.run_network, n=1))
-    predictor, images = load(trained), dataset.test.images[:20]
-    once, again = (
-        predictor.predict(images, exit="confidence", choice=Given(0.5)) for _ in range(2)
-    )
-    np.testing.assert_array_equal(once.timesteps, again.timesteps)
+    predictor, images, cumulative = load(trained), dataset.test.images[:20], cumulative[:20]
+    surest = np.sort(exits.confidence(cumulative[:, 0]))
+    between = ((surest[1:] + surest[:-1]) / 2).tolist()
+    for value in (between[5], between[15], 0, 1.0):
+        found = predictor.predict(images, exit="confidence", choice=Given(value))
+        check_exits(found, cumulative, value)
     with pytest.raises(AssertionError, match="traced"):  # it does count
-        predictor.predict(images, exit="confidence", choice=Given(0.6))
+        predictor.predict(images, exit="full")
+
+
+def check_exits(found, cumulative, threshold):
+    """Predictions of an exit by confidence."""
+    scores = np.array(exits.confidence(cumulative))
+    check_predictions(found, cumulative, at_exit(scores, scores > 0, np.float32(threshold))[1])
+
+
+def test_one_program_serves_all_temperatures(trained, dataset, cumulative, monkeypatch):
+    monkeypatch.setattr(engine, "run_network", chex.assert_max_traces(engine.run_network, n=1))
+    predictor, images, cumulative = load(trained), dataset.test.images[:20], cumulative[:20]
+    exit, all_times = exits.EXITS["confidence"](predictor), set()
+    for temperatures in ([0.5, 4.0, 1.0], [4.0, 0.5, 1.0], np.ones(T)):
+        temperatures = np.float32(temperatures)
+        (found,) = predictor.stream(images, exit, exits.Chosen(0.4, ""), temperatures)
+        check_exits(found, cumulative / temperatures[:, None], 0.4)
+        all_times.add(tuple(found.timesteps))
+    assert len(all_times) == 3
 
 
 def test_the_exit_that_was_kept_has_its_temperatures(copy_of_trained, dataset, cumulative):
