@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import gc
 import hashlib
 import io
 import logging
@@ -72,6 +73,11 @@ def optimised():
 
 ONE_BLOCK = "tests.one_block"
 load_plugins([ONE_BLOCK])
+
+
+def pytest_collection_finish():
+    """What was imported stays: no collection of garbage is to go through it again."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="module")
