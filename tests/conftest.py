@@ -1,6 +1,8 @@
 """What several test files share: one trained run, train.py and evaluate.py called in-process."""
 
+import contextlib
 import fcntl
+import gc
 import hashlib
 import io
 import logging
@@ -47,8 +49,35 @@ jax.config.update("jax_compilation_cache_dir", COMPILED["JAX_COMPILATION_CACHE_D
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 
 
+UNOPTIMISED = "jax_disable_most_optimizations"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _unoptimised():
+    """Where programs run once, LLVM need not optimise at all: it takes half as long.
+
+    Training, and nothing else here, would take ten times as long: see `optimised`.
+    """
+    jax.config.update(UNOPTIMISED, True)
+
+
+@contextlib.contextmanager
+def optimised():
+    """Programs compiled meanwhile are optimised a little."""
+    jax.config.update(UNOPTIMISED, False)
+    try:
+        yield
+    finally:
+        jax.config.update(UNOPTIMISED, True)
+
+
 ONE_BLOCK = "tests.one_block"
 load_plugins([ONE_BLOCK])
+
+
+def pytest_collection_finish():
+    """What was imported stays: no collection of garbage is to go through it again."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -86,7 +115,8 @@ def call_train():
 
     def call(config, workdir):
         out = io.StringIO()
-        train(config, workdir, Console(file=out, soft_wrap=True, markup=False))
+        with optimised():
+            train(config, workdir, Console(file=out, soft_wrap=True, markup=False))
         return out.getvalue()
 
     return call
@@ -367,9 +397,10 @@ def program(monkeypatch, capsys):
 
     def call(script, *arguments):
         monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
-        status = 0
+        status, training = 0, script == "train.py" or "train" in arguments[:1]
+        compilation = optimised() if training else contextlib.nullcontext()
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), compilation:
                 # ml_collections loads a config file by a deprecated method of importlib.
                 warnings.filterwarnings("ignore", r"the load_module\(\) method", DeprecationWarning)
                 runpy.run_path(script, run_name="__main__")

@@ -140,7 +140,8 @@ print(json.dumps(flops))
 
 def test_the_work_of_inference_and_of_a_gradient_falls_too():
     """Of a network, and of a block with BatchNorm over the whole batch."""
-    for one, two, four in run_python(SHARDED, **EIGHT).values():
+    unoptimised = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # by LLVM: XLA divides the work
+    for one, two, four in run_python(SHARDED, **EIGHT, **unoptimised).values():
         # All but what does not depend on the batch, such as BatchNorm's scales.
         assert two / one == pytest.approx(1 / 2, rel=0.05)
         assert four / one == pytest.approx(1 / 4, rel=0.05)

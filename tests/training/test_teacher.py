@@ -26,7 +26,7 @@ def ann(make_config, call_train, tmp_path_factory):
 
 
 def ann_config(make_config, **changes):
-    return make_config(activation="relu", loss="mean_ce", epochs=2, inherit_epochs=0, **changes)
+    return make_config(activation="relu", loss="mean_ce", epochs=1, inherit_epochs=0, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_without_weight_there_is_none(ann, make_config, facts):
 
 def test_a_run_with_a_teacher(ann, make_config, call_train, tmp_path, contents):
     before = contents(ann)
-    config = dict(epochs=2, inherit_epochs=0, timesteps=2, validate_every=1)
+    config = dict(epochs=1, inherit_epochs=0, timesteps=2)
     for name, more in {
         "plain": {},
         "weightless": {"teacher": str(ann), "teacher_weight": 0.0},
