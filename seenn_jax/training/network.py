@@ -19,6 +19,7 @@ from seenn_jax.exits import accumulate, static_accuracy
 from seenn_jax.models import training_timesteps
 from seenn_jax.models.network import inference_network
 from seenn_jax.run import build, folder
+from seenn_jax.training import size
 from seenn_jax.training.checks import open_data
 from seenn_jax.training.feed import compiled_steps, host_batches, streamed_steps
 from seenn_jax.training.initial import start_from
@@ -45,6 +46,10 @@ def train_network(config: ConfigDict, workdir: Path, console: Console) -> None:
     started = time.perf_counter()
     dataset = open_data(config)
     facts = folder.DataFacts.of(dataset)
+    size.check_parameters(
+        lambda: build.network(config, facts), "config.model.width", config.model.width
+    )
+    size.check_batch(config, facts)
     teacher = open_teacher(config, facts)
     model, started_from = build.network(config, facts), None
     if not folder.has_checkpoint(workdir):  # which has all that a run needs to be continued

@@ -17,6 +17,7 @@ from seenn_jax.data import Dataset, Split
 from seenn_jax.models import is_ann
 from seenn_jax.run import build, folder
 from seenn_jax.run.checkpoints import load_model
+from seenn_jax.training import size
 from seenn_jax.training.checks import open_data
 from seenn_jax.training.feed import compiled_steps
 from seenn_jax.training.loop import Task, images_in_words, run_task, total_steps
@@ -42,6 +43,9 @@ def train_policy(config: ConfigDict, workdir: Path, console: Console) -> None:
     started = time.perf_counter()
     dataset = open_data(config)
     facts = folder.DataFacts.of(dataset)
+    size.check_parameters(
+        lambda: build.policy(config, facts), "config.policy.width", config.policy.width
+    )
     # A run that is continued has the network in its own checkpoints.
     path = workdir if folder.has_checkpoint(workdir) else source(config, workdir, facts)
     source_config, source_facts = folder.load(path)
