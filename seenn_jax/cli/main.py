@@ -82,24 +82,32 @@ def main(
         _fail(as_flags(str(error), table))
     except BrokenPipeError:  # nobody reads on
         silence(sys.stdout)
-    except OSError as error:
-        if error.errno in FULL:
-            where = error.filename or "what is being written"
-            _fail(f"{where} has no room ({error.strerror}): make some, or choose another disk")
-        if error.filename is None:
+    except (OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
+        sentence = _of_system(error)
+        if sentence is None:
             raise
-        _fail(f"{error.filename}: {error.strerror}; mend that, or choose another path")
-    except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if isinstance(error, jax.errors.JaxRuntimeError) and _OUT_OF_MEMORY not in str(error):
-            raise
-        _fail(
-            f"there is not enough memory ({str(error) or 'of this machine'}): lower the number of "
-            f"{'images in a batch' if config is not None else '`slots`'}, of timesteps or channels"
-        )
+        _fail(sentence)
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         # On Python's way out a thread of JAX's that still compiles would crash.
         _exit_at_once(130)
+
+
+def _of_system(error: Exception) -> str | None:
+    """What a user can do about a file or the memory; None of a mistake of ours."""
+    if isinstance(error, OSError):
+        if error.errno in FULL:
+            where = error.filename or "what is being written"
+            return f"{where} has no room ({error.strerror}): make some, or choose another disk"
+        if error.filename is None:
+            return None
+        return f"{error.filename}: {error.strerror}; mend that, or choose another path"
+    if isinstance(error, MemoryError) or _OUT_OF_MEMORY in str(error):
+        return (
+            f"there is not enough memory ({str(error) or 'of this machine'}): lower the number of "
+            "images at a time (--config.batch_size, --slots), of timesteps or of channels"
+        )
+    return None
 
 
 class _Printable(logging.Formatter):

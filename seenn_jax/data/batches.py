@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -100,6 +101,8 @@ class Batches(Iterator[tuple[UInt8[np.ndarray, "B H W 3"], Int32[np.ndarray, "B"
         self._iterator = iter(in_order)
 
     def __next__(self) -> tuple[UInt8[np.ndarray, "B H W 3"], Int32[np.ndarray, "B"]]:
+        if self._iterator is None:
+            raise StopIteration
         try:
             batch = next(self._iterator)
         except BaseException:  # of one worker, or of this process: the others have more to free
@@ -115,8 +118,9 @@ class Batches(Iterator[tuple[UInt8[np.ndarray, "B H W 3"], Int32[np.ndarray, "B"
 
     def close(self) -> None:
         """End the worker processes."""
-        self._iterator.close()
-        self._iterator = iter(())
+        if self._iterator is not None:
+            self._iterator.close()
+            self._iterator = None
         gc.collect()  # of cycles that hold shared memory, which would be warned of at exit
 
 
@@ -131,7 +135,7 @@ def _free_at_once() -> None:
     grain.multiprocessing.SharedMemoryArray.enable_async_del = lambda *_, **__: None
 
 
-def _unname(array: np.ndarray) -> None:
+def _unname(array: Any) -> None:
     """Take the name from shared memory at once, which stays as long as the array does.
 
     So nothing of it is left, and warned of, where this process ends with a batch in its hands.

@@ -19,7 +19,6 @@ from seenn_jax.exits import accumulate, static_accuracy
 from seenn_jax.models import training_timesteps
 from seenn_jax.models.network import inference_network
 from seenn_jax.run import build, folder
-from seenn_jax.training import size
 from seenn_jax.training.checks import open_data
 from seenn_jax.training.feed import compiled_steps, host_batches, streamed_steps
 from seenn_jax.training.initial import start_from
@@ -32,6 +31,7 @@ from seenn_jax.training.loop import (
     total_steps,
 )
 from seenn_jax.training.optimizer import learning_rate, make_optimizer
+from seenn_jax.training.size import check_size
 from seenn_jax.training.step import Given, TrainState, evaluated, initial_state, train_step
 from seenn_jax.training.teacher import open_teacher
 
@@ -46,10 +46,7 @@ def train_network(config: ConfigDict, workdir: Path, console: Console) -> None:
     started = time.perf_counter()
     dataset = open_data(config)
     facts = folder.DataFacts.of(dataset)
-    size.check_parameters(
-        lambda: build.network(config, facts), "config.model.width", config.model.width
-    )
-    size.check_batch(config, facts)
+    check_size(config, facts)
     teacher = open_teacher(config, facts)
     model, started_from = build.network(config, facts), None
     if not folder.has_checkpoint(workdir):  # which has all that a run needs to be continued

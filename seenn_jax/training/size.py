@@ -11,11 +11,19 @@ from ml_collections import ConfigDict
 
 from seenn_jax.errors import UserError
 from seenn_jax.models import training_timesteps
+from seenn_jax.run import build
 from seenn_jax.run.folder import DataFacts
 
 _WIDE = 1024  # channels, below which a network fits anywhere, and is not traced for a second
 _SIZE = {"bfloat16": 2, "float32": 4, "float64": 8}  # bytes
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
+
+
+def check_size(config: ConfigDict, facts: DataFacts) -> None:
+    """Raise a UserError where the network of a config, or a batch in it, can't fit."""
+    width = config.model.width
+    check_parameters(lambda: build.network(config, facts), "config.model.width", width)
+    _check_batch(config, facts)
 
 
 def check_parameters(make: Callable[[], nnx.Module], setting: str, width: int) -> None:
@@ -43,7 +51,7 @@ def check_parameters(make: Callable[[], nnx.Module], setting: str, width: int) -
         )
 
 
-def check_batch(config: ConfigDict, facts: DataFacts) -> None:
+def _check_batch(config: ConfigDict, facts: DataFacts) -> None:
     """Raise a UserError where the first layer alone, for a device's part of a batch, can't fit.
 
     That layer has a quarter of the rows and columns of an image at least, where it has a stride of

@@ -17,7 +17,6 @@ from seenn_jax.data import Dataset, Split
 from seenn_jax.models import is_ann
 from seenn_jax.run import build, folder
 from seenn_jax.run.checkpoints import load_model
-from seenn_jax.training import size
 from seenn_jax.training.checks import open_data
 from seenn_jax.training.feed import compiled_steps
 from seenn_jax.training.loop import Task, images_in_words, run_task, total_steps
@@ -26,6 +25,7 @@ from seenn_jax.training.policy.answers import Answers, network_answers, no_answe
 from seenn_jax.training.policy.source import source
 from seenn_jax.training.policy.step import Graphs, PolicyState, frozen_step, joint_step
 from seenn_jax.training.policy.validation import make_validate
+from seenn_jax.training.size import check_parameters
 from seenn_jax.training.step import Given
 
 
@@ -43,7 +43,7 @@ def train_policy(config: ConfigDict, workdir: Path, console: Console) -> None:
     started = time.perf_counter()
     dataset = open_data(config)
     facts = folder.DataFacts.of(dataset)
-    size.check_parameters(
+    check_parameters(
         lambda: build.policy(config, facts), "config.policy.width", config.policy.width
     )
     # A run that is continued has the network in its own checkpoints.
