@@ -227,7 +227,7 @@ def outcome(read: Callable[[Path], str], copy: Path, right: str) -> str:
         found = read(copy)
     except (UserError, Corrupt) as error:
         sentence = str(error)
-        bad = "\n" in sentence or "0x7" in sentence or not sentence.isprintable()
+        bad = "\n" in sentence or " at 0x" in sentence or not sentence.isprintable()
         return f"traceback no sentence: {sentence}" if bad else f"sentence {sentence}"
     except OSError as error:  # which the command line says in a sentence
         return f"sentence {error}" if error.filename else f"traceback {error}"
