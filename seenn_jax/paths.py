@@ -1,10 +1,16 @@
 """Files that come with the package, and files that are written: whole, never over another one."""
 
+import contextlib
+import fcntl
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from seenn_jax.errors import UserError
+
+_UNFINISHED = "unfinished-"
 
 
 def shipped(name: str) -> Path:
@@ -21,6 +27,34 @@ def put(path: Path, content: bytes) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def unfinished(parent: Path) -> Iterator[Path]:
+    """A new folder in `parent` for what is not whole yet, deleted at the end.
+
+    Those that killed processes have left there are deleted too: who works in one has it locked.
+    """
+    for left in parent.glob(f"{_UNFINISHED}*"):
+        with contextlib.suppress(OSError), _locked(left):
+            shutil.rmtree(left)
+    with contextlib.ExitStack() as stack:
+        made = tempfile.TemporaryDirectory(dir=parent, prefix=_UNFINISHED)
+        folder = Path(stack.enter_context(made))
+        with contextlib.suppress(OSError):  # a file system without locks
+            stack.enter_context(_locked(folder))
+        yield folder
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder; an OSError where another process has it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def check_new(setting: str, path: Path) -> None:

@@ -23,11 +23,12 @@ from seenn_jax.cli import help
 from seenn_jax.cli.configs import config_names, let_configs_inherit
 from seenn_jax.cli.flags import Flag, define, renamed
 from seenn_jax.cli.overrides import check_overrides, leaves, setting_meant, with_config_path
-from seenn_jax.cli.start import command, say, silence
+from seenn_jax.cli.start import command, printable, say, silence
 from seenn_jax.config import default_config
 from seenn_jax.errors import UserError, check_choice
 from seenn_jax.run import folder
 
+_OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # as JAX says it
 FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk, or what one may have of it
 
 
@@ -53,6 +54,7 @@ def main(
             stream.reconfigure(errors="backslashreplace")  # names of files that are no text
     # By force: some package that is imported has made a handler of its own by now.
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    logging.root.handlers[0].setFormatter(_Printable("%(message)s"))
     logging.getLogger("seenn_jax").setLevel(logging.INFO)
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells of every file it writes
     define(table)
@@ -80,17 +82,40 @@ def main(
         _fail(as_flags(str(error), table))
     except BrokenPipeError:  # nobody reads on
         silence(sys.stdout)
-    except OSError as error:
-        if error.errno in FULL:
-            where = error.filename or "what is being written"
-            _fail(f"{where} has no room ({error.strerror}): make some, or choose another disk")
-        if error.filename is None:
+    except (OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
+        sentence = _of_system(error)
+        if sentence is None:
             raise
-        _fail(f"{error.filename}: {error.strerror}; mend that, or choose another path")
+        _fail(sentence)
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         # On Python's way out a thread of JAX's that still compiles would crash.
         _exit_at_once(130)
+
+
+def _of_system(error: Exception) -> str | None:
+    """What a user can do about a file or the memory; None of a mistake of ours."""
+    if isinstance(error, OSError):
+        if error.errno in FULL:
+            where = error.filename or "what is being written"
+            return f"{where} has no room ({error.strerror}): make some, or choose another disk"
+        if error.filename is None:
+            return None
+        return f"{error.filename}: {error.strerror}; mend that, or choose another path"
+    if isinstance(error, MemoryError) or _OUT_OF_MEMORY in str(error):
+        return (
+            f"there is not enough memory ({str(error) or 'of this machine'}): lower the number of "
+            "images at a time (--config.batch_size, --slots), of timesteps or of channels"
+        )
+    return None
+
+
+class _Printable(logging.Formatter):
+    """Messages hold names of files and classes."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message."""
+        return printable(super().format(record))
 
 
 def as_flags(sentence: str, table: dict[str, Flag]) -> str:
@@ -133,7 +158,7 @@ def _join_processes() -> None:
 
 
 def _fail(sentence: str) -> NoReturn:
-    print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
+    print(f"error: {printable(' '.join(sentence.split()))}", file=sys.stderr)
     _exit(2)
 
 

@@ -26,6 +26,7 @@ from seenn_jax.run.inference import Predictor, load
 from seenn_jax.run.prediction import Predictions, joined
 
 SHOWN = 50  # rows of the table
+_CONTROLS = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}  # that JSON does not escape
 PASSED_ON = ("precision", "timesteps", "data_dir", "data_name")  # arguments of `load` as they are
 
 
@@ -101,7 +102,7 @@ def lines(found: Predictions) -> Iterator[str]:
                 "timesteps": int(timesteps),
             },
             ensure_ascii=False,
-        )
+        ).translate(_CONTROLS)
 
 
 def _printed(parts: Iterator[Predictions]) -> Iterator[Predictions]:

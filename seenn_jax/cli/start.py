@@ -6,10 +6,13 @@ Nothing slow is imported here, so that there is no time before that.
 import contextlib
 import importlib
 import os
+import re
 import signal
 import sys
 from pathlib import Path
 from typing import Any
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def start(name: str) -> None:
@@ -42,6 +45,14 @@ def say(text: str) -> None:
         print(text, flush=True)
     except BrokenPipeError:
         silence(sys.stdout)
+
+
+def printable(text: str) -> str:
+    """Text without what moves the cursor, clears the screen or says other things to a terminal.
+
+    Names of files and classes, and notes on data, are other people's. Lines and tabs stay.
+    """
+    return _CONTROLS.sub(lambda match: repr(match[0])[1:-1], text)
 
 
 def silence(stream: Any) -> None:

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -100,7 +101,15 @@ class Batches(Iterator[tuple[UInt8[np.ndarray, "B H W 3"], Int32[np.ndarray, "B"
         self._iterator = iter(in_order)
 
     def __next__(self) -> tuple[UInt8[np.ndarray, "B H W 3"], Int32[np.ndarray, "B"]]:
-        batch = next(self._iterator)
+        if self._iterator is None:
+            raise StopIteration
+        try:
+            batch = next(self._iterator)
+        except BaseException:  # of one worker, or of this process: the others have more to free
+            self.close()
+            raise
+        for array in batch.values():
+            _unname(array)
         for index in set(batch["skipped"].tolist()) - self.skipped - {-1}:
             self.skipped.add(index)
             name = self._stream.source[index].name
@@ -109,8 +118,9 @@ class Batches(Iterator[tuple[UInt8[np.ndarray, "B H W 3"], Int32[np.ndarray, "B"
 
     def close(self) -> None:
         """End the worker processes."""
-        self._iterator.close()
-        self._iterator = iter(())
+        if self._iterator is not None:
+            self._iterator.close()
+            self._iterator = None
         gc.collect()  # of cycles that hold shared memory, which would be warned of at exit
 
 
@@ -123,6 +133,17 @@ def _free_at_once() -> None:
     import grain.multiprocessing
 
     grain.multiprocessing.SharedMemoryArray.enable_async_del = lambda *_, **__: None
+
+
+def _unname(array: Any) -> None:
+    """Take the name from shared memory at once, which stays as long as the array does.
+
+    So nothing of it is left, and warned of, where this process ends with a batch in its hands.
+    """
+    memory = getattr(array, "shm", None)
+    if memory is not None:
+        memory.unlink()
+        array._unlink_on_del = False  # Grain would do it again
 
 
 def _end_with_parent(worker: int, workers: int) -> None:

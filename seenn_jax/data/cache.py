@@ -5,19 +5,26 @@ import json
 import logging
 import os
 import shutil
-import tempfile
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from seenn_jax.data.splits import Loaded, Split
+from seenn_jax.paths import unfinished
 
 _log = logging.getLogger(__name__)
 
-_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+_ARRAYS = {
+    "train_images": np.uint8,
+    "train_labels": np.int32,
+    "test_images": np.uint8,
+    "test_labels": np.int32,
+}
+_ABOUT = "info.json"
 # Part of the cache's key: raise it when the meaning of the kept files changes.
-_CACHE_FORMAT = 2
+_CACHE_FORMAT = 3
 
 
 def cache_root() -> Path:
@@ -34,28 +41,62 @@ def cache_folder(folder: Path, files: Iterable[Path], about: object) -> Path:
 
 
 def read_cache(cache: Path) -> Loaded | None:
-    """What `write_cache` kept, its pixels mapped rather than read; None where it is not there."""
+    """What `write_cache` kept, its pixels mapped rather than read.
+
+    None where it is not there, or where any of it is not as it was written, which the log says.
+    Checksums take 0.1 s for CIFAR-10's 184 MB, and bring into memory what is needed next anyway.
+    """
     if not cache.exists():
         return None
     try:
-        classes = json.loads((cache / "info.json").read_text())["classes"]
+        about = json.loads((cache / _ABOUT).read_text())
+        classes = about["classes"]
         arrays = [np.load(cache / f"{name}.npy", mmap_mode="r") for name in _ARRAYS]
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        _log.warning("%s is damaged (%s)", cache, error)
+        if about["checksum"] != _checksum(arrays, classes):
+            raise ValueError("its checksum is another one")
+        _check(arrays, classes)
+    except Exception as error:  # of any kind, where files are damaged
+        _log.warning("%s is damaged (%s): its data are decoded again", cache, error)
         return None
     return Split(*arrays[:2]), Split(*arrays[2:]), classes
+
+
+def _checksum(arrays: Sequence[np.ndarray], classes: int | Sequence[str]) -> int:
+    """Of all that is kept. CRC-32 is the fastest that comes with Python, 1.5 GB/s."""
+    about = [(array.shape, array.dtype.str) for array in arrays]
+    found = zlib.crc32(json.dumps([about, classes]).encode())
+    for array in arrays:
+        found = zlib.crc32(array.data, found)
+    return found
+
+
+def _check(arrays: Sequence[np.ndarray], classes: int | Sequence[str]) -> None:
+    """Raise a ValueError for arrays that are no images and labels of so many classes."""
+    count = classes if isinstance(classes, int) else len(classes)
+    for (images, labels), split in zip((arrays[:2], arrays[2:]), ("train", "test"), strict=True):
+        if images.ndim < 4 or labels.shape != images.shape[:1]:
+            raise ValueError(
+                f"{split} has images {list(images.shape)} and labels {list(labels.shape)}"
+            )
+        if labels.size and not 0 <= labels.min() <= labels.max() < count:
+            raise ValueError(f"{split} has labels that are none of {count} classes")
+    for array, (name, dtype) in zip(arrays, _ARRAYS.items(), strict=True):
+        if array.dtype != dtype:
+            raise ValueError(f"{name} is of {array.dtype.name} and not of {np.dtype(dtype).name}")
 
 
 def write_cache(cache: Path, train: Split, test: Split, classes: int | Sequence[str]) -> None:
     """Keep the decoded pixels; the folder appears under its name only when it is whole."""
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache.parent, prefix="unfinished-") as unfinished:
-            staged = Path(unfinished) / "data"
+        with unfinished(cache.parent) as folder:
+            staged = folder / "data"
             staged.mkdir()
-            for name, array in zip(_ARRAYS, (*train, *test), strict=True):
+            arrays = [np.ascontiguousarray(array) for array in (*train, *test)]
+            for name, array in zip(_ARRAYS, arrays, strict=True):
                 np.save(staged / f"{name}.npy", array)
-            (staged / "info.json").write_text(json.dumps({"classes": classes}))
+            about = {"classes": classes, "checksum": _checksum(arrays, classes)}
+            (staged / _ABOUT).write_text(json.dumps(about))
             shutil.rmtree(cache, ignore_errors=True)  # A damaged one.
             os.replace(staged, cache)
     except OSError as error:

@@ -153,7 +153,7 @@ CIFARS = {
 # --- Data sets -----------------------------------------------------------------------------------
 
 
-def load(name: str, *, data_dir: str | None, download: bool) -> Loaded:
+def load(name: str, *, data_dir: str | None, download: bool, skip_corrupt: bool = False) -> Loaded:
     """The (train, test) images of a key of `CIFARS`, in an order of their own, and its classes.
 
     They are kept in the user's cache folder. What is read is the first that is there in `data_dir`,
@@ -164,19 +164,21 @@ def load(name: str, *, data_dir: str | None, download: bool) -> Loaded:
       data_dir: None for the data folder, `prepared.default_root`. May be the archive or its folder
         itself.
       download: fetch the archive to the cache folder where there is none of them.
+      skip_corrupt: leave out records of TFDS's that can't be read; an archive is whole or an error.
 
     Raises:
       UserError: there is none; it is damaged; it can't be fetched.
     """
-    path, read = find(name, data_dir) or _fetched(name, data_dir, download)
+    path, read = find(name, data_dir, skip_corrupt) or _fetched(name, data_dir, download)
     files = path.iterdir() if path.is_dir() else [path]
     cache = cache_folder(path, files, (name, "by content"))
     loaded = read_cache(cache)
     if loaded is None:
         _log.info("decoding %s from %s, once", name, path)
-        train, test, classes = read()
+        train, test, classes, skipped = read()
         loaded = by_content(train), by_content(test), classes
-        write_cache(cache, *loaded)
+        if not skipped:
+            write_cache(cache, *loaded)
     return loaded
 
 
@@ -190,15 +192,16 @@ def by_content(split: Split) -> Split:
     return Split(split.images[order], split.labels[order])
 
 
-_Found = tuple[Path, Callable[[], Loaded]]  # where it is, and what reads it
+# Where it is, and what reads it: train, test, classes, how many were left out.
+_Found = tuple[Path, Callable[[], tuple[Split, Split, list[str], int]]]
 
 
-def find(name: str, data_dir: str | None) -> _Found | None:
+def find(name: str, data_dir: str | None, skip_corrupt: bool = False) -> _Found | None:
     """The first form of a data set that is there, see `load`; None where there is none."""
     for place in _places(data_dir):
         folder = prepared.newest(place / name)
         if folder is not None and "array_record" in prepared.formats(folder):
-            return folder, functools.partial(prepared.decode, name, folder, data_dir)
+            return folder, functools.partial(prepared.decode, name, folder, data_dir, skip_corrupt)
         for form in CIFARS[name].forms:
             for file, there in ((form.archive, Path.is_file), (form.folder, Path.is_dir)):
                 path = place if place.name == file else place / file
@@ -228,8 +231,8 @@ def _fetched(name: str, data_dir: str | None, download: bool) -> _Found:
     return path, functools.partial(read_official, path, name, form)
 
 
-def read_official(path: Path, name: str, form: Form) -> Loaded:
-    """The (train, test) images, and names of classes, of an archive or the folder that it makes.
+def read_official(path: Path, name: str, form: Form) -> tuple[Split, Split, list[str], int]:
+    """(train, test, names of classes, 0 left out) of an archive or the folder that it makes.
 
     Raises:
       UserError: a file is missing, damaged, or has other labels or sizes than it should.
@@ -263,6 +266,7 @@ def read_official(path: Path, name: str, form: Form) -> Loaded:
         Split(*(np.concatenate(arrays) for arrays in zip(*parts.values(), strict=True))),
         test,
         names,
+        0,
     )
 
 

@@ -162,6 +162,8 @@ def read_aedat(path: Path) -> Events:
     """
     import tonic.io  # Slow to import, and not everybody has it.
 
+    if not path.is_file():
+        raise _corrupt(path, "it is no regular file")
     with path.open("rb") as file:
         if not _FIRST_LINE.fullmatch(file.readline()):
             raise _corrupt(path, "it does not begin with the line #!AER-DAT2.0")

@@ -4,12 +4,12 @@ import hashlib
 import http.client
 import logging
 import os
-import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 from seenn_jax.errors import UserError
+from seenn_jax.paths import unfinished
 
 _log = logging.getLogger(__name__)
 _CHUNK = 2**20  # bytes
@@ -25,8 +25,8 @@ def download(url: str, md5: str, path: Path) -> None:
     by_hand = f"try again, or fetch it in a browser and put it into {path.parent}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix="unfinished-") as unfinished:
-            staged = Path(unfinished) / path.name
+        with unfinished(path.parent) as folder:
+            staged = folder / path.name
             found = _fetch(url, staged, path)
             if found != md5:
                 raise UserError(

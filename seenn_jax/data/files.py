@@ -10,14 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from seenn_jax.data.images import (
-    EXTENSIONS,
-    Corrupt,
-    Record,
-    cores,
-    decode,
-    identity,
-)
+from seenn_jax.data.images import EXTENSIONS, Corrupt, cores, decode, identity, record_of
 from seenn_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -55,18 +48,11 @@ class Files:
     def _image(self, number: int) -> UInt8[np.ndarray, "H W C"]:
         path = self.paths[number]
         try:
-            return self._frame(decode(Record(_content(path), 0, str(path))))
+            return self._frame(decode(record_of(path, 0, str(path))))
         except Corrupt as error:
             _log.warning("left out: %s", error)
             self.unreadable.add(number)
             return np.zeros(self.shape[1:], np.uint8)
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise Corrupt(f"image {path} can't be read ({error.strerror})") from error
 
 
 def find_images(paths: Iterable[str | Path]) -> list[Path]:

@@ -5,13 +5,13 @@ import dataclasses
 import logging
 import os
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int32, Int64
 
 from seenn_jax.data import prepared
-from seenn_jax.data.images import EXTENSIONS, Record, identity
+from seenn_jax.data.images import EXTENSIONS, Record, identity, record_of
 from seenn_jax.data.splits import permutation
 from seenn_jax.errors import UserError
 
@@ -44,44 +44,11 @@ class Folder:
 
     def __getitem__(self, index: int) -> Record:
         name, label = self.files[index]
-        try:
-            data = Path(self.root, name).read_bytes()
-        except OSError:
-            data = b""  # which is no image: as bad as a damaged one
-        return Record(data, label, name)
+        return record_of(Path(self.root, name), label, name)
 
     def labels(self, indices: Int64[np.ndarray, "n"]) -> Int32[np.ndarray, "n"]:
         """The classes of these files."""
         return np.array([self.files[index][1] for index in indices], np.int32)
-
-
-class Prepared:
-    """The images of a split of a TFDS data set, encoded."""
-
-    def __init__(self, name: str, records: Any, classes: list[str]):
-        self.name = name
-        self._records = records
-        self._classes = classes
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, index: int) -> Record:
-        record = self._records[index]
-        label = self._label(record)
-        file = record.get("file_name", f"number {index}".encode()).decode()
-        return Record(record["image"], label, f"{self._classes[label]}/{file}")
-
-    def labels(self, indices: Int64[np.ndarray, "n"]) -> Int32[np.ndarray, "n"]:
-        """The classes of these records, which must be read for it."""
-        chunks = np.array_split(indices, len(indices) // 1000 + 1)
-        found = (self._records.__getitems__(chunk.tolist()) for chunk in chunks if len(chunk))
-        return np.array([self._label(record) for chunk in found for record in chunk], np.int32)
-
-    def _label(self, record: dict) -> int:
-        if record["label"] < 0:
-            raise prepared.unlabelled(self.name)
-        return int(record["label"])
 
 
 _Part = tuple[Source, Int64[np.ndarray, "_"]]  # a source, and which of its records
@@ -90,13 +57,7 @@ _Part = tuple[Source, Int64[np.ndarray, "_"]]  # a source, and which of its reco
 def open_prepared(name: str, data_dir: str | None) -> tuple[_Part, _Part, list[str]]:
     """(training part, test part, classes) of a data set that TFDS prepared."""
     folder = prepared.prepared_folder(name, data_dir)
-    builder = prepared.open_builder(name, folder, data_dir)
-    import tensorflow_datasets as tfds
-
-    classes = builder.info.features["label"].names
-    encoded = {"image": tfds.decode.SkipDecoding()}
-    splits = prepared.labelled_splits(name, builder, encoded)
-    train, test = (Prepared(name, records, classes) for records in splits)
+    (train, test), classes, _ = prepared.open_records(name, folder, data_dir)
     return (train, np.arange(len(train))), (test, np.arange(len(test))), classes
 
 

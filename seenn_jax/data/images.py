@@ -3,6 +3,11 @@
 import io
 import math
 import os
+import re
+import stat
+import struct
+import warnings
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +29,11 @@ INTERPOLATIONS = {
 }
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")  # some of Pillow's others start programs
 MOST_PIXELS = 100_000_000
+MOST_BYTES = 2**29  # of a file: more than so many pixels take
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+# What is said of too many pixels is said here.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+_PNG = b"\x89PNG\r\n\x1a\n"
 _TURN = Image.Transpose
 # What puts an image of each EXIF orientation upright, as ImageOps.exif_transpose does, which fails
 # where other tags are damaged.
@@ -45,38 +54,110 @@ class Record(NamedTuple):
     data: bytes
     label: int
     name: str  # with its class
+    problem: str = ""  # why it could not be read, if it could not
 
 
 class Corrupt(ValueError):
     """An image that can't be read; says which, and why."""
 
 
-def decode(record: Record) -> Image.Image:
-    """The image of a record in RGB, upright by its EXIF orientation.
+def corrupt(record: Record, problem: str) -> Corrupt:
+    """What is said of a record that can't be read for such a reason."""
+    return Corrupt(f"image {record.name} can't be read ({problem})")
 
-    Grey, CMYK and palettes are converted, transparency is dropped.
+
+def to_user(error: Corrupt) -> UserError:
+    """The same, with what a user can do about it."""
+    return UserError(
+        f"{error}: replace it, or leave such images out with `config.data.skip_corrupt`=True"
+    )
+
+
+def why(error: Exception) -> str:
+    """What an error of another package says, in a line, without the addresses of objects."""
+    text = " ".join(str(error).split())
+    return re.sub(r" ?<[^<>]* at 0x[0-9a-f]+>", "", text) or type(error).__name__
+
+
+def content(path: Path) -> bytes:
+    """The bytes of a file that may be an image.
+
+    Raises:
+      OSError: it can't be read.
+      ValueError: it is no regular file (a pipe has no end), or of more than `MOST_BYTES`.
+    """
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise ValueError("it is no regular file")
+        if about.st_size > MOST_BYTES:
+            raise ValueError(f"it has {about.st_size:,} bytes, more than {MOST_BYTES:,}")
+        return file.read()
+
+
+def record_of(path: Path, label: int, name: str) -> Record:
+    """The image in a file; one that can't be read has a `problem`."""
+    try:
+        return Record(content(path), label, name)
+    except OSError as error:
+        return Record(b"", label, name, error.strerror or str(error))
+    except ValueError as error:
+        return Record(b"", label, name, str(error))
+
+
+def decode(record: Record, mode: str = "RGB") -> Image.Image:
+    """The image of a record, upright by its EXIF orientation.
+
+    Grey, CMYK and palettes are converted to `mode`, transparency is dropped where that has none.
 
     Raises:
       Corrupt: it can't be read to its end, is of another format than `FORMATS`, of more than
         `MOST_PIXELS`, or has more than 8 bits a channel.
     """
     try:
+        if record.problem:
+            raise ValueError(record.problem)
+        _check_png(record.data)
         image = Image.open(io.BytesIO(record.data), formats=FORMATS)
         if image.width * image.height > MOST_PIXELS:
             raise ValueError(
                 f"it has {image.width} x {image.height} pixels, more than {MOST_PIXELS:,}"
             )
-        if image.mode.startswith(("I", "F")):
-            raise ValueError("it has more than 8 bits a channel")
         image.load()  # to the end, where some formats have their tags
         turn = _TURNS.get(_orientation(image))
-        image = image.convert("RGB")
+        if image.mode != mode:
+            if mode != "RGBA":
+                image.info.pop("transparency", None)
+            image = image.convert(mode)
         return image if turn is None else image.transpose(turn)
     except UnidentifiedImageError as error:
-        why = f"it is no {', '.join(FORMATS)}" if record.data else "it is empty or gone"
-        raise Corrupt(f"image {record.name} can't be read ({why})") from error
-    except (OSError, SyntaxError, ValueError, *_BOMBS) as error:
-        raise Corrupt(f"image {record.name} can't be read ({error})") from error
+        problem = f"it is no {', '.join(FORMATS)}" if record.data else "it is empty"
+        raise corrupt(record, problem) from error
+    except _BOMBS as error:
+        raise corrupt(record, f"it has more than {MOST_PIXELS:,} pixels") from error
+    except Exception as error:  # of any kind: Pillow's decoders meet what nobody thought of
+        raise corrupt(record, why(error)) from error
+
+
+def _check_png(data: bytes) -> None:
+    """Raise a ValueError for a PNG of more than 8 bits a channel, or with damaged chunks.
+
+    Pillow cuts the former to 8 bits where they are colours, and sees few of the latter.
+    """
+    if not data.startswith(_PNG):
+        return
+    place = len(_PNG)
+    while place + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, place)
+        end = place + 8 + length
+        if kind == b"IHDR" and data[place + 16] > 8:
+            raise ValueError("it has more than 8 bits a channel")
+        if zlib.crc32(data[place + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            raise ValueError("a checksum in it is wrong")
+        if kind == b"IEND":
+            return
+        place = end + 4
+    raise ValueError("it is cut short")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -91,9 +172,7 @@ def decoded(record: Record) -> Image.Image:
     try:
         return decode(record)
     except Corrupt as error:
-        raise UserError(
-            f"{error}: replace it, or leave such images out with `config.data.skip_corrupt`=True"
-        ) from None
+        raise to_user(error) from None
 
 
 Range = tuple[int | float, int | float]  # the smallest and the largest

@@ -1,38 +1,47 @@
 """Data sets that TFDS prepared, read without TensorFlow and without a network."""
 
+import contextlib
 import difflib
 import json
 import logging
 import os
 import re
 import sys
-from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from seenn_jax.data.cache import cache_folder, read_cache, write_cache
+from seenn_jax.data.images import Corrupt, cores, to_user, why
+from seenn_jax.data.images import decode as decode_image
+from seenn_jax.data.records import Records
 from seenn_jax.data.splits import Loaded, Split
 from seenn_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
 _NAME = re.compile(r"(?P<set>\w+)(/(?P<config>\w[\w.+-]*))?(:(?P<version>\d+\.\d+\.\d+))?")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
-_CHUNK = 1000  # Records read at once: far quicker than one by one.
+_INFO = "dataset_info.json"
+_SPLITS = ("train", "test", "validation")  # to learn; to report, the first that has labels
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of Pillow, by the number of channels
 
 
-def prepared(name: str, data_dir: str | None) -> Loaded:
+def prepared(name: str, data_dir: str | None, skip_corrupt: bool) -> Loaded:
     """The (train, test) images of a prepared TFDS data set, and its classes."""
     folder = prepared_folder(name, data_dir)
-    info = (folder / "dataset_info.json").read_bytes()
+    _check_files(folder)
+    info = (folder / _INFO).read_bytes()
     cache = cache_folder(folder, folder.iterdir(), info)
-    loaded = read_cache(cache)
-    if loaded is None:
-        _log.info("decoding %s from %s, once", name, folder)
-        loaded = decode(name, folder, data_dir)
-        write_cache(cache, *loaded)
-    return loaded
+    kept = read_cache(cache)
+    if kept is not None:
+        return kept
+    _log.info("decoding %s from %s, once", name, folder)
+    train, test, classes, skipped = decode(name, folder, data_dir, skip_corrupt)
+    if not skipped:
+        write_cache(cache, train, test, classes)
+    return train, test, classes
 
 
 def default_root() -> Path:
@@ -75,15 +84,28 @@ def newest(parent: Path) -> Path | None:
 def _versions(parent: Path) -> dict[str, Path]:
     return {
         info.parent.name: info.parent
-        for info in parent.glob("*/dataset_info.json")
+        for info in parent.glob(f"*/{_INFO}")
         if _VERSION.fullmatch(info.parent.name)
     }
 
 
 def formats(folder: Path) -> list[str]:
     """The formats of the files that TFDS prepared in a version folder."""
-    info = json.loads((folder / "dataset_info.json").read_text())
-    return [info.get("fileFormat", "tfrecord"), *info.get("alternativeFileFormats", [])]
+    try:
+        info = json.loads((folder / _INFO).read_text())
+        return [info.get("fileFormat", "tfrecord"), *info.get("alternativeFileFormats", [])]
+    except (ValueError, AttributeError, TypeError) as error:
+        raise UserError(
+            f"{folder / _INFO} is damaged ({why(error)}): restore it, or delete {folder} and "
+            "prepare that data set again"
+        ) from error
+
+
+def _check_files(folder: Path) -> None:
+    """Raise a UserError for what is no file and would be read as one (a pipe has no end)."""
+    for path in folder.iterdir():
+        if not (path.is_file() or path.is_dir()):
+            raise UserError(f"{path} is no regular file: restore it, or delete it")
 
 
 def _command(name: str, data_dir: str | None) -> str:
@@ -114,18 +136,85 @@ def _check_known(dataset: str) -> None:
     )
 
 
-def decode(name: str, folder: Path, data_dir: str | None) -> Loaded:
-    """Read and decode the train and test split of a prepared TFDS data set."""
-    builder = open_builder(name, folder, data_dir)
-    absl_log = logging.getLogger("absl")
-    absl_log.addFilter(_is_not_advice)
-    try:
-        train, test = (_decode_split(name, split) for split in labelled_splits(name, builder))
-    finally:
-        absl_log.removeFilter(_is_not_advice)
+def decode(
+    name: str, folder: Path, data_dir: str | None, skip_corrupt: bool
+) -> tuple[Split, Split, list[str], int]:
+    """Read and decode the train and test split of a prepared TFDS data set.
+
+    Returns:
+      (train, test, classes, how many records were left out)
+    """
+    splits, classes, mode = open_records(name, folder, data_dir)
+    decoded = [_decode_split(records, mode, skip_corrupt) for records in splits]
+    (train, test), skipped = decoded, sum(map(len, splits)) - sum(part.size for part in decoded)
     if train.images.shape[1:] != test.images.shape[1:]:
         raise _unequal(name, train.images.shape[1:], test.images.shape[1:])
-    return train, test, builder.info.features["label"].names
+    return train, test, classes, skipped
+
+
+def open_records(
+    name: str, folder: Path, data_dir: str | None
+) -> tuple[tuple[Records, Records], list[str], str]:
+    """((records to train on, to test on), classes, Pillow's mode of the images) of a data set.
+
+    Raises:
+      UserError: as `open_builder`; there are no such splits, or files lack records.
+    """
+    _check_files(folder)
+    builder = open_builder(name, folder, data_dir)
+    import tensorflow_datasets as tfds
+
+    try:
+        classes = builder.info.features["label"].names
+        encoded = {"image": tfds.decode.SkipDecoding()}
+        splits = {
+            split: Records(name, builder.as_data_source(split, decoders=encoded), classes)
+            for split in builder.info.splits
+        }
+        wrong = _wrong_files(builder)
+    except Exception as error:  # of any kind, where files are damaged
+        raise _damaged(name, folder, why(error), data_dir) from error
+    if wrong:
+        raise _damaged(name, folder, wrong, data_dir)
+    reported = next((s for s in _SPLITS[1:] if s in splits and splits[s].is_labelled()), None)
+    if "train" not in splits or reported is None:
+        raise UserError(
+            f"data set {name!r} has the splits {', '.join(splits)}: choose one with a train "
+            f"split and a test or validation split that has labels"
+        )
+    mode = _MODES.get(builder.info.features["image"].shape[-1], "RGB")
+    return (splits["train"], splits[reported]), classes, mode
+
+
+def _wrong_files(builder: Any) -> str | None:
+    """What is wrong with the number of records in the files of a data set, if anything is.
+
+    Half a millisecond a file; those of other splits may be gone.
+    """
+    from array_record.python import array_record_module
+
+    def count(file):
+        reader = array_record_module.ArrayRecordReader(os.fspath(file.filename))
+        with contextlib.closing(reader):
+            return reader.num_records()
+
+    splits = [builder.info.splits[name] for name in _SPLITS if name in builder.info.splits]
+    files = [file for split in splits for file in split.file_instructions]
+    with ThreadPoolExecutor(cores()) as pool:
+        for file, found in zip(files, pool.map(count, files), strict=True):
+            if found != file.examples_in_shard:
+                return (
+                    f"{file.filename} has {found:,} records, and {_INFO} says "
+                    f"{file.examples_in_shard:,}"
+                )
+    return None
+
+
+def _damaged(name: str, folder: Path, problem: str, data_dir: str | None) -> UserError:
+    return UserError(
+        f"data set {name!r} in {folder} is damaged ({problem}): delete that folder and prepare it "
+        f"again with `{_command(name, data_dir)}`"
+    )
 
 
 def open_builder(name: str, folder: Path, data_dir: str | None) -> Any:
@@ -152,8 +241,11 @@ def open_builder(name: str, folder: Path, data_dir: str | None) -> Any:
         ) from error
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder_from_directory(folder)
-    features = dict(builder.info.features)
+    try:
+        builder = tfds.builder_from_directory(folder)
+        features = dict(builder.info.features)
+    except Exception as error:  # of any kind, where the JSON files are damaged
+        raise _damaged(name, folder, why(error), data_dir) from error
     image, label = features.get("image"), features.get("label")
     if not (
         isinstance(image, tfds.features.Image)
@@ -171,51 +263,32 @@ def open_builder(name: str, folder: Path, data_dir: str | None) -> Any:
     return builder
 
 
-def labelled_splits(
-    name: str, builder: Any, decoders: dict | None = None
-) -> tuple[Sequence[dict], Sequence[dict]]:
-    """The data sources of the train split, and of the first of test and validation with labels.
-
-    Some data sets (imagenet2012 5.1.0) have a `test` split without labels: all are -1.
-
-    Raises:
-      UserError: there are no such splits.
-    """
-    splits = {
-        split: builder.as_data_source(split, decoders=decoders) for split in builder.info.splits
-    }
-    reported = next(
-        (s for s in ("test", "validation") if s in splits and splits[s][0]["label"] >= 0), None
-    )
-    if "train" not in splits or reported is None:
+def _decode_split(records: Records, mode: str, skip_corrupt: bool) -> Split:
+    """All records of a split, one thread: decoding small images holds the GIL."""
+    images, labels, count = np.empty(0, np.uint8), np.empty(len(records), np.int32), 0
+    for record in records:
+        try:
+            image = np.asarray(decode_image(record, mode))
+        except Corrupt as error:
+            if not skip_corrupt:
+                raise to_user(error) from None
+            _log.warning("left out: %s", error)
+            continue
+        image = image.reshape(*image.shape[:2], -1)
+        if not count:
+            images = np.empty((len(records), *image.shape), np.uint8)
+        if image.shape != images.shape[1:]:
+            raise _unequal(records.name, images.shape[1:], image.shape)
+        images[count], labels[count] = image, record.label
+        count += 1
+    if not count:
         raise UserError(
-            f"data set {name!r} has the splits {', '.join(splits)}: choose one with a train "
-            f"split and a test or validation split that has labels"
+            f"data set {records.name!r} has a split of which no image can be read: prepare it again"
         )
-    return splits["train"], splits[reported]
-
-
-def _decode_split(name: str, source: Any) -> Split:
-    """All records of a TFDS data source, one thread: decoding small images holds the GIL."""
-    labels = np.empty(len(source), np.int32)
-    images = np.empty((len(source), *source[0]["image"].shape), np.uint8)
-    for start in range(0, len(source), _CHUNK):
-        chunk = range(start, min(start + _CHUNK, len(source)))
-        for i, record in zip(chunk, source.__getitems__(chunk), strict=True):
-            if record["image"].shape != images.shape[1:]:
-                raise _unequal(name, images.shape[1:], record["image"].shape)
-            images[i] = record["image"]
-            labels[i] = record["label"]
-    if labels.min() < 0:
-        raise unlabelled(name)
-    return Split(images, labels)
-
-
-def unlabelled(name: str) -> UserError:
-    """What is wrong with a data set that has a label of -1."""
-    return UserError(
-        f"data set {name!r} has images without a label (-1): choose one that is fully labelled"
-    )
+    if count < len(records):
+        left = len(records) - count
+        _log.warning("%d of %d images are corrupt and left out", left, len(records))
+    return Split(images[:count], labels[:count])
 
 
 def _unequal(name: str, one: tuple[int, ...], other: tuple[int, ...]) -> UserError:
@@ -225,8 +298,3 @@ def _unequal(name: str, one: tuple[int, ...], other: tuple[int, ...]) -> UserErr
         f"`config.data.image_size`=224 or the like, to which they are brought as they are read, or "
         f"choose one whose images are all of one size, such as 'cifar10'"
     )
-
-
-def _is_not_advice(record: logging.LogRecord) -> bool:
-    """False for TFDS's advice, at the first image, to install OpenCV; Pillow does as well here."""
-    return "OpenCV is not installed" not in record.getMessage()

@@ -29,8 +29,8 @@ DATASETS = Table(
             data_dir=data_dir, timesteps=timesteps, skip_corrupt=skip_corrupt
         ),
         **{
-            name: lambda data_dir, download, name=name, **_: cifar.load(
-                name, data_dir=data_dir, download=download
+            name: lambda data_dir, download, skip_corrupt, name=name, **_: cifar.load(
+                name, data_dir=data_dir, download=download, skip_corrupt=skip_corrupt
             )
             for name in CIFARS
         },
@@ -65,7 +65,8 @@ def load_dataset(
         ones always: they belong to the data set, not to a run.
       train_on_validation: they are among the training images all the same.
       timesteps: T, frames into which event data are cut.
-      skip_corrupt: leave out recordings that can't be read; they are named and counted in the log.
+      skip_corrupt: leave out recordings, and images that TFDS prepared, that can't be read; they
+        are named and counted in the log.
       download: fetch the archive of `cifar10` or `cifar100` where it is in no form there.
 
     Returns:
@@ -81,7 +82,7 @@ def load_dataset(
             data_dir=data_dir, timesteps=timesteps, skip_corrupt=skip_corrupt, download=download
         )
     else:
-        loaded = _of_tfds(name, data_dir, download)
+        loaded = _of_tfds(name, data_dir, download, skip_corrupt)
     pool, test, classes = loaded
     count = held_out(validation, name, len(pool.labels))
     order = permutation(len(pool.labels), seed=0)
@@ -94,7 +95,7 @@ def load_dataset(
     )
 
 
-def _of_tfds(name: str, data_dir: str | None, download: bool) -> Loaded:
+def _of_tfds(name: str, data_dir: str | None, download: bool, skip_corrupt: bool) -> Loaded:
     if path_of(name, data_dir):
         raise UserError(
             f"`config.data.name` is {name!r}, a folder, whose images are read as they are needed "
@@ -105,4 +106,4 @@ def _of_tfds(name: str, data_dir: str | None, download: bool) -> Loaded:
             f"`config.data.download` is for {' and '.join(CIFARS)}, and `config.data.name` is "
             f"{name!r}: leave it out, and let TFDS prepare that data set"
         )
-    return prepared(name, data_dir)
+    return prepared(name, data_dir, skip_corrupt)

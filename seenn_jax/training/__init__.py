@@ -7,7 +7,7 @@ from rich.console import Console
 
 from seenn_jax.config import is_policy
 from seenn_jax.plugins import load_plugins
-from seenn_jax.training.checks import check_config
+from seenn_jax.training.checks import check_config, check_kinds
 from seenn_jax.training.network import train_network
 from seenn_jax.training.policy.train import train_policy
 
@@ -25,6 +25,7 @@ def train(config: ConfigDict, workdir: str | Path, console: Console | None = Non
       UserError: a config that can't be, data that are not there, a workdir of another config, a
         checkpoint of another architecture, a loss that is not finite; a plugin that fails.
     """
+    check_kinds(config)
     load_plugins(config.plugins)
     check_config(config)
     start = train_policy if is_policy(config) else train_network

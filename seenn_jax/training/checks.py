@@ -1,12 +1,12 @@
 """What can't be trained, said before anything is compiled."""
 
 import functools
-import math
 import numbers
 from collections.abc import Callable
 from operator import getitem
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from seenn_jax import devices
@@ -16,12 +16,35 @@ from seenn_jax.data.images import INTERPOLATIONS
 from seenn_jax.errors import UserError, check_choice
 from seenn_jax.models import DTYPES, MODELS, NEURONS, is_ann
 from seenn_jax.models.neurons import SURROGATES
-from seenn_jax.run import build
+from seenn_jax.run import build, folder
 from seenn_jax.ticks import frames
 from seenn_jax.training.losses import LOSSES
 from seenn_jax.training.optimizer import OPTIMIZERS, SCHEDULES
 from seenn_jax.training.policy.objective import OBJECTIVES, check_candidates
 
+MOST = 2**31 - 1  # of a whole number, as the devices have it ...
+LARGEST = float(np.finfo(np.float32).max)  # ... and of any other
+KINDS = {
+    bool: ("true or false", lambda value: isinstance(value, bool)),
+    int: (f"a whole number of at most {MOST:,}", lambda value: _is_whole(value, MOST)),
+    float: ("a number that float32 can hold", lambda value: _is_number(value, LARGEST)),
+    str: ("a text", lambda value: isinstance(value, str)),
+    tuple: ("several values in brackets", lambda value: isinstance(value, tuple | list)),
+}
+# Of these settings in brackets, the values.
+ELEMENTS = {
+    "plugins": ("names of modules or files", lambda value: isinstance(value, str)),
+    "training_levels": (
+        f"whole numbers from 1 to {MOST:,}, such as (1, 2, 4, 8), or none (then it is "
+        "`config.quantization_levels`)",
+        lambda value: _is_whole(value, MOST) and value >= 1,
+    ),
+    "policy.candidates": (
+        "whole numbers, such as (1, 2, 4)",
+        lambda value: _is_whole(value, MOST),
+    ),
+}
+OTHER_KINDS = ("seed", "data.validation")  # with a range of their own
 CHOICES = {
     "data.interpolation": INTERPOLATIONS,
     "model.name": MODELS,
@@ -40,7 +63,7 @@ BELOW_1 = ("at least 0 and below 1", lambda value: 0 <= value < 1)
 NUMBERS = {
     "seed": ("from 0 to 2^32 - 1", lambda value: 0 <= value < 2**32),
     "timesteps": AT_LEAST_1,
-    "epochs": AT_LEAST_1,
+    "epochs": ("from 1 to 1,000,000", lambda value: 1 <= value <= 1_000_000),
     "batch_size": AT_LEAST_1,
     "accumulate": AT_LEAST_1,
     "validate_every": AT_LEAST_1,
@@ -50,8 +73,8 @@ NUMBERS = {
     ),
     "data.resize": AT_LEAST_1,
     "checkpoint_every": AT_LEAST_0,
-    "data.image_size": AT_LEAST_0,
-    "data.workers": ("at least -1", lambda value: value >= -1),
+    "data.image_size": ("from 0 to 10,000", lambda value: 0 <= value <= 10_000),
+    "data.workers": ("at least -1 and at most 1,000", lambda value: -1 <= value <= 1000),
     "quantization_levels": AT_LEAST_1,
     "initial_threshold": ABOVE_0,
     "model.width": AT_LEAST_1,
@@ -83,7 +106,7 @@ OF_A_POLICY = {
     "policy.beta": AT_LEAST_0,
     "policy.entropy": AT_LEAST_0,
     "policy.auxiliary": AT_LEAST_0,
-    "policy.copies": AT_LEAST_1,
+    "policy.copies": ("from 1 to 10,000", lambda value: 1 <= value <= 10_000),
     "policy.joint_learning_rate": ABOVE_0,
 }
 # What a policy's training has no use for, and what is then the only value.
@@ -98,6 +121,7 @@ NOT_OF_A_POLICY = {
 
 def check_config(config: ConfigDict) -> None:
     """Raise a UserError for the first setting that can't be, without looking at the data."""
+    check_kinds(config)
     for key, allowed in CHOICES.items():
         check_choice(f"`config.{key}`", _value(config, key), allowed)
     if is_ann(config) and config.loss != "mean_ce":
@@ -107,14 +131,8 @@ def check_config(config: ConfigDict) -> None:
             "`config.loss`=mean_ce"
         )
     for key, (allowed, good) in NUMBERS.items():
-        _check(config, key, allowed, good)
+        _check_number(config, key, allowed, good)
     _check_framing(config)
-    for levels in config.training_levels:
-        if levels < 1:
-            raise UserError(
-                f"`config.training_levels` has {levels}: levels must be at least 1; give some such "
-                "as (1, 2, 4, 8), or () for `config.quantization_levels`"
-            )
     _check_epochs(config, "inherit_epochs")
     if config.loss != "tet":
         _check(config, "tet_distillation", f"0 for the loss {config.loss!r}", lambda v: v == 0)
@@ -125,6 +143,20 @@ def check_config(config: ConfigDict) -> None:
         _check_policy(config)
     if config.optimizer.nesterov:
         _check(config, "optimizer.momentum", "above 0 for Nesterov's momentum", lambda v: v > 0)
+
+
+def check_kinds(config: ConfigDict) -> None:
+    """Raise a UserError for the first setting of another kind than its default."""
+    for key, default in folder.flat(default_config().to_dict()).items():
+        ranged = isinstance(default, float) and key in NUMBERS | OF_A_POLICY
+        if not (ranged or key in OTHER_KINDS):
+            _check(config, key, *KINDS[type(default)])
+    for key, (allowed, good) in ELEMENTS.items():
+        for element in _value(config, key):
+            if not good(element):
+                raise UserError(
+                    f"`config.{key}` has {element!r}: it must have {allowed}; set `config.{key}`"
+                )
 
 
 def _check_framing(config: ConfigDict) -> None:
@@ -149,7 +181,7 @@ def _check_policy(config: ConfigDict) -> None:
     check_candidates(config.policy.candidates, config.timesteps)
     check_choice("`config.policy.objective`", config.policy.objective, OBJECTIVES)
     for key, (allowed, good) in OF_A_POLICY.items():
-        _check(config, key, allowed, good)
+        _check_number(config, key, allowed, good)
     _check_epochs(config, "joint_epochs")
     if config.teacher:
         raise UserError(
@@ -172,14 +204,23 @@ def _check_epochs(config: ConfigDict, key: str) -> None:
     _check(config, key, allowed, lambda value: 0 <= value <= config.epochs)
 
 
+def _check_number(config: ConfigDict, key: str, allowed: str, good: Callable[[Any], bool]) -> None:
+    _check(config, key, allowed, lambda value: _is_number(value) and good(value))
+
+
 def _check(config: ConfigDict, key: str, allowed: str, good: Callable[[Any], bool]) -> None:
     value = _value(config, key)
-    if not (_is_number(value) and good(value)):
+    if not good(value):
         raise UserError(f"`config.{key}` is {value}: it must be {allowed}; set `config.{key}`")
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+def _is_number(value: Any, most: int | float = LARGEST) -> bool:
+    is_real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return is_real and abs(value) <= most  # and no NaN
+
+
+def _is_whole(value: Any, most: int) -> bool:
+    return isinstance(value, numbers.Integral) and _is_number(value, most)
 
 
 def _value(config: ConfigDict, key: str) -> Any:

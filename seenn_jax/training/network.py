@@ -31,6 +31,7 @@ from seenn_jax.training.loop import (
     total_steps,
 )
 from seenn_jax.training.optimizer import learning_rate, make_optimizer
+from seenn_jax.training.size import check_size
 from seenn_jax.training.step import Given, TrainState, evaluated, initial_state, train_step
 from seenn_jax.training.teacher import open_teacher
 
@@ -45,6 +46,7 @@ def train_network(config: ConfigDict, workdir: Path, console: Console) -> None:
     started = time.perf_counter()
     dataset = open_data(config)
     facts = folder.DataFacts.of(dataset)
+    check_size(config, facts)
     teacher = open_teacher(config, facts)
     model, started_from = build.network(config, facts), None
     if not folder.has_checkpoint(workdir):  # which has all that a run needs to be continued

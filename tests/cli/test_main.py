@@ -4,6 +4,7 @@ import logging
 import subprocess
 import sys
 
+import jax
 import pytest
 from absl import flags
 
@@ -11,6 +12,7 @@ import seenn_jax
 from seenn_jax.cli import main as shell
 from seenn_jax.cli.flags import EVALUATE, TRAIN
 from seenn_jax.cli.main import as_flags
+from seenn_jax.errors import UserError
 from tests.cli.conftest import DIGITS, ROOT, check_refused
 
 MODULE = "seenn_jax/__main__.py"  # what python -m seenn_jax runs
@@ -262,8 +264,20 @@ def test_a_full_disk_is_said(call_main):
     check_refused(*call_main(raising(error)), "error: /some/path has no room (Disk quota exceeded)")
 
 
+def test_too_little_memory_is_said(call_main):
+    for error in (MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 3 GiB")):
+        named = ["error: there is not enough memory (", "lower the number of"]
+        check_refused(*call_main(raising(error)), *named)
+
+
+def test_names_of_others_are_no_commands_to_the_terminal(call_main):
+    status, _, err = call_main(raising(UserError("class 'a\x1b[2Jb' is not there: mend it")))
+    assert (status, err) == (2, "error: class 'a\\x1b[2Jb' is not there: mend it\n")
+
+
 def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch, call_main):
-    for error in (ValueError("a mistake of ours"), OSError("without a path")):
+    ours = jax.errors.JaxRuntimeError("INTERNAL: ours")
+    for error in (ValueError("a mistake of ours"), OSError("without a path"), ours):
         with pytest.raises(type(error), match=str(error)):
             call_main(raising(error))
 

@@ -178,6 +178,15 @@ def test_a_run_that_was_not_evaluated(program, copy_of_trained, pngs):
     check_refused(*refused, "has not been evaluated yet", "say which --exit")
 
 
+def test_names_are_no_commands_to_a_terminal():
+    found = seenn_jax.Predictions(
+        np.array([1]), np.array([0.5], np.float32), np.array([2]), ("a\x1b[2J",), ("b\x9b2J",)
+    )
+    (line,) = predict.lines(found)
+    assert line.isprintable()
+    assert (json.loads(line)["class"], json.loads(line)["file"]) == ("a\x1b[2J", "b\x9b2J")
+
+
 def test_names_beyond_ascii():
     found = seenn_jax.Predictions(
         np.array([1]), np.array([0.5], np.float32), np.array([2]), ("Kätzchen",), ("ü.png",)

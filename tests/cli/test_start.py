@@ -8,7 +8,7 @@ import time
 import pytest
 
 from seenn_jax.cli.flags import PROGRAMS
-from seenn_jax.cli.start import command
+from seenn_jax.cli.start import command, printable
 from tests.cli.conftest import ROOT
 
 CALLS = {
@@ -140,3 +140,8 @@ def test_the_next_program_is_called_as_this_one(monkeypatch, called, evaluate, p
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", [called])
     assert (command("evaluate"), command("predict")) == (evaluate, predict)
+
+
+def test_text_of_others_does_not_reach_the_terminal_as_commands():
+    assert printable("a\x1b[2Jb\x9b31m\r\x07\x7f") == r"a\x1b[2Jb\x9b31m\r\x07\x7f"
+    assert printable("Zürich\t図\n") == "Zürich\t図\n"

@@ -1,11 +1,15 @@
 """What is decoded once is kept, and made anew where it does not fit or is damaged."""
 
+import fcntl
+import json
 import logging
 import os
+import re
 
+import numpy as np
 import pytest
 
-from seenn_jax.data import cache, load_dataset
+from seenn_jax.data import Split, cache, load_dataset
 from tests.data.tiny import contents, equal, expected, numbered, prepare
 
 
@@ -56,6 +60,62 @@ def test_damaged_files_are_replaced(pairs, tmp_path, caplog, file, left):
     caplog.clear()
     load_dataset("tiny", validation=2)
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("place", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(
+    "file",
+    ["train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy", "info.json"],
+)
+def test_a_flipped_bit_is_seen(pairs, tmp_path, caplog, file, place):
+    load_dataset("tiny", validation=2)
+    (kept,) = (tmp_path / "cache" / "seenn_jax").iterdir()
+    data = bytearray((kept / file).read_bytes())
+    data[int(place * (len(data) - 1))] ^= 1
+    (kept / file).write_bytes(data)
+    dataset = load_dataset("tiny", validation=2)
+    assert contents(dataset.train, dataset.validation) == expected(pairs)
+    assert f"{kept} is damaged" in caplog.text
+    assert "decoded again" in caplog.text
+
+
+IMAGES, LABELS = np.zeros((3, 4, 4, 1), np.uint8), np.arange(3, dtype=np.int32)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "why"),
+    [
+        (IMAGES, LABELS[:2], r"images \[3, 4, 4, 1\] and labels \[2\]"),
+        (IMAGES[..., 0], LABELS, r"images \[3, 4, 4\]"),
+        (IMAGES, LABELS + 1, "labels that are none of 3 classes"),
+        (IMAGES, LABELS - 1, "labels that are none of 3 classes"),
+        (IMAGES, LABELS.astype(np.int64), "test_labels is of int64 and not of int32"),
+        (IMAGES.astype(np.int8), LABELS, "test_images is of int8 and not of uint8"),
+    ],
+)
+def test_what_is_no_data_set_is_not_believed(tmp_path, caplog, images, labels, why):
+    cache.write_cache(tmp_path / "kept", Split(IMAGES, LABELS), Split(IMAGES, LABELS), 3)
+    assert cache.read_cache(tmp_path / "kept")[2] == 3
+    np.save(tmp_path / "kept" / "test_images.npy", images)
+    np.save(tmp_path / "kept" / "test_labels.npy", labels)
+    about = {"classes": 3, "checksum": cache._checksum((IMAGES, LABELS, images, labels), 3)}
+    (tmp_path / "kept" / "info.json").write_text(json.dumps(about))
+    assert cache.read_cache(tmp_path / "kept") is None
+    assert re.search(why, caplog.text)
+
+
+def test_what_killed_processes_left_is_deleted(pairs, tmp_path):
+    root = tmp_path / "cache" / "seenn_jax"
+    for name in ("unfinished-dead", "unfinished-at-work"):
+        (root / name / "data").mkdir(parents=True)
+        (root / name / "data" / "train_images.npy").write_bytes(b"half")
+    at_work = os.open(root / "unfinished-at-work", os.O_RDONLY)
+    fcntl.flock(at_work, fcntl.LOCK_EX)
+    load_dataset("tiny", validation=2)
+    (left,) = root.glob("unfinished-*")
+    assert left.name == "unfinished-at-work"
+    assert (left / "data" / "train_images.npy").read_bytes() == b"half"
+    os.close(at_work)
 
 
 def test_an_interruption_leaves_nothing(pairs, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 import sys
 
 import numpy as np
@@ -30,6 +31,12 @@ DAMAGED = {
     "nothing of a pixel": (lambda make: make([], special=[0x8001]), "no events"),
     "of a larger sensor": (lambda make: make([], special=[0x10000]), "address 65536"),
 }
+
+
+def test_a_pipe_is_no_recording(tmp_path):
+    os.mkfifo(tmp_path / "cifar10_frog_7.aedat")
+    with pytest.raises(UserError, match=r"cifar10_frog_7.*is corrupt: it is no regular file"):
+        cifar10_dvs.read_aedat(tmp_path / "cifar10_frog_7.aedat")
 
 
 @pytest.mark.parametrize("kind", DAMAGED)

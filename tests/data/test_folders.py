@@ -132,7 +132,7 @@ class TestFolder:
         name = folder("a", 5)
         dataset = load_streamed(name, framing=Framing(8), validation=1)
         (tmp_path / names(dataset.test)[0]).unlink()
-        with pytest.raises(UserError, match=r"a/0\d\.JPEG can't be read \(it is empty or gone\)"):
+        with pytest.raises(UserError, match=r"a/0\d\.JPEG can't be read \(No such file"):
             dataset.test.images[:]
 
 

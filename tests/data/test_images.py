@@ -1,5 +1,8 @@
 import io
+import os
+import struct
 import subprocess
+import zlib
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from seenn_jax.data.images import (
     central_box,
     decode,
     random_box,
+    record_of,
     resized,
 )
 
@@ -207,10 +211,63 @@ class TestDecode:
                 decode(Record(data[:length], 0, "dogs/1.jpg"))
 
     def test_empty(self):
-        with pytest.raises(Corrupt, match=r"dogs/1\.jpg can't be read \(it is empty or gone\)"):
+        with pytest.raises(Corrupt, match=r"dogs/1\.jpg can't be read \(it is empty\)"):
             decode(Record(b"", 0, "dogs/1.jpg"))
 
-    def test_sixteen_bits(self, encoded):
-        image = Image.fromarray(np.full((4, 4), 40_000, np.uint16))
+    @pytest.mark.parametrize(("colours", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+    def test_sixteen_bits(self, colours, channels):
+        """Grey and in colours, with transparency and without."""
+        size, pixels = struct.pack(">II", 4, 4), bytes(4 * (1 + 4 * 2 * channels))
+        parts = [
+            (b"IHDR", size + bytes((16, colours, 0, 0, 0))),
+            (b"IDAT", zlib.compress(pixels)),
+            (b"IEND", b""),
+        ]
+        data = b"\x89PNG\r\n\x1a\n" + b"".join(
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+            for kind, body in parts
+        )
+        assert Image.open(io.BytesIO(data)).size == (4, 4)
         with pytest.raises(Corrupt, match="more than 8 bits a channel"):
-            decode(Record(encoded(image, "PNG"), 0, "a/b.png"))
+            decode(Record(data, 0, "a/b.png"))
+
+    def test_every_flipped_bit_of_a_png_is_seen(self, encoded, picture):
+        data = bytearray(encoded(picture(0, 6, 5), "PNG"))
+        for place in range(len(data)):
+            data[place] ^= 4
+            with pytest.raises(Corrupt, match=r"a/b\.png can't be read"):
+                decode(Record(bytes(data), 0, "a/b.png"))
+            data[place] ^= 4
+
+    def test_transparent_colours_of_a_palette(self, encoded):
+        image = Image.new("P", (2, 2), 1)
+        image.putpalette([0, 0, 0, 200, 30, 60])
+        image.info["transparency"] = b"\x80\x80"
+        found = decode(Record(encoded(image, "PNG"), 0, "a/b.png"))
+        assert found.getpixel((0, 0)) == (200, 30, 60)
+
+    def test_what_a_decoder_did_not_think_of(self, encoded, picture, monkeypatch):
+        def fail(*_, **__):
+            raise KeyError("<_io.BytesIO object at 0x7f00> at 0x12")
+
+        monkeypatch.setattr(images.Image, "open", fail)
+        with pytest.raises(Corrupt, match=r"a/b can't be read \('? ?at 0x12'\)"):
+            decode(Record(encoded(picture(0)), 0, "a/b"))
+
+
+class TestContent:
+    def test_a_pipe_is_no_image(self, tmp_path):
+        os.mkfifo(tmp_path / "a.jpg")
+        found = record_of(tmp_path / "a.jpg", 3, "dogs/a.jpg")
+        assert found == Record(b"", 3, "dogs/a.jpg", "it is no regular file")
+        with pytest.raises(Corrupt, match=r"dogs/a\.jpg can't be read \(it is no regular file\)"):
+            decode(found)
+
+    def test_a_file_that_is_too_large(self, tmp_path, monkeypatch):
+        (tmp_path / "a.jpg").write_bytes(b"12345")
+        assert record_of(tmp_path / "a.jpg", 0, "a").data == b"12345"
+        monkeypatch.setattr(images, "MOST_BYTES", 4)
+        assert record_of(tmp_path / "a.jpg", 0, "a").problem == "it has 5 bytes, more than 4"
+
+    def test_a_file_that_is_gone(self, tmp_path):
+        assert record_of(tmp_path / "a.jpg", 0, "a").problem == "No such file or directory"

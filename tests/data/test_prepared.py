@@ -1,6 +1,7 @@
 """Data sets that TFDS prepared arrive as they are, without TensorFlow; mistakes are named."""
 
 import json
+import os
 import re
 import shlex
 import sys
@@ -9,8 +10,11 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from seenn_jax.data import load_dataset, prepared
+from seenn_jax.data import Batches, load_dataset, load_streamed, records
+from seenn_jax.data.images import Framing
 from seenn_jax.errors import UserError
+from tests.data import tiny
+from tests.data.listed import some
 from tests.data.tiny import contents, expected, numbered, picture, png, prepare
 
 pytestmark = pytest.mark.usefixtures("data_dir")
@@ -32,7 +36,7 @@ def test_every_pixel_and_label_arrives(data_dir):
 
 
 def test_more_records_than_are_read_at_once(data_dir, monkeypatch):
-    monkeypatch.setattr(prepared, "_CHUNK", 3)
+    monkeypatch.setattr(records, "_CHUNK", 3)
     train = numbered(range(11))
     prepare(data_dir, {"train": train, "test": train[:4]})
     dataset = load_dataset("tiny", validation=1)
@@ -209,3 +213,93 @@ class TestMistakes:
         monkeypatch.setitem(sys.modules, "array_record.python.array_record_data_source", None)
         with pytest.raises(UserError, match="array_record is missing"):
             load_dataset("tiny", validation=1)
+
+
+class TestDamage:
+    """Files that rot: one sentence, or the rest of the data."""
+
+    @pytest.fixture
+    def folder(self, data_dir):
+        return prepare(data_dir, {"train": numbered(range(30)), "test": numbered(range(4))})
+
+    def test_a_flipped_bit_in_a_record(self, folder, caplog):
+        flip(next(folder.glob("*train*")), b"\x89PNG")
+        match = r"image number 0 of 'tiny' can't be read \(.*mismatch.*config\.data\.skip_corrupt"
+        with pytest.raises(UserError, match=match):
+            load_dataset("tiny", validation=2)
+        dataset = load_dataset("tiny", validation=2, skip_corrupt=True)
+        assert dataset.train.size + dataset.validation.size == 29
+        assert "1 of 30 images are corrupt and left out" in caplog.text
+
+    def test_a_flipped_bit_in_a_streamed_record(self, folder, caplog):
+        flip(next(folder.glob("*test*")), b"\x89PNG")
+        ways = {"framing": Framing(4), "validation": 2}
+        whole = load_streamed("tiny", **ways).test
+        with pytest.raises(UserError, match="image number 0 of 'tiny' can't be read"):
+            whole.images[:]
+        with pytest.raises(UserError, match="image number 0 of 'tiny' can't be read"):
+            np.asarray(whole.labels)
+        rest = load_streamed("tiny", **ways, skip_corrupt=True).test
+        assert len(rest.images[:]) == len(rest.labels) == 3
+        assert "1 of 4 images are corrupt and left out" in caplog.text
+        shown = some(Batches(rest, 4, seed=0, workers=0), 1)[0][1]
+        assert sorted(set(shown.tolist())) == sorted(rest.labels.tolist())
+
+    @pytest.mark.parametrize("skip_corrupt", [True, False])
+    def test_a_record_that_is_no_image(self, data_dir, caplog, monkeypatch, skip_corrupt):
+        pairs = numbered(range(6))
+        real, bad = png, pairs[3][0]
+        with monkeypatch.context() as patch:
+            eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
+            patch.setattr(tiny, "png", lambda image: eps if image is bad else real(image))
+            prepare(data_dir, {"train": pairs, "test": pairs[:2]})
+        if not skip_corrupt:
+            with pytest.raises(UserError, match=r"image 3/number \d .*it is no JPEG, PNG, BMP"):
+                load_dataset("tiny", validation=1)
+            return
+        for _ in range(2):  # said each time
+            caplog.clear()
+            dataset = load_dataset("tiny", validation=1, skip_corrupt=True)
+            left = expected(pairs[:3] + pairs[4:])
+            assert contents(dataset.train, dataset.validation) == left
+            assert "1 of 6 images are corrupt and left out" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("file", "old", "new", "why"),
+        [
+            ("dataset_info.json", b"{", b"", r"dataset_info\.json is damaged \(Expecting|Extra"),
+            ("dataset_info.json", b'"30"', b'"29"', "has 30 records, and .*json says 29"),
+            ("dataset_info.json", b'"30"', b'"31"', "has 30 records, and .*json says 31"),
+            ("dataset_info.json", b'"splits"', b'"spl"', "is damaged|has the splits"),
+            ("dataset_info.json", b"{DATASET}-", b"{DATASET}+", "is damaged .*prepare it"),
+            ("features.json", b"{", b"", "is damaged .*prepare it again with `python"),
+            ("features.json", b"ClassLabel", b"ClassLabe1", "is damaged .*prepare it again"),
+            ("features.json", b'"4"', b'"3"', "its label is 3, and there are 3 classes from 0"),
+        ],
+    )
+    def test_json_files(self, folder, file, old, new, why):
+        data = (folder / file).read_bytes()
+        assert old in data
+        (folder / file).write_bytes(data.replace(old, new))
+        with pytest.raises(UserError, match=why):
+            load_dataset("tiny", validation=2)
+
+    def test_a_pipe(self, folder):
+        file = next(folder.glob("*test*"))
+        file.unlink()
+        os.mkfifo(file)
+        with pytest.raises(UserError, match=r"tiny-test.* is no regular file"):
+            load_dataset("tiny", validation=2)
+
+    def test_a_file_that_is_cut(self, folder):
+        file = next(folder.glob("*train*"))
+        os.truncate(file, 1000)
+        with pytest.raises(UserError, match=r"'tiny' in .* is damaged \(.*prepare it again"):
+            load_dataset("tiny", validation=2)
+
+
+def flip(path, before):
+    """Flip a bit of the file, some bytes after these."""
+    data = bytearray(path.read_bytes())
+    data[data.index(before) + 40] ^= 1
+    path.write_bytes(data)

@@ -39,7 +39,7 @@ def test_the_experiments_are_possible(path):
         ("seed", -1, "from 0 to 2^32 - 1"),
         ("seed", 2**32, "from 0 to 2^32 - 1"),
         ("timesteps", 0, "at least 1"),
-        ("epochs", 0, "at least 1"),
+        ("epochs", 0, "from 1 to 1,000,000"),
         ("batch_size", 0, "at least 1"),
         ("validate_every", 0, "at least 1"),
         ("data.validation", 0, "at least 1, or a fraction of them, above 0 and below 1"),
@@ -66,7 +66,7 @@ def test_the_experiments_are_possible(path):
         ("optimizer.weight_decay", -1e-4, "at least 0"),
         ("ema", 1.0, "at least 0 and below 1"),
         ("augment.crop", -1, "at least 0"),
-        ("data.image_size", -1, "at least 0"),
+        ("data.image_size", -1, "from 0 to 10,000"),
         ("data.workers", -2, "at least -1"),
         ("checkpoint_every", -1, "at least 0"),
         ("augment.cutout", -1, "at least 0"),
@@ -138,6 +138,42 @@ def test_images_that_are_kept_as_they_are_are_not_cut(key, value):
     check_config(config)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("training_levels", (1, "a"), "has 'a': it must have whole numbers from 1"),
+        ("training_levels", (1, 2.5), "has 2.5: it must have whole numbers"),
+        ("training_levels", (0, 1), "has 0: it must have whole numbers from 1"),
+        ("training_levels", (1, True), "has True: it must have whole numbers"),
+        ("training_levels", (2**31,), "has 2147483648: it must have whole numbers"),
+        ("training_levels", None, "is None: it must be several values in brackets"),
+        ("policy.candidates", (1, "a"), "has 'a': it must have whole numbers"),
+        ("policy.candidates", (1, 2.5), "has 2.5: it must have whole numbers"),
+        ("policy.candidates", None, "is None: it must be several values"),
+        ("plugins", (1,), "has 1: it must have names of modules or files"),
+        ("plugins", None, "is None: it must be several values"),
+        ("timesteps", 10**20, "a whole number of at most 2,147,483,647"),
+        ("timesteps", None, "is None: it must be a whole number"),
+        ("checkpoint_every", 2**31, "a whole number of at most"),
+        ("epochs", 10**7, "from 1 to 1,000,000"),
+        ("data.workers", 10**6, "at most 1,000"),
+        ("data.image_size", 10**5, "from 0 to 10,000"),
+        ("data.dir", None, "is None: it must be a text"),
+        ("augment.flip", None, "is None: it must be true or false"),
+        ("augment.rotate", 1e300, "at least 0"),
+        ("optimizer.learning_rate", None, "above 0"),
+    ],
+)
+def test_kinds_and_sizes(key, value, allowed):
+    config = default_config()
+    with config.ignore_type():
+        config.update_from_flattened_dict({key: value})
+    with pytest.raises(UserError, match=r"^`config\.") as caught:
+        check_config(config)
+    assert f"`config.{key}` {'' if allowed[:3] in ('has', 'is ') else 'is '}" in str(caught.value)
+    assert allowed in str(caught.value)
+
+
 def test_an_ordinary_network_has_no_loss_over_timesteps():
     config = default_config()
     config.activation = "qcfs"
@@ -159,7 +195,7 @@ def test_an_ordinary_network_has_no_loss_over_timesteps():
         ("policy.beta", float("inf"), "at least 0"),
         ("policy.entropy", -0.1, "at least 0"),
         ("policy.width", 0, "at least 1"),
-        ("policy.copies", 0, "at least 1"),
+        ("policy.copies", 0, "from 1 to 10,000"),
         ("policy.joint_learning_rate", 0.0, "above 0"),
         ("joint_epochs", 31, "from 0 to `config.epochs` = 30"),
         ("augment.cutmix", 1.0, "0 for a policy"),

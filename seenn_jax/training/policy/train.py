@@ -25,6 +25,7 @@ from seenn_jax.training.policy.answers import Answers, network_answers, no_answe
 from seenn_jax.training.policy.source import source
 from seenn_jax.training.policy.step import Graphs, PolicyState, frozen_step, joint_step
 from seenn_jax.training.policy.validation import make_validate
+from seenn_jax.training.size import check_parameters
 from seenn_jax.training.step import Given
 
 
@@ -42,6 +43,9 @@ def train_policy(config: ConfigDict, workdir: Path, console: Console) -> None:
     started = time.perf_counter()
     dataset = open_data(config)
     facts = folder.DataFacts.of(dataset)
+    check_parameters(
+        lambda: build.policy(config, facts), "config.policy.width", config.policy.width
+    )
     # A run that is continued has the network in its own checkpoints.
     path = workdir if folder.has_checkpoint(workdir) else source(config, workdir, facts)
     source_config, source_facts = folder.load(path)

@@ -1,0 +1,365 @@
+"""Damage data files and give settings wrong values, and count what becomes of it.
+
+python benchmarks/damage.py --tries=1200 --values=200
+
+Each try is a process of its own. A damaged file is one of a data set that is made for it, with a
+bit flipped, cut at a place, gone, or zero for a stretch. What is counted:
+
+- right: the data are the same, or what can't be read was left out, which the log says;
+- sentence: one sentence says what is wrong, status 2;
+- silent: other data, and nothing said. A JPEG, WebP or BMP has no checksum, nor has an event file,
+  TFDS's JSON files or the names of classes: what still reads there can't be told from whole files;
+- traceback, crash, hang: what should not be.
+"""
+
+import argparse
+import functools
+import hashlib
+import io
+import json
+import logging
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from seenn_jax.data import cifar10_dvs, load_dataset
+from seenn_jax.data.images import Corrupt, Record, decode
+from seenn_jax.errors import UserError
+
+OUTCOMES = ("right", "sentence", "silent", "traceback", "crash", "hang")
+SECONDS = 120  # for a try
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+
+
+# --- Damage --------------------------------------------------------------------------------------
+
+
+def flip(data: bytes, rng: random.Random) -> bytes:
+    """One bit."""
+    changed = bytearray(data)
+    changed[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    return bytes(changed)
+
+
+def cut(data: bytes, rng: random.Random) -> bytes:
+    """The end is missing."""
+    return data[: rng.randrange(len(data))]
+
+
+def zeros(data: bytes, rng: random.Random) -> bytes:
+    """A stretch of zeros, as a file system leaves it that lost power."""
+    start = rng.randrange(len(data))
+    end = min(len(data), start + rng.choice((4, 64, 4096)))
+    return data[:start] + bytes(end - start) + data[end:]
+
+
+DAMAGES = {"flip": flip, "cut": cut, "zeros": zeros, "gone": None}
+
+
+def damage(path: Path, kind: str, rng: random.Random) -> None:
+    """Damage a file, whose time stays as it was: nobody wrote to it."""
+    if DAMAGES[kind] is None:
+        path.unlink()
+        return
+    there = path.stat()
+    path.write_bytes(DAMAGES[kind](path.read_bytes(), rng))
+    os.utime(path, ns=(there.st_atime_ns, there.st_mtime_ns))
+
+
+# --- What is damaged -----------------------------------------------------------------------------
+
+
+def pictures(count: int) -> list[np.ndarray]:
+    """Small images, smooth, no two alike."""
+    drawn = np.random.default_rng(0).integers(0, 256, (count, 4, 5, 3), dtype=np.uint8)
+    return [np.asarray(Image.fromarray(each).resize((12, 10))) for each in drawn]
+
+
+def encoded(image: np.ndarray, format: str) -> bytes:
+    """The bytes of its file."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, format)
+    return file.getvalue()
+
+
+def prepare(folder: Path) -> None:
+    """A data set `tiny` as TFDS prepares it."""
+    import tensorflow_datasets as tfds
+
+    rows = [(encoded(image, "PNG"), i % 4) for i, image in enumerate(pictures(40))]
+
+    class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        """Forty images of four classes."""
+
+        __module__ = "tiny"  # of no package
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = {
+                "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
+                "label": tfds.features.ClassLabel(names=["ant", "bee", "cat", "dog"]),
+            }
+            return tfds.core.DatasetInfo(
+                builder=self, features=tfds.features.FeaturesDict(features)
+            )
+
+        def _split_generators(self, dl_manager):
+            splits = {"train": rows[:32], "test": rows[32:]}
+            return {name: self._generate_examples(part) for name, part in splits.items()}
+
+        def _generate_examples(self, part):
+            for i, (image, label) in enumerate(part):
+                yield i, {"image": image, "label": label}
+
+    Tiny.name = "tiny"
+    tfds.disable_progress_bar()
+    Tiny(data_dir=folder, file_format="array_record").download_and_prepare()
+
+
+def loaded(folder: Path, skip_corrupt: bool = False) -> str:
+    """What the data set `tiny` holds."""
+    found = load_dataset("tiny", data_dir=str(folder), validation=4, skip_corrupt=skip_corrupt)
+    digest = hashlib.sha256(repr(found.classes).encode())
+    for split in (found.train, found.validation, found.test):
+        digest.update(split.images.tobytes() + split.labels.tobytes())
+    return digest.hexdigest()
+
+
+def image_files(folder: Path) -> None:
+    """A file of each format."""
+    for number, format in enumerate(FORMATS):
+        (folder / f"a.{format.lower()}").write_bytes(encoded(pictures(4)[number], format))
+
+
+def shown(file: Path) -> str:
+    """What an image shows."""
+    data = file.read_bytes() if file.is_file() else b""
+    return hashlib.sha256(np.asarray(decode(Record(data, 0, file.name))).tobytes()).hexdigest()
+
+
+def event_files(folder: Path) -> None:
+    """A recording of 500 events."""
+    words = np.random.default_rng(0).integers(0, 2**15, 500)
+    events = np.stack([words, 1000 * np.arange(500)], axis=1).astype(">u4").tobytes()
+    (folder / "cifar10_cat_0.aedat").write_bytes(b"#!AER-DAT2.0\r\n# of 2012\r\n" + events)
+
+
+def recorded(file: Path) -> str:
+    """What a recording holds."""
+    return hashlib.sha256(
+        b"".join(part.tobytes() for part in cifar10_dvs.read_aedat(file))
+    ).hexdigest()
+
+
+def subjects(place: Path) -> Iterator[tuple[str, Path, Callable[[Path], str], str]]:
+    """(name, folder, what reads a copy of it, pattern of the files to damage) of all kinds."""
+    for name in ("tiny", "images", "events"):
+        (place / name).mkdir(parents=True)
+    image_files(place / "images")
+    event_files(place / "events")
+
+    def tiny(copy: Path, skip_corrupt: bool = False) -> str:
+        os.environ["XDG_CACHE_HOME"] = str(copy / "cache")
+        return loaded(copy / "data", skip_corrupt)
+
+    def anew(copy: Path, skip_corrupt: bool = False) -> str:
+        shutil.rmtree(copy / "cache")
+        return tiny(copy, skip_corrupt)
+
+    def make() -> str:
+        prepare(place / "tiny" / "data")
+        return tiny(place / "tiny")
+
+    apart(make)  # a process that has read records can't be forked
+    yield "decoded cache", place / "tiny", tiny, "cache/seenn_jax/*/*"
+    yield "records", place / "tiny", anew, "data/**/*.array_record*"
+    skipping = lambda copy: anew(copy, skip_corrupt=True)  # noqa: E731
+    yield "records, skip_corrupt", place / "tiny", skipping, "data/**/*.array_record*"
+    yield "JSON of TFDS", place / "tiny", anew, "data/**/*.json"
+    yield "class names of TFDS", place / "tiny", anew, "data/**/*.txt"
+    for format in FORMATS:
+        file = f"a.{format.lower()}"
+        yield f"images, {format}", place / "images", lambda copy, f=file: shown(copy / f), file
+    file = "cifar10_cat_0.aedat"
+    yield "event files", place / "events", lambda copy: recorded(copy / file), file
+
+
+# --- Tries ---------------------------------------------------------------------------------------
+
+
+def apart(work: Callable[[], str]) -> str:
+    """What `work` answers in a process of its own, or "crash" or "hang"."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(SECONDS)
+        try:
+            answer = work()
+        except BaseException:
+            answer = f"traceback {traceback.format_exc(limit=-3)}"
+        os.write(write, answer.encode(errors="replace")[:60_000])
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        answer = pipe.read().decode(errors="replace")
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return "hang" if os.WTERMSIG(status) == signal.SIGALRM else f"crash {status}"
+    return answer
+
+
+def outcome(read: Callable[[Path], str], copy: Path, right: str) -> str:
+    """What becomes of reading a damaged copy."""
+    said = io.StringIO()
+    logging.basicConfig(stream=said, level=logging.WARNING, format="%(message)s", force=True)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    try:
+        found = read(copy)
+    except (UserError, Corrupt) as error:
+        sentence = str(error)
+        bad = "\n" in sentence or " at 0x" in sentence or not sentence.isprintable()
+        return f"traceback no sentence: {sentence}" if bad else f"sentence {sentence}"
+    except OSError as error:  # which the command line says in a sentence
+        return f"sentence {error}" if error.filename else f"traceback {error}"
+    if found == right:
+        return "right"
+    return "right left out" if "left out" in said.getvalue() else "silent"
+
+
+def damaged(tries: int, place: Path, details: Path | None) -> dict[str, Counter]:
+    """{what: {outcome: how often}} of so many damaged files."""
+    import tensorflow_datasets  # noqa: F401 - once, for all tries
+
+    made = list(subjects(place))
+    rng, table = random.Random(0), {}
+    for name, folder, read, pattern in made:
+        whole = Path(shutil.copytree(folder, place / f"whole {name}"))
+        files = sorted(path.relative_to(folder) for path in folder.glob(pattern))
+        right = apart(functools.partial(read, folder))
+        counts = table[name] = Counter()
+        for number in range(-(-tries // len(made))):
+            kind = rng.choices(list(DAMAGES), (6, 2, 2, 1))[0]
+            file = files[number % len(files)]
+            shutil.rmtree(folder)
+            shutil.copytree(whole, folder)  # under its path, by which the cache knows it
+            damage(folder / file, kind, rng)
+            answer = apart(functools.partial(outcome, read, folder, right))
+            counts[answer.split()[0]] += 1
+            tell(details, [name, str(file), kind, answer])
+        shutil.rmtree(folder)
+        shutil.copytree(whole, folder)
+    return table
+
+
+def tell(details: Path | None, what: list) -> None:
+    """Add a line to the file of all tries."""
+    if details:
+        with details.open("a") as file:
+            file.write(json.dumps(what) + "\n")
+
+
+# --- Settings ------------------------------------------------------------------------------------
+
+NASTY = ("None", "abc", "-1", "0", "2.5", "nan", "1e400", "99999999999999999999", "", "(1,'a')")
+NASTY += ("100000", "1e-300", "()", "True", "\x1b[2J", "1,2", "../..", "-0.0")
+OF_TRAIN = (
+    *("seed", "plugins", "training_levels", "policy.candidates", "policy.width", "policy.copies"),
+    *("timesteps", "epochs", "inherit_epochs", "batch_size", "accumulate", "validate_every"),
+    *("checkpoint_every", "model.width", "model.tau", "model.threshold", "model.name", "loss"),
+    *("model.surrogate", "model.dtype", "activation", "quantization_levels", "initial_threshold"),
+    *("tet_weight", "tet_distillation", "label_smoothing", "optimizer.learning_rate", "ema"),
+    *("optimizer.momentum", "optimizer.weight_decay", "optimizer.schedule", "teacher"),
+    *("augment.crop", "augment.flip", "augment.cutout", "augment.roll", "augment.rotate"),
+    *("augment.mixup", "augment.cutmix", "data.name", "data.dir", "data.validation"),
+    *("data.image_size", "data.crop_area", "data.resize", "data.workers", "init_weights"),
+)
+OF_EVALUATE = (
+    *("timesteps", "threshold", "tolerance", "target_timesteps", "risk", "delta", "slots"),
+    *("exit", "method", "split", "precision", "percentile", "data_dir", "data_name", "json"),
+    *("nir", "export_weights", "weights", "wait"),
+)
+SMALL = (
+    *("--config=digits", "--config.epochs=1", "--config.inherit_epochs=0", "--config.timesteps=2"),
+    *("--config.model.width=4", "--config.augment.crop=0", "--config.validate_every=1"),
+)
+
+
+def call(program: str, arguments: list[str], place: Path) -> str:
+    """What becomes of a program with these arguments."""
+    import importlib
+
+    os.chdir(place)
+    sys.argv = [f"seenn-jax {program}", *arguments]
+    out, err, status = Path(place, "out"), Path(place, "err"), 0
+    with out.open("w") as sys.stdout, err.open("w") as sys.stderr:
+        os.dup2(sys.stdout.fileno(), 1)
+        os.dup2(sys.stderr.fileno(), 2)
+        try:
+            importlib.import_module(f"seenn_jax.cli.{program}").main()
+        except SystemExit as end:
+            status = end.code or 0
+    said = err.read_text(errors="replace")
+    if status == 0:
+        return "right"
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    one = status == 2 and len(errors) == 1 and "Traceback" not in said and "\x1b" not in said
+    return f"sentence {errors[0]}" if one else f"traceback {said[-2000:]}"
+
+
+def valued(count: int, place: Path, details: Path | None) -> dict[str, Counter]:
+    """{what: {outcome: how often}} of so many settings with wrong values."""
+    run = place / "run"
+    (place / "at").mkdir(parents=True)
+    trained = apart(lambda: call("train", [*SMALL, f"--workdir={run}"], place / "at"))
+    if trained != "right":
+        raise SystemExit(f"the run to evaluate was not trained: {trained}")
+    rng = random.Random(0)
+    pairs = [(f"config.{key}", value) for key in OF_TRAIN for value in NASTY]
+    chosen = rng.sample(pairs, count * 2 // 3)
+    others = [(flag, value) for flag in OF_EVALUATE for value in NASTY]
+    chosen += rng.sample(others, count - len(chosen))
+    table: dict[str, Counter] = {"settings of train": Counter(), "flags of evaluate": Counter()}
+    for number, (flag, value) in enumerate(chosen):
+        training = flag.startswith("config.")
+        at, given = place / f"at{number}", f"--{flag}={value}"
+        at.mkdir()
+        arguments = [*SMALL, f"--workdir={at / 'new'}"] if training else [f"--workdir={run}"]
+        program = "train" if training else "evaluate"
+        answer = apart(lambda p=program, a=[*arguments, given], at=at: call(p, a, at))
+        table["settings of train" if training else "flags of evaluate"][answer.split()[0]] += 1
+        tell(details, [program, flag, value, answer])
+        shutil.rmtree(at, ignore_errors=True)
+    return table
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--tries", type=int, default=1200, help="damaged files")
+    parser.add_argument("--values", type=int, default=200, help="values of settings")
+    parser.add_argument("--details", type=Path, help="write a line of JSON for each try")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        table = damaged(asked.tries, Path(scratch), asked.details) if asked.tries else {}
+        if asked.values:
+            os.environ["XDG_CACHE_HOME"] = str(Path(scratch, "cache"))
+            table |= valued(asked.values, Path(scratch, "values"), asked.details)
+    print("|  | tries |", " | ".join(OUTCOMES), "|")
+    print("| --- " * (len(OUTCOMES) + 2) + "|")
+    for name, counts in table.items():
+        found = " | ".join(str(counts[each]) for each in OUTCOMES)
+        print(f"| {name} | {counts.total()} | {found} |")
+
+
+if __name__ == "__main__":
+    main()
