@@ -89,7 +89,7 @@ NUMBERS = {
     "optimizer.momentum": BELOW_1,
     "optimizer.weight_decay": AT_LEAST_0,
     "ema": BELOW_1,
-    "augment.crop": AT_LEAST_0,
+    "augment.crop": ("from 0 to 1,000", lambda value: 0 <= value <= 1000),
     "augment.cutout": AT_LEAST_0,
     "augment.roll": AT_LEAST_0,
     "augment.rotate": AT_LEAST_0,

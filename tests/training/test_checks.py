@@ -65,7 +65,7 @@ def test_the_experiments_are_possible(path):
         ("optimizer.momentum", 0.0, "above 0 for Nesterov"),
         ("optimizer.weight_decay", -1e-4, "at least 0"),
         ("ema", 1.0, "at least 0 and below 1"),
-        ("augment.crop", -1, "at least 0"),
+        ("augment.crop", 100_000, "from 0 to 1,000"),
         ("data.image_size", -1, "from 0 to 10,000"),
         ("data.workers", -2, "at least -1"),
         ("checkpoint_every", -1, "at least 0"),
