@@ -25,7 +25,7 @@ from seenn_jax.cli.flags import Flag, define, renamed
 from seenn_jax.cli.overrides import check_overrides, leaves, setting_meant, with_config_path
 from seenn_jax.cli.start import command, say, silence
 from seenn_jax.config import default_config
-from seenn_jax.errors import UserError, check_choice
+from seenn_jax.errors import Terminated, UserError, check_choice
 from seenn_jax.run import folder
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk, or what one may have of it
@@ -39,7 +39,9 @@ def main(
     arguments: bool = False,
     interrupted: str = "interrupted",
 ) -> None:
-    """Parse the flags, run `function`, and exit: 0, 2 after a mistake, 130 when interrupted.
+    """Parse the flags, run `function`, and exit.
+
+    The status is 0, 2 after a mistake, 130 when interrupted, 143 after SIGTERM in training.
 
     Args:
       function: what the program does; it reads the flags.
@@ -54,7 +56,8 @@ def main(
     # By force: some package that is imported has made a handler of its own by now.
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     logging.getLogger("seenn_jax").setLevel(logging.INFO)
-    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells of every file it writes
+    # orbax tells of every file it writes, and of errors that come as exceptions too
+    logging.getLogger("absl").setLevel(logging.CRITICAL + 1)
     define(table)
     if config is not None:
         config_flags.DEFINE_config_file("config", None, config)
@@ -87,6 +90,11 @@ def main(
         if error.filename is None:
             raise
         _fail(f"{error.filename}: {error.strerror}; mend that, or choose another path")
+    except Terminated as end:
+        print(end.sentence, file=sys.stderr)
+        if jax.distributed.is_initialized():
+            jax.distributed.shutdown()  # waits for the others, which end too
+        _exit(int(end.code or 0))
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         # On Python's way out a thread of JAX's that still compiles would crash.

@@ -26,7 +26,13 @@ from seenn_jax.run.inference import Predictor, load
 from seenn_jax.run.prediction import Predictions, joined
 
 SHOWN = 50  # rows of the table
-PASSED_ON = ("precision", "timesteps", "data_dir", "data_name")  # arguments of `load` as they are
+PASSED_ON = (
+    "precision",
+    "timesteps",
+    "data_dir",
+    "data_name",
+    "checkpoint",
+)  # arguments of `load` as they are
 
 
 def main() -> None:

@@ -35,6 +35,7 @@ def evaluate(
     energy: bool = False,
     data_dir: str | None = None,
     data_name: str | None = None,
+    checkpoint: int | None = None,
     details: Callable[[Details], object] | None = None,
 ) -> dict:
     """Evaluate the best checkpoint of a run; an ordinary network (ANN) is converted first.
@@ -46,7 +47,7 @@ def evaluate(
       temperature: divide the logits at each t by one fitted on validation (Guo et al. 2017).
       method, split: of `METHODS`, by which exits are run; of `SPLITS`, whose figures are returned.
       slots: samples under way, or images in a forward pass; None: 256, or all of a smaller split.
-      precision, timesteps, percentile, data_dir, data_name: as for `load`.
+      precision, timesteps, percentile, data_dir, data_name, checkpoint: as for `load`.
       ann: evaluate the ANN itself, once ("full", T = 1), instead of what it is converted to.
       energy: run all timesteps once more and count operations, as in `energy.account`.
       details: is called with what a report shows beside: the last argument of `write_report`.
@@ -57,7 +58,7 @@ def evaluate(
     Raises:
       UserError: as `load`; an argument that is not allowed, or data that are not there.
     """
-    trained = opened(workdir)  # whose plugins may bring the exit
+    trained = opened(workdir, checkpoint)  # whose plugins may bring the exit
     _check(exit, method, split, ann and energy)
     asked: Any = {"precision": precision, "timesteps": timesteps, "percentile": percentile}
     run = load(trained, ann=ann, data_dir=data_dir, data_name=data_name, **asked)

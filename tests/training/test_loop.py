@@ -11,7 +11,7 @@ import pytest
 
 from seenn_jax.data import load_dataset
 from seenn_jax.errors import UserError
-from seenn_jax.run import checkpoints, folder
+from seenn_jax.run import checkpoints, folder, stored
 from seenn_jax.training import loop, network
 from tests.training.runs import latest_of, metrics_of
 
@@ -89,7 +89,7 @@ def test_event_files_hold_the_same_scalars(trained, read_events):
     assert read_events(trained / "tensorboard") == expected
 
 
-def test_the_best_and_the_latest_checkpoint_are_there(trained):
+def test_the_best_and_the_two_latest_checkpoints_are_there(trained):
     accuracy = {
         line["step"]: line["validation/accuracy_3"]
         for line in metrics_of(trained)
@@ -97,10 +97,9 @@ def test_the_best_and_the_latest_checkpoint_are_there(trained):
     }
     assert sorted(accuracy) == [2 * EPOCH, 4 * EPOCH, 6 * EPOCH]
     best = max(accuracy, key=lambda step: (accuracy[step], step))
-    with checkpoints.open_checkpoints(trained, read_only=True) as manager:
-        assert set(manager.all_steps()) == {best, 6 * EPOCH}
-        assert checkpoints.best_step(manager) == best
-        assert manager.metrics(best)["score"] == pytest.approx(accuracy[best])
+    assert set(checkpoints.steps(trained)) == {best, 4 * EPOCH, 6 * EPOCH}
+    assert checkpoints.best_step(trained) == best
+    assert stored.score(trained, best) == pytest.approx(accuracy[best])
 
 
 def test_a_finished_run_says_so_and_trains_no_further(
