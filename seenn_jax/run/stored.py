@@ -7,6 +7,7 @@ A checkpoint is a folder that Orbax wrote, named by its step: a flat dict of arr
 import contextlib
 import json
 import logging
+import re
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from seenn_jax.run.folder import CHECKPOINTS
 from seenn_jax.run.records import is_number
 
 ARRAYS, CHECK = "arrays", "check"
+HEADER = "/.zarray"  # how the key of an array's description ends
 DAMAGED = "damaged-"  # how the names of those that were set aside begin
 # What keeps a checkpoint from being read, and is no fault of its own.
 ELSEWHERE = ("permission denied", "permission_denied", "too many open files", "cannot allocate")
@@ -95,22 +97,34 @@ def arrays(workdir: Path, step: int) -> dict[str, np.ndarray]:
     Raises:
       Damaged: they can't be read, or are not as they were written.
     """
-    import orbax.checkpoint as ocp  # Slow to import.
-    from etils import epath
-
     with reading(workdir, step):
         _, checksum = _score_and_checksum(workdir, step)
-        # Not through a manager, in which several processes would wait for each other.
-        handler = ocp.PyTreeCheckpointHandler()
-        folder = epath.Path(place(workdir, step).resolve() / "default")
-        as_numpy = {
-            name: ocp.RestoreArgs(restore_type=np.ndarray) for name in handler.metadata(folder)
-        }
-        found = handler.restore(folder, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
-        found = {name: np.asarray(array) for name, array in found.items()}
+        found = _read(place(workdir, step).resolve() / "default")
         if checksum is not None and checksum_of(found) != checksum:
             raise ValueError("its arrays are not those that were written")
         return found
+
+
+def _read(folder: Path) -> dict[str, np.ndarray]:
+    """The arrays that Orbax wrote, each in zarr's format in one database of TensorStore's.
+
+    Not by Orbax: of several processes each would wait for the others, and where one array can't be
+    read, callbacks of the others print what they can't tell anyone.
+    """
+    import tensorstore  # Slow to import.
+
+    database = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{folder}/"}}
+    keys = tensorstore.KvStore.open(database).result().list().result()
+    names = [key.decode().removesuffix(HEADER) for key in keys if key.endswith(HEADER.encode())]
+    if not names:
+        raise ValueError("it has no arrays")
+    spec = {"driver": "zarr", "open": True}
+    opened = {
+        name: tensorstore.open({**spec, "kvstore": {**database, "path": f"{name}/"}})
+        for name in names
+    }
+    reads = {name: array.result().read() for name, array in opened.items()}
+    return {name: np.asarray(read.result()) for name, read in reads.items()}
 
 
 def set_aside(workdir: Path, step: int) -> Path:
@@ -139,6 +153,9 @@ def reading(workdir: Path, step: int) -> Iterator[None]:
 def reason(error: BaseException) -> str:
     """What an exception says, in few words."""
     words = " ".join((str(error) or type(error).__name__).split())
+    of_system = re.search(r"\[OS error \d+: (?:E[A-Z]+ )?(.+?)\]", words)
+    if of_system:
+        return of_system[1]
     return words if len(words) <= 160 else f"{words[:150]} ..."
 
 
