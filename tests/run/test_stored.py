@@ -1,5 +1,6 @@
 """A checkpoint is read as it was written, or it is said what is wrong with it."""
 
+import collections
 import json
 import os
 import shutil
@@ -18,10 +19,10 @@ def metrics_file(workdir, step):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A folder with the checkpoints 3, 5 and 7; the best is 5."""
+    """A folder with the checkpoints 3, 5 and 7; the best is 3."""
     workdir = tmp_path_factory.mktemp("run")
     with checkpoints.open_checkpoints(workdir) as manager:
-        for step, score in ((3, 0.4), (5, 0.9), (7, 0.5)):
+        for step, score in ((3, 0.9), (5, 0.4), (7, 0.5)):
             x = np.random.default_rng(step).normal(size=(40, 40)).astype(np.float32)
             checkpoints.save(manager, step, {"x": x, "step": np.int32(step)}, score)
     return workdir
@@ -57,7 +58,7 @@ def test_a_flipped_bit_of_the_data_is_found(copy):
     """Deflated data decode whichever bits are flipped, to other numbers."""
     largest = files_of_checkpoint(copy, 7)[-1]
     whole, before = largest.read_bytes(), stored.arrays(copy, 7)
-    rng = np.random.default_rng(0)
+    rng, tried = np.random.default_rng(0), collections.Counter()
     for place in rng.integers(0, len(whole), 40):
         damaged = bytearray(whole)
         damaged[place] ^= 1 << rng.integers(8)
@@ -65,11 +66,10 @@ def test_a_flipped_bit_of_the_data_is_found(copy):
         try:
             found = stored.arrays(copy, 7)
         except stored.Damaged as error:
-            assert f"checkpoint {copy}/checkpoints/7 is damaged (" in str(error)
-            assert error.step == 7
-        else:
-            assert all(np.array_equal(found[name], before[name]) for name in before)
-    largest.write_bytes(whole)
+            found = before
+            tried[error.step] += 1
+        assert all(np.array_equal(found[name], before[name]) for name in before)
+    assert tried[7] > 20
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_damaged_metrics_are_named(copy, text):
 
 
 def test_another_score_is_found(copy):
-    path = metrics_file(copy, 3)
+    path = metrics_file(copy, 5)
     content = json.loads(path.read_text())
     path.write_text(json.dumps(content | {"score": 0.95}))
     with pytest.raises(stored.Damaged, match="its score is not the one that was written"):
