@@ -58,6 +58,7 @@ def main(
     logging.getLogger("seenn_jax").setLevel(logging.INFO)
     # orbax tells of every file it writes, and of errors that come as exceptions too
     logging.getLogger("absl").setLevel(logging.CRITICAL + 1)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)  # orbax's, likewise
     define(table)
     if config is not None:
         config_flags.DEFINE_config_file("config", None, config)

@@ -6,7 +6,10 @@ that need it.
 """
 
 import contextlib
+import errno
+import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ Manager = Any  # orbax.checkpoint.CheckpointManager
 LATEST = 2  # that are kept: the newest may be damaged
 DELETED = "deleted"  # the folder that old ones are moved to, so that none is ever half deleted
 UNFINISHED = "*.orbax-checkpoint-tmp*"
+OVERHEAD, EACH = 2**16, 2**10  # bytes of a checkpoint, and of each array, besides its own
 TRIES = 20  # to read a run that is being trained
 
 
@@ -45,6 +49,7 @@ def open_checkpoints(workdir: Path) -> Iterator[Manager]:
             ),
         ]
     )
+    _silence_late_callbacks()
     with _writing(workdir):
         options = ocp.CheckpointManagerOptions(
             best_fn=_score, preservation_policy=policy, todelete_subdir=DELETED
@@ -58,9 +63,24 @@ def open_checkpoints(workdir: Path) -> Iterator[Manager]:
     try:
         yield manager
     finally:
-        with _writing(workdir):
-            manager.close()
+        try:
+            with _writing(workdir):
+                manager.close()
+        finally:
             _clear(manager)
+
+
+def _silence_late_callbacks() -> None:
+    """Drop what TensorStore prints of arrays that end being written after another has failed."""
+    before = sys.excepthook
+    if before.__module__ == __name__:
+        return
+
+    def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+            before(kind, error, trace)
+
+    sys.excepthook = hook  # for good: they may come at the very end of the process
 
 
 def _score(metrics: dict[str, float]) -> float:
@@ -106,6 +126,7 @@ def save(manager: Manager, step: int, state: Any, score: float) -> None:
     with _writing(workdir):
         manager.wait_until_finished()
         _clear(manager)
+        _check_room(Path(manager.directory), arrays)
         written = manager.save(
             step,
             args=ocp.args.StandardSave(arrays),
@@ -116,6 +137,16 @@ def save(manager: Manager, step: int, state: Any, score: float) -> None:
             f"checkpoint {step} of {workdir} was not written, since a later one is there "
             f"({manager.latest_step()}): move that away, or give another --workdir"
         )
+
+
+def _check_room(folder: Path, arrays: dict[str, Any]) -> None:
+    """Raise an OSError where a checkpoint finds no room, before any of it is written.
+
+    Its threads would tell of a full disk at length, each by itself.
+    """
+    needed = sum(array.nbytes for array in arrays.values()) + OVERHEAD + EACH * len(arrays)
+    if shutil.disk_usage(folder).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def set_aside_damaged(workdir: Path) -> list[str]:

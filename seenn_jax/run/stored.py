@@ -5,8 +5,10 @@ A checkpoint is a folder that Orbax wrote, named by its step: a flat dict of arr
 """
 
 import contextlib
+import errno
 import json
 import logging
+import os
 import re
 import zlib
 from collections.abc import Iterator, Mapping
@@ -152,7 +154,12 @@ def reading(workdir: Path, step: int) -> Iterator[None]:
 
 def reason(error: BaseException) -> str:
     """What an exception says, in few words."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{Path(error.filename).name}: {error.strerror}"
     words = " ".join((str(error) or type(error).__name__).split())
+    full = os.strerror(errno.ENOSPC)
+    if full in words:
+        return full
     of_system = re.search(r"\[OS error \d+: (?:E[A-Z]+ )?(.+?)\]", words)
     if of_system:
         return of_system[1]

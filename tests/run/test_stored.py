@@ -134,17 +134,20 @@ def test_what_keeps_one_from_being_read_may_be_no_damage(copy):
 
 
 def test_a_disk_that_is_full_is_said(tmp_path, monkeypatch):
+    room = shutil.disk_usage(tmp_path)
     with checkpoints.open_checkpoints(tmp_path) as manager:
 
         def full(*_, **__):
-            raise ValueError(
-                "RESOURCE_EXHAUSTED: x [OS error 28: ENOSPC No space left on device] y"
-            )
+            raise ValueError("EXHAUSTED: [OS error 28: ENOSPC No space left on device] y")
 
-        monkeypatch.setattr(manager, "save", full)
-        with pytest.raises(UserError) as caught:
-            checkpoints.save(manager, 6, {"x": np.zeros(2)}, 0.1)
-    assert "checkpoints (No space left on device): make room there" in str(caught.value)
+        for where, name, what in (
+            (checkpoints.shutil, "disk_usage", lambda path: room._replace(free=10_000)),
+            (manager, "save", full),
+        ):
+            with monkeypatch.context() as patch, pytest.raises(UserError) as caught:
+                patch.setattr(where, name, what)
+                checkpoints.save(manager, 6, {"x": np.zeros(2)}, 0.1)
+            assert "checkpoints (No space left on device): make room there" in str(caught.value)
 
 
 # --- Of a run -------------------------------------------------------------------------------------
