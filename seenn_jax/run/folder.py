@@ -217,7 +217,7 @@ def metrics(workdir: Path) -> list[dict[str, float | int]]:
     # Each epoch is logged before its checkpoint is written.
     last = max((step for step in map(_step_of, (workdir / CHECKPOINTS).glob("*"))), default=0)
     lengths = [line["step"] / line["epoch"] for line in found if line.get("epoch")]
-    epochs = int(last // lengths[0]) if lengths else int(last > 0)
+    epochs = int(last // lengths[0]) if lengths else int(last > 0 and path.is_file())
     lost = [str(epoch) for epoch in range(1, epochs + 1) if epoch not in there]
     if lost:
         _log.warning("%s lacks the line of epoch %s", path, ", ".join(lost))

@@ -144,9 +144,10 @@ def test_a_disk_that_is_full_is_said(tmp_path, monkeypatch):
             (checkpoints.shutil, "disk_usage", lambda path: room._replace(free=10_000)),
             (manager, "save", full),
         ):
-            with monkeypatch.context() as patch, pytest.raises(UserError) as caught:
-                patch.setattr(where, name, what)
+            monkeypatch.setattr(where, name, what)
+            with pytest.raises(UserError) as caught:
                 checkpoints.save(manager, 6, {"x": np.zeros(2)}, 0.1)
+            monkeypatch.undo()
             assert "checkpoints (No space left on device): make room there" in str(caught.value)
 
 
