@@ -39,9 +39,7 @@ def main(
     arguments: bool = False,
     interrupted: str = "interrupted",
 ) -> None:
-    """Parse the flags, run `function`, and exit.
-
-    The status is 0, 2 after a mistake, 130 when interrupted, 143 after SIGTERM in training.
+    """Parse the flags, run `function`, exit: 0, 2 after a mistake, 130 interrupted, 143 SIGTERM.
 
     Args:
       function: what the program does; it reads the flags.
@@ -50,15 +48,7 @@ def main(
       arguments: whether `function` takes a list of what is no flag.
       interrupted: what to say after Ctrl-C.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # and not what a notebook has
-            stream.reconfigure(errors="backslashreplace")  # names of files that are no text
-    # By force: some package that is imported has made a handler of its own by now.
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    logging.getLogger("seenn_jax").setLevel(logging.INFO)
-    # orbax tells of every file it writes, and of errors that come as exceptions too
-    logging.getLogger("absl").setLevel(logging.CRITICAL + 1)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)  # orbax's, likewise
+    _set_streams_and_loggers()
     define(table)
     if config is not None:
         config_flags.DEFINE_config_file("config", None, config)
@@ -93,13 +83,23 @@ def main(
         _fail(f"{error.filename}: {error.strerror}; mend that, or choose another path")
     except Terminated as end:
         print(end.sentence, file=sys.stderr)
-        if jax.distributed.is_initialized():
-            jax.distributed.shutdown()  # waits for the others, which end too
-        _exit(int(end.code or 0))
+        _exit(int(end.code or 0), together=True)
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         # On Python's way out a thread of JAX's that still compiles would crash.
         _exit_at_once(130)
+
+
+def _set_streams_and_loggers() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # and not what a notebook has
+            stream.reconfigure(errors="backslashreplace")  # names of files that are no text
+    # By force: some package that is imported has made a handler of its own by now.
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    logging.getLogger("seenn_jax").setLevel(logging.INFO)
+    # orbax tells of every file it writes, and of errors that come as exceptions too
+    logging.getLogger("absl").setLevel(logging.CRITICAL + 1)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)  # orbax's, likewise
 
 
 def as_flags(sentence: str, table: dict[str, Flag]) -> str:
@@ -146,8 +146,10 @@ def _fail(sentence: str) -> NoReturn:
     _exit(2)
 
 
-def _exit(status: int) -> NoReturn:
+def _exit(status: int, together: bool = False) -> NoReturn:
     if jax.distributed.is_initialized():
+        if together:
+            jax.distributed.shutdown()  # waits for the others, which end too
         # Python's way out would wait for the other processes, which may wait for this one.
         _exit_at_once(status)
     sys.exit(status)

@@ -326,12 +326,11 @@ def load(
       percentile: of the activations of a run with ReLUs, where their thresholds are put; None is
         `conversion.PERCENTILE`, or what the weights have.
       data_dir, data_name: where the data have moved, and other data; None is the run's.
-      checkpoint: the step of another one of the run.
+      checkpoint: the step of one; None is the best.
 
     Raises:
       UserError: no run, no checkpoint, no such weights, damaged ones, or of another architecture;
-        an argument outside what is allowed, or that has no meaning for this run; data that the
-        network can't take.
+        an argument that is not allowed or has no meaning here; data that don't fit.
     """
     trained = weights.opened(source, checkpoint)
     config, facts = trained.config.copy_and_resolve_references(), trained.facts
@@ -347,8 +346,7 @@ def load(
     if precision is not None:
         with config.unlocked():
             config.model.dtype = PRECISIONS[precision].dtype or config.model.dtype
-    model, step = trained.network(config)
-    dataset = None
+    (model, step), dataset = trained.network(config), None
     if converted:
         thresholds = trained.thresholds if percentile is None else None
         if relu and thresholds is None:
