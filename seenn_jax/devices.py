@@ -49,11 +49,6 @@ def divide(tree: Any) -> Any:
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), tree)
 
 
-def on_host_device(tree: Any) -> Any:
-    """What is on every device, on this process's first one only, for work of its own."""
-    return jax.tree.map(lambda x: x.addressable_data(0), tree)
-
-
 def check_batch(batch_size: int, parts: int) -> None:
     """Raise a UserError where a batch can't be divided among the devices, `parts` times each."""
     devices = jax.device_count()

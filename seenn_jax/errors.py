@@ -1,6 +1,7 @@
 """The error that a user can cause and mend."""
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 
@@ -9,6 +10,14 @@ class UserError(ValueError):
 
     The command line prints it without a traceback and exits with a non-zero status.
     """
+
+
+class Terminated(SystemExit):
+    """Training was asked to end by SIGTERM, and has saved the step that it reached."""
+
+    def __init__(self, sentence: str):
+        super().__init__(128 + signal.SIGTERM)  # as of a program that the signal ended
+        self.sentence = sentence
 
 
 def check_choice(what: str, value: object, allowed: Iterable[str]) -> None:

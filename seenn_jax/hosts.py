@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -57,6 +58,26 @@ def check_same(mine: dict[str, Any]) -> None:
     everyone = [json.loads(row.tobytes()) for row in multihost_utils.process_allgather(padded)]
     for process, theirs in enumerate(everyone):
         _check_equal(process, theirs, everyone[0])
+
+
+def of_first(make: Callable[[], Any]) -> Any:
+    """What process 0 makes, a value of JSON, in every process; its UserError too."""
+    value, error = None, None
+    if jax.process_index() == 0:
+        try:
+            value = make()
+        except UserError as mistake:
+            if jax.process_count() == 1:
+                raise
+            error = str(mistake)
+    if jax.process_count() > 1:
+        text = json.dumps([value, error]).encode()
+        length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+        padded = np.frombuffer(text.ljust(length)[:length], np.uint8)
+        value, error = json.loads(multihost_utils.broadcast_one_to_all(padded).tobytes())
+        if error:
+            raise UserError(error)
+    return value
 
 
 def wait_for_all(where: str) -> None:

@@ -25,6 +25,9 @@ def put(path: Path, content: bytes) -> None:
     try:
         partial.write_bytes(content)
         partial.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # which a full disk does not say
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

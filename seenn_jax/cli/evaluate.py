@@ -30,8 +30,10 @@ from seenn_jax.run.trained import Trained
 # Flags that are arguments of `evaluate` as they are.
 PASSED_ON = (
     *("temperature", "method", "split", "slots", "precision", "timesteps", "ann", "percentile"),
-    *("energy", "data_dir", "data_name"),
+    *("energy", "data_dir", "data_name", "checkpoint"),
 )
+
+OF_LOADING = ("percentile", "data_dir", "data_name", "checkpoint")
 
 
 def main() -> None:
@@ -55,7 +57,7 @@ def _evaluate() -> None:
             _copy(conversions, copy)
             return
     if values["nir"]:
-        of_data = {name: values[name] for name in ("percentile", "data_dir", "data_name")}
+        of_data = {name: values[name] for name in OF_LOADING}
         nir.export(Path(values["nir"]), load(source, **of_data))
         console.print(f"Network: {values['nir']}", soft_wrap=True)
     console.print(f"Evaluating {_place(source)}.", soft_wrap=True)
@@ -71,7 +73,7 @@ def _evaluate() -> None:
     name = "ann" if values["ann"] else result["exit"]
     report = write_report(result, _folder(source) / name, *details)
     console.print(f"Report: {report}", soft_wrap=True)
-    if isinstance(source, Path) and not values["ann"]:
+    if isinstance(source, Path) and not values["ann"] and values["checkpoint"] is None:
         folder.keep_exit(source, result)
     _copy(result, copy)
     if values["export_weights"]:
@@ -143,7 +145,7 @@ def _copy(found: dict | list, path: Path | None) -> None:
 
 def _conversion(source: Path | Trained, values: dict, console: Console) -> dict:
     console.print(f"Comparing {_place(source)} with what it is converted to.", soft_wrap=True)
-    named = ("split", "precision", "percentile", "data_dir", "data_name")
+    named = ("split", "precision", *OF_LOADING)
     asked = {name: values[name] for name in named}
     report = conversion_report(source, **asked)
     if jax.process_index() == 0:

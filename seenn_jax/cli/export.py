@@ -31,7 +31,7 @@ def export(
       source: the run, or weights.
       result: of `evaluate(source, **asked)`.
     """
-    trained = weights.in_dtype(weights.opened(source), dtype)
+    trained = weights.in_dtype(weights.opened(source, asked["checkpoint"]), dtype)
     if dtype != "float32":
         result = evaluate(trained, **asked)
         console.print(f"With kernels in {dtype}: {in_figures(result)}.")

@@ -54,6 +54,9 @@ _OF_BOTH = {
     "weights": Flag(
         flags.DEFINE_string, _NETWORK, "NAME|FILE", "weights instead of a run: a name, or a file"
     ),
+    "checkpoint": Flag(
+        flags.DEFINE_integer, _NETWORK, "STEP", "of the run; else the best on validation"
+    ),
     "precision": Flag(
         flags.DEFINE_string, _NETWORK, "NAME", "bfloat16, float32 or int8; else the run's"
     ),

@@ -25,7 +25,7 @@ from seenn_jax.cli.flags import Flag, define, renamed
 from seenn_jax.cli.overrides import check_overrides, leaves, setting_meant, with_config_path
 from seenn_jax.cli.start import command, printable, say, silence
 from seenn_jax.config import default_config
-from seenn_jax.errors import UserError, check_choice
+from seenn_jax.errors import Terminated, UserError, check_choice
 from seenn_jax.run import folder
 
 _OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # as JAX says it
@@ -40,7 +40,7 @@ def main(
     arguments: bool = False,
     interrupted: str = "interrupted",
 ) -> None:
-    """Parse the flags, run `function`, and exit: 0, 2 after a mistake, 130 when interrupted.
+    """Parse the flags, run `function`, exit: 0, 2 after a mistake, 130 interrupted, 143 SIGTERM.
 
     Args:
       function: what the program does; it reads the flags.
@@ -49,14 +49,7 @@ def main(
       arguments: whether `function` takes a list of what is no flag.
       interrupted: what to say after Ctrl-C.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # and not what a notebook has
-            stream.reconfigure(errors="backslashreplace")  # names of files that are no text
-    # By force: some package that is imported has made a handler of its own by now.
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    logging.root.handlers[0].setFormatter(_Printable("%(message)s"))
-    logging.getLogger("seenn_jax").setLevel(logging.INFO)
-    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells of every file it writes
+    _set_streams_and_loggers()
     define(table)
     if config is not None:
         config_flags.DEFINE_config_file("config", None, config)
@@ -87,6 +80,9 @@ def main(
         if sentence is None:
             raise
         _fail(sentence)
+    except Terminated as end:
+        print(end.sentence, file=sys.stderr)
+        _exit(int(end.code or 0), together=True)
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         # On Python's way out a thread of JAX's that still compiles would crash.
@@ -116,6 +112,19 @@ class _Printable(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The message."""
         return printable(super().format(record))
+
+
+def _set_streams_and_loggers() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # and not what a notebook has
+            stream.reconfigure(errors="backslashreplace")  # names of files that are no text
+    # By force: some package that is imported has made a handler of its own by now.
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    logging.root.handlers[0].setFormatter(_Printable("%(message)s"))
+    logging.getLogger("seenn_jax").setLevel(logging.INFO)
+    # orbax tells of every file it writes, and of errors that come as exceptions too
+    logging.getLogger("absl").setLevel(logging.CRITICAL + 1)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)  # orbax's, likewise
 
 
 def as_flags(sentence: str, table: dict[str, Flag]) -> str:
@@ -162,8 +171,10 @@ def _fail(sentence: str) -> NoReturn:
     _exit(2)
 
 
-def _exit(status: int) -> NoReturn:
+def _exit(status: int, together: bool = False) -> NoReturn:
     if jax.distributed.is_initialized():
+        if together:
+            jax.distributed.shutdown()  # waits for the others, which end too
         # Python's way out would wait for the other processes, which may wait for this one.
         _exit_at_once(status)
     sys.exit(status)

@@ -27,7 +27,8 @@ from seenn_jax.run.prediction import Predictions, joined
 
 SHOWN = 50  # rows of the table
 _CONTROLS = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}  # that JSON does not escape
-PASSED_ON = ("precision", "timesteps", "data_dir", "data_name")  # arguments of `load` as they are
+# Arguments of `load` as they are.
+PASSED_ON = ("precision", "timesteps", "data_dir", "data_name", "checkpoint")
 
 
 def main() -> None:

@@ -40,11 +40,15 @@ def command(name: str) -> str:
 
 
 def say(text: str) -> None:
-    """Print text; that nobody reads on is no mistake."""
+    """Print text; that nobody reads on is no mistake, and a full disk is one."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
         silence(sys.stdout)
+    except OSError as error:
+        silence(sys.stdout)
+        print(f"error: standard output takes no more ({error.strerror})", file=sys.stderr)
+        sys.exit(2)
 
 
 def printable(text: str) -> str:

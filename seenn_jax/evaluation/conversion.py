@@ -22,12 +22,13 @@ def conversion_report(
     percentile: float | None = None,
     data_dir: str | None = None,
     data_name: str | None = None,
+    checkpoint: int | None = None,
 ) -> dict:
     """How near a run's converted network comes to its ANN at each t of `REPORTED`.
 
     Args:
       workdir: a run of an ANN, or its weights.
-      split, precision, percentile, data_dir, data_name: as for `evaluate`.
+      split, precision, percentile, data_dir, data_name, checkpoint: as for `evaluate`.
 
     Returns:
       what `conversion.compare` finds, and workdir, split, activation, quantization_levels,
@@ -43,6 +44,7 @@ def conversion_report(
         percentile=percentile,
         data_dir=data_dir,
         data_name=data_name,
+        checkpoint=checkpoint,
     )
     config, facts = run.config, run.facts
     check_ann("conversion_report", run.workdir, config)

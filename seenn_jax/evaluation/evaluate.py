@@ -35,6 +35,7 @@ def evaluate(
     energy: bool = False,
     data_dir: str | None = None,
     data_name: str | None = None,
+    checkpoint: int | None = None,
     details: Callable[[Details], object] | None = None,
 ) -> dict:
     """Evaluate the best checkpoint of a run; an ordinary network (ANN) is converted first.
@@ -46,21 +47,20 @@ def evaluate(
       temperature: divide the logits at each t by one fitted on validation (Guo et al. 2017).
       method, split: of `METHODS`, by which exits are run; of `SPLITS`, whose figures are returned.
       slots: samples under way, or images in a forward pass; None: 256, or all of a smaller split.
-      precision, timesteps, percentile, data_dir, data_name: as for `load`.
-      ann: evaluate the ANN itself, once ("full", T = 1), instead of what it is converted to.
+      precision, timesteps, percentile, data_dir, data_name, checkpoint: as for `load`.
+      ann: evaluate the ANN itself, once ("full", T = 1).
       energy: run all timesteps once more and count operations, as in `energy.account`.
       details: is called with what a report shows beside: the last argument of `write_report`.
 
-    Returns:
-      the result, as `write_report` takes it; accuracies and shares are fractions of 1.
+    Returns: the result, as `write_report` takes it; accuracies and shares are fractions of 1.
 
     Raises:
       UserError: as `load`; an argument that is not allowed, or data that are not there.
     """
-    trained = opened(workdir)  # whose plugins may bring the exit
+    trained = opened(workdir, checkpoint)  # whose plugins may bring the exit
     _check(exit, method, split, ann and energy)
-    asked: Any = {"precision": precision, "timesteps": timesteps, "percentile": percentile}
-    run = load(trained, ann=ann, data_dir=data_dir, data_name=data_name, **asked)
+    asked: Any = {"timesteps": timesteps, "percentile": percentile, "data_dir": data_dir}
+    run = load(trained, precision=precision, ann=ann, data_name=data_name, **asked)
     rule, choice = _exit(run, "full" if ann else exit, choice)
     samples = run.validation if split == "validation" else getattr(run.dataset, split)
     run.batch = _slots(slots, split, len(samples.labels), run.batch)

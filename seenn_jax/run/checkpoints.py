@@ -1,11 +1,15 @@
-"""Checkpoints through orbax: the latest and the best on validation, written asynchronously.
+"""Checkpoints through orbax: the two latest and the best on validation, written asynchronously.
 
 A checkpoint is a flat dict of arrays by name ("params.stem.conv.kernel"), readable without this
-package's classes. Orbax is slow to import, which functions do that need it.
+package's classes. How they are read is in `stored.py`. Orbax is slow to import, which functions do
+that need it.
 """
 
 import contextlib
-import logging
+import errno
+import os
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,147 +18,249 @@ import jax
 from flax import nnx
 from ml_collections import ConfigDict
 
-from seenn_jax import devices
 from seenn_jax.errors import UserError
-from seenn_jax.run import build
+from seenn_jax.run import build, stored
 from seenn_jax.run.folder import CHECKPOINTS, DataFacts
+from seenn_jax.run.stored import Damaged, steps
 
 Manager = Any  # orbax.checkpoint.CheckpointManager
+LATEST = 2  # that are kept: the newest may be damaged
+DELETED = "deleted"  # the folder that old ones are moved to, so that none is ever half deleted
+UNFINISHED = "*.orbax-checkpoint-tmp*"
+OVERHEAD, EACH = 2**16, 2**10  # bytes of a checkpoint, and of each array, besides its own
+TRIES = 20  # to read a run that is being trained
 
 
-def open_checkpoints(workdir: Path, *, read_only: bool = False) -> Manager:
-    """The checkpoints of a run; close it (or use `with`) to wait for what is being written."""
+@contextlib.contextmanager
+def open_checkpoints(workdir: Path) -> Iterator[Manager]:
+    """The checkpoints of a run, to write more; at the end it waits for what is being written.
+
+    Raises:
+      UserError: one can't be written.
+    """
     import orbax.checkpoint as ocp
     from orbax.checkpoint import checkpoint_managers
 
     policy = checkpoint_managers.AnyPreservationPolicy(
         [
-            checkpoint_managers.LatestN(1),
+            checkpoint_managers.LatestN(LATEST),
             checkpoint_managers.BestN(
                 get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False
             ),
         ]
     )
-    with _no_warnings():
+    _silence_late_callbacks()
+    with _writing(workdir):
         options = ocp.CheckpointManagerOptions(
-            best_fn=_score, preservation_policy=policy, read_only=read_only
+            best_fn=_score, preservation_policy=policy, todelete_subdir=DELETED
         )
-        return ocp.CheckpointManager(
+        manager = ocp.CheckpointManager(
             Path(workdir, CHECKPOINTS).resolve(),
             item_handlers=ocp.StandardCheckpointHandler(),
             options=options,
         )
+        _clear(manager)
+    try:
+        yield manager
+    finally:
+        try:
+            with _writing(workdir):
+                manager.close()
+        finally:
+            _clear(manager)
+
+
+def _silence_late_callbacks() -> None:
+    """Drop what TensorStore prints of arrays that end being written after another has failed."""
+    before = sys.excepthook
+    if before.__module__ == __name__:
+        return
+
+    def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+            before(kind, error, trace)
+
+    sys.excepthook = hook  # for good: they may come at the very end of the process
 
 
 def _score(metrics: dict[str, float]) -> float:
     return metrics["score"] if "score" in metrics else metrics["accuracy"]  # of older runs
 
 
+def _clear(manager: Manager) -> None:
+    """Delete what was moved away to be deleted, and what a killed process has not finished."""
+    if jax.process_index() == 0:
+        folder = Path(manager.directory)
+        for path in (folder / DELETED, *folder.glob(UNFINISHED)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _writing(workdir: Path) -> Iterator[None]:
+    """Turn whatever writing a checkpoint raises into one sentence."""
+    try:
+        with stored.quietly():
+            yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"a checkpoint can't be written to {workdir / CHECKPOINTS} ({stored.reason(error)}): "
+            "make room there, or mend what it says; the same command then continues from the "
+            "latest that is whole"
+        ) from error
+
+
 def save(manager: Manager, step: int, state: Any, score: float) -> None:
     """Begin to write `state`; `score` on validation decides which checkpoint is the best.
 
     It is -inf where nothing was validated.
+
+    Raises:
+      UserError: this one is not written, or the one before could not be.
     """
     import orbax.checkpoint as ocp
 
-    manager.save(
-        step,
-        args=ocp.args.StandardSave(named(state)),
-        metrics={"score": score},
-    )
+    arrays = named(state)
+    workdir = Path(manager.directory).parent
+    with _writing(workdir):
+        manager.wait_until_finished()
+        _clear(manager)
+        _check_room(Path(manager.directory), arrays)
+        written = manager.save(
+            step,
+            args=ocp.args.StandardSave(arrays),
+            metrics=stored.metrics(step, float(score), arrays),
+        )
+    if not written:
+        raise UserError(
+            f"checkpoint {step} of {workdir} was not written, since a later one is there "
+            f"({manager.latest_step()}): move that away, or give another --workdir"
+        )
 
 
-def whole_steps(manager: Manager) -> list[int]:
-    """Steps of the checkpoints that are whole, ascending.
+def _check_room(folder: Path, arrays: dict[str, Any]) -> None:
+    """Raise an OSError where a checkpoint finds no room, before any of it is written.
 
-    One without metrics is what is left where a process was killed while deleting it.
+    Its threads would tell of a full disk at length, each by itself.
     """
-    return sorted(step for step in manager.all_steps() if manager.metrics(step) is not None)
+    needed = sum(array.nbytes for array in arrays.values()) + OVERHEAD + EACH * len(arrays)
+    if shutil.disk_usage(folder).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def best_step(manager: Manager) -> int:
-    """Step of the checkpoint with the best validation score; of several, the latest."""
-    return max(whole_steps(manager), key=lambda s: (_score(manager.metrics(s)), s))
+def set_aside_damaged(workdir: Path) -> list[str]:
+    """Rename the checkpoints that are damaged; returns a sentence on each."""
+    said = []
+    for step in steps(workdir):
+        try:
+            stored.arrays(workdir, step)
+        except Damaged as error:
+            said.append(f"{error}; it is set aside as {stored.set_aside(workdir, step).name}.")
+    return said
 
 
-def restore(manager: Manager, step: int, template: Any) -> Any:
-    """The state of `step`, in the structure of `template` (of arrays or `jax.eval_shape`'s).
+def is_whole(workdir: Path, step: int) -> bool:
+    """Whether there is a checkpoint of this step, as it was written."""
+    try:
+        return step in steps(workdir) and bool(stored.arrays(workdir, step))
+    except Damaged:
+        return False
+
+
+def best_step(workdir: Path) -> int:
+    """Step of the checkpoint with the best validation score; of several, the latest.
+
+    Raises:
+      Damaged: a score can't be read.
+    """
+    return max(steps(workdir), key=lambda step: (stored.score(workdir, step), step))
+
+
+def restore(workdir: Path, step: int, template: Any) -> Any:
+    """The state of `step`, of NumPy, in the structure of `template` (arrays or `jax.eval_shape`'s).
 
     Names that `template` lacks are ignored, so that an evaluation reads what it needs.
 
     Raises:
-      UserError: the checkpoint is of another architecture.
+      Damaged: the checkpoint can't be read, or is not as it was written.
+      UserError: it is of another architecture.
     """
-    import orbax.checkpoint as ocp
-
-    wanted = named(template)
-    saved = dict(manager.item_metadata(step).items())
+    wanted, saved = named(template), stored.arrays(workdir, step)
     for name, leaf in wanted.items():
-        if name not in saved or tuple(saved[name].shape) != leaf.shape:
-            found = f"has it as {tuple(saved[name].shape)}" if name in saved else "lacks it"
+        if name not in saved or saved[name].shape != leaf.shape:
+            found = f"has it as {saved[name].shape}" if name in saved else "lacks it"
             raise UserError(
-                f"checkpoint {manager.directory}/{step} is of another architecture: {name} is "
+                f"checkpoint {stored.place(workdir, step)} is of another architecture: {name} is "
                 f"{leaf.shape} in this network and the checkpoint {found}; use the config that it "
                 "was trained with"
             )
-    # Wherever it was written: on every device that there is now.
-    sharding = devices.everywhere()
-    abstract = {
-        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-        for name, leaf in saved.items()
-    }
-    arrays = manager.restore(step, args=ocp.args.StandardRestore(abstract))
-    return jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in wanted])
+    return jax.tree.unflatten(jax.tree.structure(template), [saved[name] for name in wanted])
 
 
-def load_model(workdir: Path, config: ConfigDict, facts: DataFacts) -> tuple[nnx.Module, int]:
-    """(network of the checkpoint that was best on validation, its step).
+def load_model(
+    workdir: Path, config: ConfigDict, facts: DataFacts, checkpoint: int | None = None
+) -> tuple[nnx.Module, int]:
+    """(network of the checkpoint that was best on validation, or of this step; its step).
 
     Raises:
-      UserError: there is no checkpoint, or one of another architecture.
+      UserError: there is no checkpoint, no such one, or a damaged one, or of another architecture.
     """
     # Its structure and shapes only: drawing parameters would take longer than reading them.
     abstract = nnx.eval_shape(lambda: build.network(config, facts))
     graph, params, stats = nnx.split(abstract, nnx.Param, nnx.BatchStat)
     if config.ema:
-        state, step = _restore_best(workdir, {"average": (params, stats)})
+        state, step = _restored(workdir, {"average": (params, stats)}, checkpoint)
         return nnx.merge(graph, *state["average"]), step
-    state, step = _restore_best(workdir, {"params": params, "stats": stats})
+    state, step = _restored(workdir, {"params": params, "stats": stats}, checkpoint)
     return nnx.merge(graph, state["params"], state["stats"]), step
 
 
-def load_policy(workdir: Path, config: ConfigDict, facts: DataFacts) -> nnx.Module:
+def load_policy(
+    workdir: Path, config: ConfigDict, facts: DataFacts, checkpoint: int | None = None
+) -> nnx.Module:
     """The policy network that belongs to `load_model`'s; the same errors."""
     abstract = nnx.eval_shape(lambda: build.policy(config, facts))
     graph, *parts = nnx.split(abstract, nnx.Param, nnx.BatchStat)
-    state, _ = _restore_best(workdir, {"policy": tuple(parts)})
+    state, _ = _restored(workdir, {"policy": tuple(parts)}, checkpoint)
     return nnx.merge(graph, *state["policy"])
 
 
-def _restore_best(workdir: Path, template: Any) -> tuple[Any, int]:
-    missing = UserError(
-        f"{workdir} has no checkpoint yet: train it with python train.py --workdir={workdir} and "
-        "its config, or give another --workdir"
-    )
-    if not (workdir / CHECKPOINTS).is_dir():
-        raise missing
-    with open_checkpoints(workdir, read_only=True) as manager:
-        if not whole_steps(manager):
-            raise missing
-        step = best_step(manager)
-        return devices.on_host_device(restore(manager, step, template)), step
+def _restored(workdir: Path, template: Any, checkpoint: int | None) -> tuple[Any, int]:
+    """(the state of a checkpoint, its step), while the run may be trained on."""
+    for _ in range(TRIES):
+        there = steps(workdir)
+        _check_there(workdir, there, checkpoint)
+        try:
+            step = best_step(workdir) if checkpoint is None else checkpoint
+            state = restore(workdir, step, template)
+        except Damaged as error:
+            if steps(workdir) != there:  # Training has replaced it meanwhile.
+                continue
+            raise UserError(f"{error}: {_advice(there, error.step)}") from error
+        device = jax.local_devices()[0]
+        return jax.device_put(state, device), step
+    raise UserError(f"{workdir} is written faster than it can be read: try again later")
 
 
-@contextlib.contextmanager
-def _no_warnings() -> Iterator[None]:
-    """Silence absl's logger: orbax warns of what opening a folder read-only means."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+def _advice(there: list[int], damaged: int) -> str:
+    others = ", ".join(str(step) for step in there if step != damaged)
+    if others:
+        return f"restore it from a copy, or pick another one by `checkpoint`: {others}"
+    return "restore it from a copy, or train the run again, which begins anew"
+
+
+def _check_there(workdir: Path, there: list[int], checkpoint: int | None) -> None:
+    if not there:
+        raise UserError(
+            f"{workdir} has no checkpoint yet: train it with python train.py --workdir={workdir} "
+            "and its config, or give another --workdir"
+        )
+    if checkpoint is not None and checkpoint not in there:
+        raise UserError(
+            f"`checkpoint` is {checkpoint}, and {workdir} has {', '.join(map(str, there))}: give "
+            "one of these, or leave it out for the best on validation"
+        )
 
 
 def named(tree: Any) -> dict[str, Any]:

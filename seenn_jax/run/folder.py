@@ -1,9 +1,9 @@
 """The folder of a run: run.json, with its config and what it knows of its data."""
 
-import contextlib
 import json
+import logging
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,13 +16,17 @@ from seenn_jax.data.images import MEAN, STD
 from seenn_jax.errors import UserError
 from seenn_jax.paths import put
 from seenn_jax.plugins import load_plugins
+from seenn_jax.run import records
 from seenn_jax.ticks import frames, image_shape
 
+_log = logging.getLogger(__name__)
 FILE = "run.json"
 EXIT_FILE = "exit.json"
 METRICS_FILE = "metrics.jsonl"
 KEPT = ("exit", "threshold", "threshold_rule", "temperatures", "timesteps")
 CHECKPOINTS = "checkpoints"  # the folder of a run that holds them
+PARTS = {"config", "data"}  # of run.json, which it must have; the others it may have
+ABOUT = {"teacher", "init_weights", "plugins", "revision", "versions", "device"}
 # Settings that may change while a run is continued.
 FREE = ("data.workers", "data.download", "checkpoint_every")
 
@@ -170,9 +174,9 @@ def load(workdir: Path) -> tuple[ConfigDict, DataFacts]:
             "train one with python train.py --config=configs/digits.py"
         )
     content = _read(path)
-    config = config_of(content)
+    config, facts = config_of(content), facts_of(content)
     load_plugins(config.plugins, content.get("plugins"))
-    return config, facts_of(content)
+    return config, facts
 
 
 def origin_of(workdir: Path) -> dict:
@@ -197,22 +201,31 @@ def kept_exit(workdir: Path) -> dict | None:
     if not path.is_file():
         return None
     try:
-        kept = json.loads(path.read_text())
-        return {name: kept[name] for name in KEPT}
-    except (ValueError, KeyError, TypeError) as error:
+        kept = records.parsed(path.read_bytes())
+        return _checked_exit({name: kept[name] for name in KEPT})
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} is damaged ({error}): delete it, and evaluate the run again"
         ) from error
 
 
 def metrics(workdir: Path) -> list[dict[str, float | int]]:
-    """The scalars of training by name, epoch by epoch; what a killed one left unfinished is out."""
+    """The scalars of training by name, epoch by epoch; where lines are lost, a notice says so."""
     path = workdir / METRICS_FILE
-    found = []
-    for line in path.read_text().splitlines() if path.is_file() else ():
-        with contextlib.suppress(ValueError):
-            found.append(json.loads(line))
+    found = [scalars for _, scalars in records.scalars_in(path)[0]]
+    there = {line.get("epoch") for line in found}
+    # Each epoch is logged before its checkpoint is written.
+    last = max((step for step in map(_step_of, (workdir / CHECKPOINTS).glob("*"))), default=0)
+    lengths = [line["step"] / line["epoch"] for line in found if line.get("epoch")]
+    epochs = int(last // lengths[0]) if lengths else int(last > 0 and path.is_file())
+    lost = [str(epoch) for epoch in range(1, epochs + 1) if epoch not in there]
+    if lost:
+        _log.warning("%s lacks the line of epoch %s", path, ", ".join(lost))
     return found
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name) if checkpoint.name.isdecimal() else 0
 
 
 def newest(folder: Path) -> Path:
@@ -246,36 +259,98 @@ def _last_written(run: Path) -> float:
 
 
 def _json(content: dict) -> bytes:
-    return (json.dumps(content, indent=2) + "\n").encode()
+    return (json.dumps(records.sealed(content), indent=2) + "\n").encode()
 
 
 def _read(path: Path) -> dict:
+    """What a run.json holds, checked."""
     try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
+        content = records.parsed(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} is no JSON file ({error}): restore it, or give another --workdir"
+            f"{path} is damaged ({error}): restore it, or give another --workdir; where it was "
+            f"changed on purpose, delete the entry {records.CHECKSUM!r} in it"
         ) from error
-    if not (isinstance(content, dict) and {"config", "data"} <= content.keys()):
+    unknown = sorted(content.keys() - PARTS - ABOUT)
+    if not content.keys() >= PARTS or unknown:
+        what = f"has an unknown entry {unknown[0]!r}" if unknown else "lacks the config or data"
+        raise UserError(f"{path} {what} of a run: restore it, or give another --workdir")
+    try:
+        config_of(content)
+        facts_of(content)
+        _check_about(content)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{path} lacks the config or data of a run: restore it, or give another --workdir"
-        )
+            f"{path} can't be of a run ({error}): restore it, or give another --workdir"
+        ) from error
     return content
 
 
 def config_of(content: dict) -> ConfigDict:
-    """The config of a run; what settings it is older than have their defaults."""
+    """The config of a run; what settings it is older than have their defaults.
+
+    Raises:
+      AttributeError, KeyError, TypeError, ValueError: a setting is of another type.
+    """
     config = default_config()
     with config.unlocked():
         config.update(content["config"])
+    defaults = flat(default_config().to_dict())
+    for name, value in flat(config.to_dict()).items():
+        kind = str if name == "plugins" else (int, float, str)
+        if name in defaults and type(defaults[name]) is not type(value):
+            raise TypeError(f"its config.{name} is {value!r}")
+        if isinstance(value, tuple) and not all(isinstance(each, kind) for each in value):
+            raise TypeError(f"its config.{name} is {value!r}")
     return config
 
 
 def facts_of(content: dict) -> DataFacts:
-    """What a run knows of its data."""
+    """What a run knows of its data; the same errors."""
     data = dict(content["data"])
     classes = tuple(data.pop("classes", ()))
-    return DataFacts(tuple(data.pop("image_shape")), **data, classes=classes)
+    facts = DataFacts(tuple(data.pop("image_shape")), **data, classes=classes)
+    channels = facts.image_shape[-1:] * 2
+    good = {
+        "image_shape": len(facts.image_shape) == 3 and _all_at_least(1, facts.image_shape),
+        "num_classes": _all_at_least(1, [facts.num_classes]),
+        "frames": _all_at_least(0, [facts.frames]),
+        "mean and std": (len(facts.mean), len(facts.std)) == channels
+        and all(map(records.is_number, (*facts.mean, *facts.std))),
+        "classes": len(classes) in (0, facts.num_classes)
+        and all(isinstance(name, str) for name in classes),
+    }
+    wrong = [name for name, fine in good.items() if not fine]
+    if wrong:
+        raise ValueError(f"the {wrong[0]} of its data can't be")
+    return facts
+
+
+def _all_at_least(least: int, values: Any) -> bool:
+    return all(type(value) is int and value >= least for value in values)
+
+
+def _check_about(content: dict) -> None:
+    plugins = content.get("plugins") or {}
+    named = [name for names in plugins.values() for name in names]
+    if not all(isinstance(name, str) for name in named):
+        raise TypeError("its plugins are none")
+
+
+def _checked_exit(kept: dict) -> dict:
+    """What `keep_exit` kept; a ValueError for what can't be."""
+    numbers = [
+        *(kept["temperatures"] or []),
+        *[kept["threshold"]] * (kept["threshold"] is not None),
+    ]
+    good = isinstance(kept["exit"], str) and all(map(records.is_number, numbers))
+    if (
+        not good
+        or not isinstance(kept["threshold_rule"], str | None)
+        or not _all_at_least(1, [kept["timesteps"]])
+    ):
+        raise ValueError("it names no exit with its value")
+    return kept
 
 
 def flat(tree: dict, prefix: str = "") -> dict:

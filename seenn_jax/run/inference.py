@@ -262,8 +262,6 @@ class Predictor:
         """Multiply-accumulates of one image and timestep."""
         return _dense_macs(self.model, self.facts)
 
-    # --- Of a policy's run -----------------------------------------------------------------------
-
     @functools.cached_property
     def _policy(self) -> tuple[nnx.Module, Any]:
         if not is_policy(self.config):
@@ -312,6 +310,7 @@ def load(
     percentile: float | None = None,
     data_dir: str | None = None,
     data_name: str | None = None,
+    checkpoint: int | None = None,
 ) -> Predictor:
     """Load the best checkpoint of a run, or weights; an ordinary network (ANN) is converted.
 
@@ -325,13 +324,13 @@ def load(
       percentile: of the activations of a run with ReLUs, where their thresholds are put; None is
         `conversion.PERCENTILE`, or what the weights have.
       data_dir, data_name: where the data have moved, and other data; None is the run's.
+      checkpoint: the step of one; None is the best.
 
     Raises:
       UserError: no run, no checkpoint, no such weights, damaged ones, or of another architecture;
-        an argument outside what is allowed, or that has no meaning for this run; data that the
-        network can't take.
+        an argument that is not allowed or has no meaning here; data that don't fit.
     """
-    trained = weights.opened(source)
+    trained = weights.opened(source, checkpoint)
     config, facts = trained.config.copy_and_resolve_references(), trained.facts
     build.move_data(config, data_dir, data_name)
     if ann:
@@ -345,8 +344,7 @@ def load(
     if precision is not None:
         with config.unlocked():
             config.model.dtype = PRECISIONS[precision].dtype or config.model.dtype
-    model, step = trained.network(config)
-    dataset = None
+    (model, step), dataset = trained.network(config), None
     if converted:
         thresholds = trained.thresholds if percentile is None else None
         if relu and thresholds is None:

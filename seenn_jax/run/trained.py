@@ -41,20 +41,27 @@ class Trained(NamedTuple):
         return f"--{self.setting}={self.place}"
 
 
-def of_run(workdir: Path) -> Trained:
-    """The best checkpoint of a run, which is read when it is asked for.
+def of_run(workdir: Path, checkpoint: int | None = None) -> Trained:
+    """The best checkpoint of a run, or that of this step, which is read when it is asked for.
 
     Raises:
       UserError: `workdir` is no run; a plugin is gone.
     """
     config, facts = folder.load(workdir)
+    read = {"step": checkpoint}  # A policy belongs to the network that was read before it.
+
+    def network(config: ConfigDict) -> tuple[nnx.Module, int]:
+        model, step = checkpoints.load_model(workdir, config, facts, checkpoint)
+        read["step"] = step
+        return model, step
+
     return Trained(
         workdir,
         "workdir",
         config,
         facts,
-        network=lambda config: checkpoints.load_model(workdir, config, facts),
-        policy=lambda config: checkpoints.load_policy(workdir, config, facts),
+        network=network,
+        policy=lambda config: checkpoints.load_policy(workdir, config, facts, read["step"]),
         exit=functools.partial(folder.kept_exit, workdir),
         about=folder.origin_of(workdir),
     )

@@ -31,18 +31,29 @@ INDEX = "index.json"  # of a folder: {name: {"file", "sha256"}}
 # --- Finding ---------------------------------------------------------------------------------
 
 
-def opened(source: str | Path | Trained) -> Trained:
+def opened(source: str | Path | Trained, checkpoint: int | None = None) -> Trained:
     """A run by its folder, or weights by their name or a path that ends in .safetensors.
 
+    Args:
+      checkpoint: of a run, the step of one; None is the best.
+
     Raises:
-      UserError: as `of_run` and `read`.
+      UserError: as `of_run` and `read`; a checkpoint of weights.
     """
-    if isinstance(source, Trained):
-        return source
+    trained = source if isinstance(source, Trained) else _opened(source, checkpoint)
+    if checkpoint is not None and trained.setting != "workdir":
+        raise UserError(
+            f"`checkpoint`={checkpoint} is of a run, and {trained.place} has one network: leave it "
+            "out"
+        )
+    return trained
+
+
+def _opened(source: str | Path, checkpoint: int | None) -> Trained:
     is_run = (Path(source) / folder.FILE).is_file()
     if not is_run and (str(source).endswith(SUFFIX) or str(source) in names()):
         return read(source)
-    return of_run(Path(source))
+    return of_run(Path(source), checkpoint)
 
 
 def names() -> dict[str, dict[str, str]]:

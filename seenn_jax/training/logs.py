@@ -1,14 +1,17 @@
 """What training says: a progress bar, scalars in JSON lines and in TensorBoard's event files."""
 
-import json
+import time
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
 from seenn_jax.paths import put
-from seenn_jax.run import folder
+from seenn_jax.run import checkpoints, folder, records
 
 
 def progress_bar(console: Console) -> Progress:
@@ -29,6 +32,8 @@ def progress_bar(console: Console) -> Progress:
 class ScalarLog:
     """Scalars by step, appended to `metrics.jsonl` and to event files in `tensorboard/`.
 
+    What is written is in the files when `write` returns: a killed process loses none of it.
+
     Args:
       workdir: the run.
       step: where the run continues: what an interrupted one had logged after it is dropped, since
@@ -36,25 +41,30 @@ class ScalarLog:
     """
 
     def __init__(self, workdir: Path, step: int):
-        path = workdir / folder.METRICS_FILE
+        path, events = workdir / folder.METRICS_FILE, workdir / "tensorboard"
+        kept, damaged = records.scalars_in(path)
+        if damaged:  # as it is, to be looked at
+            put(path.with_suffix(".damaged.jsonl"), path.read_bytes())
         if path.is_file():
-            lines = path.read_text().splitlines()
-            put(path, "".join(f"{x}\n" for x in lines if _step_of(x) <= step).encode())
+            put(path, b"".join(line + b"\n" for line, what in kept if what["step"] <= step))
+        events.mkdir(exist_ok=True)
         self.lines = path.open("a")
-        self.events = SummaryWriter(
-            str(workdir / "tensorboard"),
-            purge_step=step + 1,
-            flush_secs=10,
-            # Names end with the second in which they are made: a quick restart must not overwrite.
-            filename_suffix=f".from-{step}",
-        )
+        # Names end with the second in which they are made: a quick restart must not overwrite.
+        self.events = EventsWriter(str(events / "events"), f".from-{step}")
+        # TensorBoard drops what earlier files have from this step on.
+        self._add(step + 1, session_log=SessionLog(status=SessionLog.START))
+        self.events.flush()
 
-    def write(self, step: int, scalars: dict[str, float | int]) -> None:
+    def write(self, step: int, scalars: records.Scalars) -> None:
         """Append `scalars`, whose names may be grouped as "validation/accuracy"."""
-        self.lines.write(json.dumps({"step": step, **scalars}) + "\n")
+        self.lines.write(records.line(step, scalars))
         self.lines.flush()
         for name, value in scalars.items():
-            self.events.add_scalar(name, value, step)
+            self._add(step, summary=scalar(name, value))
+        self.events.flush()
+
+    def _add(self, step: int, **what: Any) -> None:
+        self.events.write_event(Event(step=step, wall_time=time.time(), **what))
 
     def __enter__(self) -> "ScalarLog":
         return self
@@ -65,22 +75,11 @@ class ScalarLog:
 
 
 def is_trained(workdir: Path) -> bool:
-    """Whether the run has come to the end of its last epoch, and has the checkpoint of it."""
-    if not (folder.has_checkpoint(workdir) and (workdir / folder.METRICS_FILE).is_file()):
+    """Whether the run has come to the end of its last epoch, and has the whole checkpoint of it."""
+    if not folder.has_checkpoint(workdir):
         return False
     config, _ = folder.load(workdir)
-    last = (workdir / folder.METRICS_FILE).read_text().splitlines()[-1:]
-    try:
-        reached = json.loads(*last)
-    except (TypeError, ValueError):  # empty, or unfinished
+    logged = folder.metrics(workdir)
+    if not logged or logged[-1].get("epoch") != config.epochs:
         return False
-    done = workdir / folder.CHECKPOINTS / str(reached["step"])
-    return reached["epoch"] == config.epochs and done.is_dir()
-
-
-def _step_of(line: str) -> float | int:
-    """The step of a line of `metrics.jsonl`; infinity if a killed process left it unfinished."""
-    try:
-        return json.loads(line)["step"]
-    except ValueError:
-        return float("inf")
+    return checkpoints.is_whole(workdir, int(logged[-1]["step"]))

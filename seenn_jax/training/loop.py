@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
@@ -16,8 +16,9 @@ from rich.progress import Progress
 
 from seenn_jax import devices
 from seenn_jax.data import Dataset
-from seenn_jax.errors import UserError
+from seenn_jax.errors import Terminated, UserError
 from seenn_jax.run import checkpoints
+from seenn_jax.training.ending import asked_to_end
 from seenn_jax.training.logs import ScalarLog, progress_bar
 
 
@@ -80,28 +81,29 @@ def run_task(
       started: `time.perf_counter()` at the beginning, reading the data included.
     """
     steps_per_epoch = total_steps(config, dataset) // config.epochs
-    with checkpoints.open_checkpoints(workdir) as manager:
-        latest = max(checkpoints.whole_steps(manager), default=None)
-        if latest is not None and latest >= total_steps(config, dataset):
-            console.print(f"{workdir} is trained: all {config.epochs} epochs are done.")
-            return
-        if latest is not None:
-            state = checkpoints.restore(manager, latest, state)
-            epochs, steps = divmod(latest, steps_per_epoch)
-            within = f" and {steps} of {steps_per_epoch} steps" if steps else ""
-            console.print(f"Continuing {workdir} after epoch {epochs}{within}.")
-        step = int(state.step)
-        console.print(f"Training {what}, in {workdir}.")
-        state, task = make_task(devices.replicate(state))
-        # Of several processes the first logs.
-        first = jax.process_index() == 0
-        with (
-            contextlib.closing(task),
-            ScalarLog(workdir, step) if first else contextlib.nullcontext() as log,
-            progress_bar(console) as bar,
-        ):
-            loop = _Loop(config, task, steps_per_epoch, manager, log, bar)
-            loop.run(state)
+    latest = max(checkpoints.steps(workdir), default=None)
+    if latest is not None and latest >= total_steps(config, dataset):
+        console.print(f"{workdir} is trained: all {config.epochs} epochs are done.")
+        return
+    if latest is not None:
+        state = checkpoints.restore(workdir, latest, state)
+        epochs, steps = divmod(latest, steps_per_epoch)
+        within = f" and {steps} of {steps_per_epoch} steps" if steps else ""
+        console.print(f"Continuing {workdir} after epoch {epochs}{within}.")
+    step = int(state.step)
+    console.print(f"Training {what}, in {workdir}.")
+    state, task = make_task(devices.replicate(state))
+    # Of several processes the first logs.
+    first = jax.process_index() == 0
+    with (
+        checkpoints.open_checkpoints(workdir) as manager,
+        contextlib.closing(task),
+        ScalarLog(workdir, step) if first else contextlib.nullcontext() as log,
+        progress_bar(console) as bar,
+        asked_to_end() as end,
+    ):
+        loop = _Loop(config, task, steps_per_epoch, manager, log, bar, end)
+        loop.run(state)
     minutes, seconds = divmod(round(time.perf_counter() - started), 60)
     console.print(f"Trained in {minutes} min {seconds} s; the run is in {workdir}.")
 
@@ -117,13 +119,16 @@ class _Loop:
         manager: checkpoints.Manager,
         log: ScalarLog | None,
         bar: Progress,
+        end: Callable[[], bool],
     ):
         self.config, self.task, self.steps_per_epoch = config, task, steps_per_epoch
-        self.manager, self.log, self.bar = manager, log, bar
+        self.manager, self.log, self.bar, self.end = manager, log, bar, end
+        self.saved = -1  # the step of the last checkpoint of this process
         self.shown = bar.add_task("", total=sum(task.work), status="")
 
     def run(self, state: Any) -> None:
         """All epochs from that of the state."""
+        self.started = int(state.step)
         for epoch in range(int(state.step) // self.steps_per_epoch, self.config.epochs):
             self._show(epoch, 0.0)
             state, metrics, rate = self._epoch(state, epoch)
@@ -145,6 +150,10 @@ class _Loop:
         # Of a run that resumes in the middle of an epoch; its means are those of the rest.
         before = (step - epoch * self.steps_per_epoch) * config.batch_size
         while step < end:
+            if self.end():
+                if pending is not None:
+                    _read_metrics(pending, config, step)  # What is saved is finite.
+                self._end_here(state, step)
             state, measured, taken = self.task.train(state, epoch)
             step += taken
             # Read the metrics of one call behind, so that the device never waits for the host.
@@ -168,9 +177,22 @@ class _Loop:
             if every and step < end and step // every > (step - taken) // every:
                 metrics.append(_read_metrics(pending, config, step))  # What is saved is finite.
                 pending = None
-                checkpoints.save(self.manager, step, state, -math.inf)
+                self._save(state, step, -math.inf)
         metrics.append(_read_metrics(pending, config, step))
         return state, metrics, (images - before - timed) / (time.perf_counter() - started)
+
+    def _save(self, state: Any, step: int, score: float) -> None:
+        checkpoints.save(self.manager, step, state, score)
+        self.saved = step
+
+    def _end_here(self, state: Any, step: int) -> NoReturn:
+        """Save the state, unless it is, and end; the same command continues from it."""
+        if step not in (self.saved, self.started):
+            self._save(state, step, -math.inf)
+        self.manager.wait_until_finished()
+        raise Terminated(
+            f"ended by SIGTERM after step {step}, which is saved: the same command continues there"
+        )
 
     def _end_epoch(
         self, state: Any, epoch: int, metrics: list[dict[str, float]], rate: float
@@ -197,7 +219,7 @@ class _Loop:
         if found is not None:
             # Where nothing is held out, the last is taken for the best.
             learnt = config.data.train_on_validation
-            checkpoints.save(self.manager, step, state, float(step) if learnt else found.score)
+            self._save(state, step, float(step) if learnt else found.score)
             split = "learnt" if learnt else "validation"
             self.bar.console.print(
                 f"epoch {epoch + 1:3}/{config.epochs}  loss {mean['loss']:.4f}  "

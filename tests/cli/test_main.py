@@ -75,7 +75,7 @@ FIRST_MISTAKES = [
     (["train", DIGITS, "--exit=full"], "unknown flag 'exit': the known ones are config, multihost"),
     (
         ["evaluate", "--exits=full"],
-        "unknown flag 'exits': did you mean 'exit'? The known ones are ann, conversion_report",
+        "unknown flag 'exits': did you mean 'exit'? The known ones are ann, checkpoint",
     ),
     (["evaluate", "RUN"], "unexpected argument 'RUN': give a run as --workdir=RUN"),
     (

@@ -1,7 +1,6 @@
 """What the tests of evaluations share: each result and the plain logits computed once."""
 
 import functools
-import json
 
 import numpy as np
 import pytest
@@ -65,8 +64,7 @@ def trained_ann(call_train, make_config, made_once):
         assert " at t = 1  " in said
 
     workdir = made_once("ann", make)
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    assert {name for line in lines for name in line if "validation" in name} == {
+    assert {name for line in folder.metrics(workdir) for name in line if "validation" in name} == {
         "validation/accuracy_1"
     }
     return workdir

@@ -137,11 +137,10 @@ def test_the_slots_are_no_more_than_a_small_split_has_images(evaluated):
 def test_the_best_checkpoint_and_its_average_are_evaluated(evaluated, trained):
     config, facts = folder.load(trained)
     model, step = load_model(trained, config, facts)
-    with checkpoints.open_checkpoints(trained, read_only=True) as manager:
-        assert step == checkpoints.best_step(manager)
-        names = [f"{kind}.head.kernel" for kind in ("average.0", "params")]
-        shapes = {name: jax.ShapeDtypeStruct((16, 10), np.float32) for name in names}
-        average, params = checkpoints.restore(manager, step, shapes).values()
+    assert step == checkpoints.best_step(trained)
+    names = [f"{kind}.head.kernel" for kind in ("average.0", "params")]
+    shapes = {name: jax.ShapeDtypeStruct((16, 10), np.float32) for name in names}
+    average, params = checkpoints.restore(trained, step, shapes).values()
     assert evaluated()["checkpoint_step"] == step
     np.testing.assert_array_equal(model.head.kernel[...], average)
     assert not np.array_equal(average, params)

@@ -72,7 +72,7 @@ def test_what_is_claimed_is_loaded(tmp_path, make_config):
     assert facts == FACTS
     content = json.loads((tmp_path / "a" / "b" / "run.json").read_text())
     about = {"teacher", "init_weights", "plugins", "revision", "versions", "device"}
-    assert content.keys() == {"config", "data"} | about
+    assert content.keys() == {"config", "data", "checksum"} | about
     assert os.listdir(tmp_path / "a" / "b") == ["run.json"]
 
 
@@ -81,7 +81,7 @@ def test_a_run_that_is_older_than_a_setting_has_its_default(tmp_path, make_confi
     folder.claim(tmp_path, config, FACTS)
     with_checkpoint(tmp_path)
     content = json.loads((tmp_path / "run.json").read_text())
-    del content["config"]["activation"]
+    del content["config"]["activation"], content["checksum"]
     (tmp_path / "run.json").write_text(json.dumps(content))
     assert folder.load(tmp_path)[0].to_dict() == config.to_dict()
     folder.claim(tmp_path, config, FACTS)

@@ -75,6 +75,7 @@ def test_as_many_classes_of_other_names_are_others(copy_of_trained, make_config)
     path = copy_of_trained / "run.json"
     content = json.loads(path.read_text())
     content["data"]["classes"] = [*"abcdefghij"]
+    del content["checksum"]
     path.write_text(json.dumps(content))
     config = make_config(init_weights=str(copy_of_trained))
     for names, fresh in (("abcdefghij", 0), ("abcdefghix", 2), ("", 0)):

@@ -1,7 +1,9 @@
 """Train, stop, continue, finish: the same bits, the same log, and mistakes that change nothing."""
 
+import os
 import re
 import shutil
+import signal
 
 import chex
 import jax
@@ -10,8 +12,9 @@ import numpy as np
 import pytest
 
 from seenn_jax.data import load_dataset
-from seenn_jax.errors import UserError
-from seenn_jax.run import checkpoints, folder
+from seenn_jax.errors import Terminated, UserError
+from seenn_jax.run import checkpoints, folder, stored
+from seenn_jax.run.lock import only_one
 from seenn_jax.training import loop, network
 from tests.training.runs import latest_of, metrics_of
 
@@ -89,7 +92,7 @@ def test_event_files_hold_the_same_scalars(trained, read_events):
     assert read_events(trained / "tensorboard") == expected
 
 
-def test_the_best_and_the_latest_checkpoint_are_there(trained):
+def test_the_best_and_the_two_latest_checkpoints_are_there(trained):
     accuracy = {
         line["step"]: line["validation/accuracy_3"]
         for line in metrics_of(trained)
@@ -97,10 +100,9 @@ def test_the_best_and_the_latest_checkpoint_are_there(trained):
     }
     assert sorted(accuracy) == [2 * EPOCH, 4 * EPOCH, 6 * EPOCH]
     best = max(accuracy, key=lambda step: (accuracy[step], step))
-    with checkpoints.open_checkpoints(trained, read_only=True) as manager:
-        assert set(manager.all_steps()) == {best, 6 * EPOCH}
-        assert checkpoints.best_step(manager) == best
-        assert manager.metrics(best)["score"] == pytest.approx(accuracy[best])
+    assert set(checkpoints.steps(trained)) == {best, 4 * EPOCH, 6 * EPOCH}
+    assert checkpoints.best_step(trained) == best
+    assert stored.score(trained, best) == pytest.approx(accuracy[best])
 
 
 def test_a_finished_run_says_so_and_trains_no_further(
@@ -136,17 +138,67 @@ def test_a_resumed_run_ends_with_the_same_bits(
     assert shown.keys() == read_events(trained / "tensorboard").keys()
 
 
-def test_what_a_killed_process_left_behind_does_not_stop_a_resume(
-    copy_of_stopped, make_config, call_train
+def test_sigterm_damage_and_what_a_killed_process_left_behind(
+    trained, copy_of_stopped, make_config, call_train, monkeypatch
 ):
-    step = str(2 * EPOCH)
+    """Ended within epoch 3, damaged there, ended again and continued: the same bits."""
     folder = copy_of_stopped / "checkpoints"
-    shutil.copytree(folder / step, folder / f"{4 * EPOCH}.orbax-checkpoint-tmp")
+    shutil.copytree(folder / str(2 * EPOCH), folder / f"{4 * EPOCH}.orbax-checkpoint-tmp")
     with (copy_of_stopped / "metrics.jsonl").open("a") as file:
         file.write('{"step": 80, "tra')
-    call_train(make_config(), copy_of_stopped)
-    assert latest_of(copy_of_stopped)[0] == 6 * EPOCH
+    before, read = signal.getsignal(signal.SIGTERM), loop._read_metrics
+
+    def ended_at(last):
+        def read_and_end(metrics, config, step):
+            if step == last:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return read(metrics, config, step)
+
+        monkeypatch.setattr(loop, "_read_metrics", read_and_end)
+        with pytest.raises(Terminated) as ended:
+            call_train(make_config(), copy_of_stopped)
+        assert signal.getsignal(signal.SIGTERM) == before
+        assert ended.value.code == 143
+        saved = f"ended by SIGTERM after step {last}, which is saved: the same command continues"
+        assert saved in ended.value.sentence
+        assert latest_of(copy_of_stopped)[0] == last
+
+    ended_at(2 * EPOCH + 5)
+    assert not (copy_of_stopped / ".lock").exists()
+    (folder / f"{2 * EPOCH + 5}" / "metrics" / "metrics").unlink()
+    ended_at(2 * EPOCH + 3)
+    monkeypatch.undo()
+    assert (folder / f"damaged-{2 * EPOCH + 5}").is_dir()
+    out = call_train(make_config(), copy_of_stopped)
+    assert f"after epoch 2 and 3 of {EPOCH} steps." in out
+    (step, expected), (resumed_step, found) = latest_of(trained), latest_of(copy_of_stopped)
+    assert step == resumed_step == 6 * EPOCH
+    chex.assert_trees_all_equal(expected, found)
     assert [line["epoch"] for line in metrics_of(copy_of_stopped)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_damaged_finished_run_is_trained_on(
+    copy_of_trained, make_config, call_train, monkeypatch
+):
+    """And one without any whole checkpoint is begun anew."""
+    started = []
+    monkeypatch.setattr(network, "run_task", lambda *arguments: started.append(arguments))
+    steps = checkpoints.steps(copy_of_trained)
+    for number, step in enumerate(reversed(steps)):
+        (copy_of_trained / "checkpoints" / str(step) / "default" / "manifest.ocdbt").unlink()
+        out = call_train(make_config(), copy_of_trained)
+        assert f"checkpoints/{step} is damaged (" in out
+        assert f"it is set aside as damaged-{step}." in out
+        assert ("no whole checkpoint left, and is begun anew" in out) == (step == steps[0])
+        assert len(started) == number + 1
+
+
+def test_a_second_training_in_the_workdir(copy_of_trained, make_config, call_train, contents):
+    with only_one(copy_of_trained):
+        before = contents(copy_of_trained)
+        with pytest.raises(UserError, match=f"is being trained already, by process {os.getpid()}"):
+            call_train(make_config(), copy_of_trained)
+        assert contents(copy_of_trained) == before
 
 
 class Stop(Exception):

@@ -9,7 +9,7 @@ import pytest
 from seenn_jax.errors import UserError
 from seenn_jax.evaluation.evaluate import evaluate
 from seenn_jax.exits import Given
-from seenn_jax.run import checkpoints, folder
+from seenn_jax.run import checkpoints, folder, stored
 from seenn_jax.training import network
 from tests.training.runs import latest_of, metrics_of
 
@@ -113,6 +113,5 @@ def test_where_all_is_learnt_the_last_counts_and_nothing_is_chosen(
         with pytest.raises(UserError, match=r"has learnt its validation split .* `threshold`"):
             evaluate(tmp_path, **ask)
     assert evaluate(tmp_path, choice=Given(0.5))["checkpoint_step"] == latest_of(tmp_path)[0]
-    with checkpoints.open_checkpoints(tmp_path, read_only=True) as manager:
-        for step in checkpoints.whole_steps(manager):
-            assert manager.metrics(step) == {"score": step}  # a later one is better
+    for step in checkpoints.steps(tmp_path):
+        assert stored.score(tmp_path, step) == step  # a later one is better

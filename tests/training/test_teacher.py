@@ -11,7 +11,7 @@ import pytest
 
 from seenn_jax.data import load_dataset, normalize
 from seenn_jax.errors import UserError
-from seenn_jax.run import checkpoints, folder
+from seenn_jax.run import checkpoints, folder, stored
 from seenn_jax.training.logs import is_trained
 from seenn_jax.training.teacher import missing_teachers, open_teacher
 from tests.models.networks import logits_of
@@ -36,9 +36,7 @@ def facts():
 
 def arrays(workdir):
     """Everything in the latest checkpoint of a run."""
-    with checkpoints.open_checkpoints(workdir, read_only=True) as manager:
-        step = max(checkpoints.whole_steps(manager))
-        return dict(manager.restore(step).items())
+    return stored.arrays(workdir, max(checkpoints.steps(workdir)))
 
 
 def test_its_logits_are_those_of_its_averaged_network(ann, make_config, facts):
@@ -99,10 +97,9 @@ def test_a_resumed_run_finds_its_teacher_or_says_what_is_missing(
     call_train(config, whole)
     shutil.copytree(whole, stopped)
     steps = sorted(int(path.name) for path in (whole / "checkpoints").iterdir())
-    if len(steps) == 2:  # both epochs are kept: the first was the best
-        shutil.rmtree(stopped / "checkpoints" / str(steps[1]))
-        assert "Continuing" in call_train(config, stopped)
-        chex.assert_trees_all_equal(arrays(stopped), arrays(whole))
+    shutil.rmtree(stopped / "checkpoints" / str(steps[1]))
+    assert "Continuing" in call_train(config, stopped)
+    chex.assert_trees_all_equal(arrays(stopped), arrays(whole))
 
     shutil.rmtree(teacher)
     with pytest.raises(UserError, match=r"teacher, which can't teach: .* holds no run"):
@@ -145,6 +142,7 @@ def test_networks_that_can_not_teach(
     everything = shutil.copytree(ann, tmp_path / "everything")
     content = json.loads((everything / folder.FILE).read_text())
     content["config"]["data"]["train_on_validation"] = True
+    del content["checksum"]
     (everything / folder.FILE).write_text(json.dumps(content))
     with pytest.raises(UserError, match="it has learnt its validation split"):
         call_train(make_config(teacher=str(everything)), tmp_path / "student")
@@ -213,11 +211,10 @@ def test_one_command_trains_the_teacher_first(program, tmp_path):
     status, out, _ = program("train.py", *flags, f"--workdir={tmp_path / 'two'}")
     assert status == 0
     assert "teacher first" not in out
-    if len(list((teacher / "checkpoints").iterdir())) == 2:
-        shutil.rmtree(last)
-        assert not is_trained(teacher)
-        status, out, _ = program("train.py", *flags, f"--workdir={tmp_path / 'three'}")
-        assert (status, "Continuing" in out) == (0, True)
+    shutil.rmtree(last)
+    assert not is_trained(teacher)
+    status, out, _ = program("train.py", *flags, f"--workdir={tmp_path / 'three'}")
+    assert (status, "Continuing" in out) == (0, True)
 
 
 def test_which_teachers_are_missing(make_config, ann, tmp_path):

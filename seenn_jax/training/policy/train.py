@@ -16,7 +16,7 @@ from seenn_jax import devices
 from seenn_jax.data import Dataset, Split
 from seenn_jax.models import is_ann
 from seenn_jax.run import build, folder
-from seenn_jax.run.checkpoints import load_model
+from seenn_jax.run.checkpoints import load_model, steps
 from seenn_jax.training.checks import open_data
 from seenn_jax.training.feed import compiled_steps
 from seenn_jax.training.loop import Task, images_in_words, run_task, total_steps
@@ -54,7 +54,8 @@ def train_policy(config: ConfigDict, workdir: Path, console: Console) -> None:
             config.init_from = config.init_from or source_config.init_from
         else:
             config.init_from = str(path)
-    network, _ = load_model(path, source_config, source_facts)
+    latest = max(steps(workdir), default=None) if path == workdir else None
+    network, _ = load_model(path, source_config, source_facts, latest)
     graphs, state, optimizers = _initial(config, facts, network, total_steps(config, dataset))
     folder.claim(workdir, config, facts)
     converted = build.convert(network, config, facts, dataset) if is_ann(config) else None

@@ -41,7 +41,8 @@ def test_a_network_that_does_not_fit_is_named(
 
 def test_a_network_for_other_classes_is_named(copy_of_trained, make_policy_config, dataset):
     content = json.loads((copy_of_trained / "run.json").read_text())
-    content["data"]["num_classes"] = 7
+    content["data"].update(num_classes=7, classes=[])
+    del content["checksum"]
     (copy_of_trained / "run.json").write_text(json.dumps(content))
     config = make_policy_config(init_from=str(copy_of_trained))
     with pytest.raises(UserError, match="it has 7 classes, and the data 10"):

@@ -26,8 +26,7 @@ def trained_longer(call_train, trained, make_policy_config, tmp_path_factory):
 
 
 def test_the_network_is_frozen_until_the_joint_epochs(trained_policy, trained):
-    with checkpoints.open_checkpoints(trained, read_only=True) as manager:
-        before = saved(trained, checkpoints.best_step(manager))
+    before = saved(trained, checkpoints.best_step(trained))
     after = saved(trained_policy)
     name = "blocks.0.conv1.conv.kernel"
     assert not np.array_equal(after[f"params.{name}"], before[f"average.0.{name}"])
@@ -46,8 +45,7 @@ def test_the_network_is_frozen_until_the_joint_epochs(trained_policy, trained):
 def test_the_best_checkpoint_is_of_the_policy_that_ranks_best(trained_longer):
     scores = [line["validation/mean_accuracy"] for line in metrics_of(trained_longer)]
     best = max(range(len(scores)), key=lambda epoch: (scores[epoch], epoch))
-    with checkpoints.open_checkpoints(trained_longer, read_only=True) as manager:
-        assert checkpoints.best_step(manager) == (best + 1) * EPOCH
+    assert checkpoints.best_step(trained_longer) == (best + 1) * EPOCH
 
 
 # Before the joint epochs, of which there are two of four here, and among them.

@@ -1,0 +1,197 @@
+"""What becomes of damage to the files of a run: flips, cuts, zeros, deletions, one at a time.
+
+    python benchmarks/damaged_runs.py --tries=4 --records=500
+
+Trains a small run on digits, damages a copy of each of its files, and reads it as evaluation and as
+a training that goes on do. An outcome is the right result, one sentence, a change that nobody is
+told of, or another error than a UserError; the last two must not be, and the exit status is 1 then.
+"""
+
+import collections
+import logging
+import os
+import random
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import app, flags
+from flax import nnx
+from rich.console import Console
+
+from configs.digits import get_config
+from seenn_jax.errors import UserError
+from seenn_jax.run import checkpoints, folder, stored
+from seenn_jax.training import train
+
+TRIES = flags.DEFINE_integer("tries", 1, "Of each kind of damage, for each file of a checkpoint.")
+RECORDS = flags.DEFINE_integer("records", 500, "Damaged run.json, metrics.jsonl and exit.json.")
+SEED = flags.DEFINE_integer("seed", 0, "Of the places that are damaged.")
+
+RIGHT, SENTENCE, SILENT, ERROR = "right result", "one sentence", "silent change", "other error"
+
+
+def flip(path: Path, rng: random.Random) -> None:
+    """One bit becomes another."""
+    content = bytearray(path.read_bytes())
+    if content:
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    path.write_bytes(content)
+
+
+def cut(path: Path, rng: random.Random) -> None:
+    """The end is lost."""
+    os.truncate(path, rng.randrange(max(path.stat().st_size, 1)))
+
+
+def zero(path: Path, rng: random.Random) -> None:
+    """A stretch is zeros, as blocks are that were never written."""
+    content = bytearray(path.read_bytes())
+    start = rng.randrange(max(len(content), 1))
+    stretch = min(rng.randint(1, 512), len(content) - start)
+    content[start : start + stretch] = bytes(stretch)
+    path.write_bytes(content)
+
+
+def delete(path: Path, rng: random.Random) -> None:
+    """The file is gone."""
+    path.unlink()
+
+
+DAMAGES = (flip, cut, zero, delete)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether trees of arrays and plain values have the same bits."""
+    leaves, others = jax.tree.leaves(a), jax.tree.leaves(b)
+    return len(leaves) == len(others) and all(map(np.array_equal, leaves, others))
+
+
+def evaluated(run: Path) -> Any:
+    """What an evaluation loads."""
+    model, step = checkpoints.load_model(run, *folder.load(run))
+    return step, nnx.state(model)
+
+
+def resumed(run: Path) -> Any:
+    """What a training that goes on says, and starts from."""
+    said = checkpoints.set_aside_damaged(run)
+    there = checkpoints.steps(run)
+    return said, there and (there[-1], stored.arrays(run, there[-1]))
+
+
+class Said(logging.Handler):
+    """What is logged as a warning."""
+
+    def __init__(self):
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+        logging.getLogger("seenn_jax").addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Called by logging."""
+        self.lines.append(record.getMessage())
+
+
+def outcome(read: Callable[[], Any], right: Callable[[Any], str]) -> str:
+    """How a try ends; `right` judges what was read."""
+    try:
+        return right(read())
+    except UserError as error:
+        return SENTENCE if "\n" not in str(error) else ERROR
+    except Exception as error:
+        print(f"{type(error).__name__}: {str(error)[:200]}", file=sys.stderr)
+        return ERROR
+
+
+def of_checkpoints(run: Path, scratch: Path, counts: collections.Counter) -> None:
+    """Damage every file of every checkpoint."""
+    wanted = evaluated(run)
+    whole = {step: stored.arrays(run, step) for step in checkpoints.steps(run)}
+
+    def judged_evaluation(found):
+        return RIGHT if same(found, wanted) else SILENT
+
+    def judged_resuming(found):
+        said, latest = found
+        if latest and not (latest[0] in whole and same(latest[1], whole[latest[0]])):
+            return SILENT
+        if said:
+            return SENTENCE
+        return RIGHT if latest and latest[0] == max(whole) else SILENT
+
+    rng = random.Random(SEED.value)
+    files = sorted(p.relative_to(run) for p in (run / "checkpoints").rglob("*") if p.is_file())
+    for damage in DAMAGES:
+        for file in files * (1 if damage is delete else TRIES.value):
+            copy = Path(shutil.copytree(run, scratch / "copy"))
+            damage(copy / file, rng)
+            found = outcome(lambda copy=copy: evaluated(copy), judged_evaluation)
+            counts["checkpoint, evaluated", damage.__name__, found] += 1
+            resumes = outcome(lambda copy=copy: resumed(copy), judged_resuming)
+            counts["checkpoint, trained on", damage.__name__, resumes] += 1
+            if {found, resumes} & {SILENT, ERROR}:
+                print(f"{damage.__name__} of {file}: {found}, {resumes}", file=sys.stderr)
+            shutil.rmtree(copy)
+
+
+def of_records(run: Path, scratch: Path, counts: collections.Counter) -> None:
+    """Damage the records of a run."""
+    said = Said()
+    readers = {
+        "run.json": lambda run: (*folder.load(run), folder.origin_of(run)),
+        "metrics.jsonl": folder.metrics,
+        "exit.json": folder.kept_exit,
+    }
+    rng = random.Random(SEED.value)
+    copy = Path(shutil.copytree(run, scratch / "copy"))
+    for number in range(RECORDS.value):
+        file = ("run.json", "metrics.jsonl", "run.json", "metrics.jsonl", "exit.json")[number % 5]
+        read, wanted = readers[file], str(readers[file](run))
+        damage = (*DAMAGES[:3], flip, flip)[number // 5 % 5]
+        shutil.copy(run / file, copy / file)
+        damage(copy / file, rng)
+        said.lines.clear()
+
+        def judged(found, wanted=wanted):
+            return RIGHT if str(found) == wanted else SENTENCE if said.lines else SILENT
+
+        found = outcome(lambda read=read: read(copy), judged)
+        counts[file, damage.__name__, found] += 1
+        if found in (SILENT, ERROR):
+            kept = shutil.copy(copy / file, scratch.parent / f"damaged-{number}-{file}")
+            print(f"{damage.__name__} of {file}: {found}, kept as {kept}", file=sys.stderr)
+
+
+def main(_: list[str]) -> None:
+    """The program."""
+    counts: collections.Counter = collections.Counter()
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax tells of all that it does
+    logging.getLogger("seenn_jax").propagate = False
+    with tempfile.TemporaryDirectory() as scratch:
+        run = Path(scratch, "run")
+        config = get_config()
+        config.update(epochs=4, validate_every=1, timesteps=2)
+        config.model.width = 4
+        train(config, run, Console(quiet=True))
+        about = {"exit": "full", "threshold": 0.5, "threshold_rule": "as given"}
+        folder.keep_exit(run, about | {"temperatures": None, "timesteps": 2})
+        of_checkpoints(run, Path(scratch), counts)
+        of_records(run, Path(scratch), counts)
+    columns = (RIGHT, SENTENCE, SILENT, ERROR)
+    print(f"| what | damage | tries | {' | '.join(columns)} |\n|---|---|{'---:|' * 5}")
+    for what, damage in dict.fromkeys(key[:2] for key in counts):
+        each = [counts[what, damage, column] for column in columns]
+        print(f"| {what} | {damage} | {sum(each)} | {' | '.join(map(str, each))} |")
+    bad = sum(n for (_, _, found), n in counts.items() if found in (SILENT, ERROR))
+    print(f"{sum(counts.values())} tries, {bad} of them lost in silence or by another error")
+    sys.exit(bad > 0)
+
+
+if __name__ == "__main__":
+    app.run(main)
