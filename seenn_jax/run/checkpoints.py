@@ -9,7 +9,6 @@ import contextlib
 import errno
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,6 @@ def open_checkpoints(workdir: Path) -> Iterator[Manager]:
             ),
         ]
     )
-    _silence_late_callbacks()
     with _writing(workdir):
         options = ocp.CheckpointManagerOptions(
             best_fn=_score, preservation_policy=policy, todelete_subdir=DELETED
@@ -68,19 +66,6 @@ def open_checkpoints(workdir: Path) -> Iterator[Manager]:
                 manager.close()
         finally:
             _clear(manager)
-
-
-def _silence_late_callbacks() -> None:
-    """Drop what TensorStore prints of arrays that end being written after another has failed."""
-    before = sys.excepthook
-    if before.__module__ == __name__:
-        return
-
-    def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-        if not (kind is RuntimeError and str(error) == "Event loop is closed"):
-            before(kind, error, trace)
-
-    sys.excepthook = hook  # for good: they may come at the very end of the process
 
 
 def _score(metrics: dict[str, float]) -> float:
