@@ -9,11 +9,12 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
@@ -27,6 +28,7 @@ LATEST = 2  # that are kept: the newest may be damaged
 DELETED = "deleted"  # the folder that old ones are moved to, so that none is ever half deleted
 UNFINISHED = "*.orbax-checkpoint-tmp*"
 OVERHEAD, EACH = 2**16, 2**10  # bytes of a checkpoint, and of each array, besides its own
+SUMS = "sums."  # how the names of sums begin
 TRIES = 20  # to read a run that is being trained
 
 
@@ -96,10 +98,19 @@ def _writing(workdir: Path) -> Iterator[None]:
         ) from error
 
 
-def save(manager: Manager, step: int, state: Any, score: float) -> None:
+def save(
+    manager: Manager,
+    step: int,
+    state: Any,
+    score: float,
+    sums: Mapping[str, float] | None = None,
+) -> None:
     """Begin to write `state`; `score` on validation decides which checkpoint is the best.
 
     It is -inf where nothing was validated.
+
+    Args:
+      sums: within an epoch, what a resumed run goes on adding to; see `sums`.
 
     Raises:
       UserError: this one is not written, or the one before could not be.
@@ -107,6 +118,7 @@ def save(manager: Manager, step: int, state: Any, score: float) -> None:
     import orbax.checkpoint as ocp
 
     arrays = named(state)
+    arrays |= {f"{SUMS}{name}": np.float64(value) for name, value in (sums or {}).items()}
     workdir = Path(manager.directory).parent
     with _writing(workdir):
         manager.wait_until_finished()
@@ -132,6 +144,16 @@ def _check_room(folder: Path, arrays: dict[str, Any]) -> None:
     needed = sum(array.nbytes for array in arrays.values()) + OVERHEAD + EACH * len(arrays)
     if shutil.disk_usage(folder).free < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def sums(workdir: Path, step: int) -> dict[str, float]:
+    """The sums that were saved with a checkpoint within an epoch; {} of another one.
+
+    Raises:
+      Damaged: the checkpoint can't be read, or is not as it was written.
+    """
+    saved = stored.arrays(workdir, step)
+    return {k.removeprefix(SUMS): float(v) for k, v in saved.items() if k.startswith(SUMS)}
 
 
 def set_aside_damaged(workdir: Path) -> list[str]:

@@ -298,7 +298,8 @@ def config_of(content: dict) -> ConfigDict:
     defaults = flat(default_config().to_dict())
     for name, value in flat(config.to_dict()).items():
         kind = str if name == "plugins" else (int, float, str)
-        if name in defaults and type(defaults[name]) is not type(value):
+        fits = type(value) is type(defaults.get(name, value))
+        if not fits and not (name == "data.validation" and records.is_number(value)):
             raise TypeError(f"its config.{name} is {value!r}")
         if isinstance(value, tuple) and not all(isinstance(each, kind) for each in value):
             raise TypeError(f"its config.{name} is {value!r}")

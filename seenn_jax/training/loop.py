@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import jax
-import numpy as np
 import optax
 from ml_collections import ConfigDict
 from rich.console import Console
@@ -20,6 +19,8 @@ from seenn_jax.errors import Terminated, UserError
 from seenn_jax.run import checkpoints
 from seenn_jax.training.ending import asked_to_end
 from seenn_jax.training.logs import ScalarLog, progress_bar
+
+STEPS = "steps"  # how many, among the sums of their metrics
 
 
 class Validation(NamedTuple):
@@ -85,8 +86,10 @@ def run_task(
     if latest is not None and latest >= total_steps(config, dataset):
         console.print(f"{workdir} is trained: all {config.epochs} epochs are done.")
         return
+    sums: dict[str, float] = {}
     if latest is not None:
         state = checkpoints.restore(workdir, latest, state)
+        sums = checkpoints.sums(workdir, latest)
         epochs, steps = divmod(latest, steps_per_epoch)
         within = f" and {steps} of {steps_per_epoch} steps" if steps else ""
         console.print(f"Continuing {workdir} after epoch {epochs}{within}.")
@@ -102,7 +105,7 @@ def run_task(
         progress_bar(console) as bar,
         asked_to_end() as end,
     ):
-        loop = _Loop(config, task, steps_per_epoch, manager, log, bar, end)
+        loop = _Loop(config, task, steps_per_epoch, manager, log, bar, end, sums)
         loop.run(state)
     minutes, seconds = divmod(round(time.perf_counter() - started), 60)
     console.print(f"Trained in {minutes} min {seconds} s; the run is in {workdir}.")
@@ -120,9 +123,12 @@ class _Loop:
         log: ScalarLog | None,
         bar: Progress,
         end: Callable[[], bool],
+        sums: dict[str, float],
     ):
         self.config, self.task, self.steps_per_epoch = config, task, steps_per_epoch
         self.manager, self.log, self.bar, self.end = manager, log, bar, end
+        # Of the metrics of an epoch's steps so far, and the number of these steps.
+        self.sums = {STEPS: 0.0} | sums
         self.saved = -1  # the step of the last checkpoint of this process
         self.shown = bar.add_task("", total=sum(task.work), status="")
 
@@ -131,40 +137,39 @@ class _Loop:
         self.started = int(state.step)
         for epoch in range(int(state.step) // self.steps_per_epoch, self.config.epochs):
             self._show(epoch, 0.0)
-            state, metrics, rate = self._epoch(state, epoch)
-            self._end_epoch(state, epoch, metrics, rate)
+            state, rate = self._epoch(state, epoch)
+            self._end_epoch(state, epoch, rate)
             self._show(epoch, 1.0)
+            self.sums = {STEPS: 0.0}
 
     def _show(self, epoch: int, share: float, **fields: Any) -> None:
         """So much of an epoch is done."""
         work = self.task.work
         self.bar.update(self.shown, completed=sum(work[:epoch]) + work[epoch] * share, **fields)
 
-    def _epoch(self, state: Any, epoch: int) -> tuple[Any, list[dict[str, float]], float]:
-        """(state after the steps of an epoch, metrics of each call, images a second)."""
+    def _epoch(self, state: Any, epoch: int) -> tuple[Any, float]:
+        """(state after the steps of an epoch, images a second)."""
         config = self.config
-        started, timed, metrics = time.perf_counter(), 0, []
+        started, timed, done = time.perf_counter(), 0, 0
         pending: Any = None
         step, end = int(state.step), (epoch + 1) * self.steps_per_epoch
         images = self.steps_per_epoch * config.batch_size
-        # Of a run that resumes in the middle of an epoch; its means are those of the rest.
+        # Of a run that resumes in the middle of an epoch.
         before = (step - epoch * self.steps_per_epoch) * config.batch_size
         while step < end:
             if self.end():
-                if pending is not None:
-                    _read_metrics(pending, config, step)  # What is saved is finite.
+                self._read(pending, step)  # What is saved is finite.
                 self._end_here(state, step)
             state, measured, taken = self.task.train(state, epoch)
             step += taken
             # Read the metrics of one call behind, so that the device never waits for the host.
-            if pending is not None:
-                metrics.append(_read_metrics(pending, config, step))
-                done = len(metrics) * taken * config.batch_size
+            last = self._read(pending, step)
+            if last:
+                done += taken * config.batch_size
                 rate = (done - timed) / (time.perf_counter() - started)
                 if not timed:
                     # The first call of an epoch may have waited for the compiler.
                     started, timed = time.perf_counter(), done
-                last = metrics[-1]
                 self._show(
                     epoch,
                     (before + done) / images,
@@ -172,34 +177,45 @@ class _Loop:
                     status=f"loss {last['loss']:.3f}  accuracy {last['accuracy']:.1%}  "
                     f"{rate:,.0f} images/s",
                 )
-            pending = measured
+            pending = measured, taken
             every = config.checkpoint_every
             if every and step < end and step // every > (step - taken) // every:
-                metrics.append(_read_metrics(pending, config, step))  # What is saved is finite.
+                self._read(pending, step)  # What is saved is finite.
                 pending = None
-                self._save(state, step, -math.inf)
-        metrics.append(_read_metrics(pending, config, step))
-        return state, metrics, (images - before - timed) / (time.perf_counter() - started)
+                self._save(state, step, -math.inf, self.sums)
+        self._read(pending, step)
+        return state, (images - before - timed) / (time.perf_counter() - started)
 
-    def _save(self, state: Any, step: int, score: float) -> None:
-        checkpoints.save(self.manager, step, state, score)
+    def _read(self, pending: tuple[dict, int] | None, step: int) -> dict[str, float]:
+        """The metrics of a call and the steps it took, added to the sums; {} of no call."""
+        if pending is None:
+            return {}
+        measured, taken = pending
+        values = _read_metrics(measured, self.config, step)
+        for name, value in (values | {STEPS: 1}).items():
+            self.sums[name] = self.sums.get(name, 0.0) + taken * value
+        return values
+
+    def _save(
+        self, state: Any, step: int, score: float, sums: dict[str, float] | None = None
+    ) -> None:
+        checkpoints.save(self.manager, step, state, score, sums)
         self.saved = step
 
     def _end_here(self, state: Any, step: int) -> NoReturn:
         """Save the state, unless it is, and end; the same command continues from it."""
         if step not in (self.saved, self.started):
-            self._save(state, step, -math.inf)
+            self._save(state, step, -math.inf, self.sums)
         self.manager.wait_until_finished()
         raise Terminated(
             f"ended by SIGTERM after step {step}, which is saved: the same command continues there"
         )
 
-    def _end_epoch(
-        self, state: Any, epoch: int, metrics: list[dict[str, float]], rate: float
-    ) -> None:
+    def _end_epoch(self, state: Any, epoch: int, rate: float) -> None:
         """Validate, log, save and say."""
         config, step = self.config, (epoch + 1) * self.steps_per_epoch
-        mean = {name: float(np.mean([m[name] for m in metrics])) for name in metrics[0]}
+        steps = self.sums.pop(STEPS)
+        mean = {name: total / steps for name, total in self.sums.items()}
         scalars = {f"train/{name}": value for name, value in mean.items()}
         scalars |= self.task.scalars(epoch)
         scalars |= {

@@ -126,7 +126,7 @@ def test_devices_that_are_not_there(environment):
 
 def test_scripts_run_from_another_folder(environment, tmp_path, trained):
     for script, arguments, said in (
-        ("train.py", [DIGITS, "--config.epochs=0"], "--config.epochs is 0: it must be at least 1"),
+        ("train.py", [DIGITS, "--config.epochs=0"], "--config.epochs is 0: it must be from 1"),
         ("train.py", ["--config=digits", "--config.epochs=0"], "--config.epochs is 0"),
         ("evaluate.py", [], f"there is no run in runs/: train one with python {ROOT}/train.py"),
         ("evaluate.py", [f"--workdir={trained}", "--slots=0"], "--slots is 0"),

@@ -18,8 +18,8 @@ def test_train_then_evaluate(process, trained, make_config, tmp_path):
     assert "epoch   6/6  loss" in out
     assert f"the run is in {tmp_path}." in out
     # Another process, the same bits.
-    runs = [(path / "metrics.jsonl").read_text().splitlines()[-1] for path in (trained, tmp_path)]
-    mine, other = ({**json.loads(line), "train/images_per_second": 0} for line in runs)
+    lines = (folder.metrics(path)[-1] for path in (trained, tmp_path))
+    mine, other = ({**line, "train/images_per_second": 0} for line in lines)
     assert mine == other
 
     copy = tmp_path / "copy.json"
@@ -30,9 +30,9 @@ def test_train_then_evaluate(process, trained, make_config, tmp_path):
         f"\nNext: python -m seenn_jax predict --workdir={tmp_path} FILE_OR_FOLDER\n"
     )
     assert "digits, test split, 360 samples" in out
-    folder = tmp_path / "evaluation" / "confidence"
-    assert f"Report: {folder / 'report.html'}" in out
-    result = json.loads((folder / "result.json").read_text())
+    report = tmp_path / "evaluation" / "confidence"
+    assert f"Report: {report / 'report.html'}" in out
+    result = json.loads((report / "result.json").read_text())
     assert json.loads(copy.read_text()) == result
     assert result["exit"] == "confidence"
     accuracy, average = 100 * result["accuracy"], result["average_timesteps"]

@@ -1,7 +1,9 @@
 """The files of a report are whole, or as they were."""
 
+import errno
 import json
 import math
+import os
 
 import pytest
 
@@ -44,10 +46,10 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch
     def full_disk(self, content):
         with self.open("wb") as file:
             file.write(content[:10])
-        raise OSError("no space left on device")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("pathlib.Path.write_bytes", full_disk)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(OSError, match="No space"):
         write_report(made_up(accuracy=0.5), tmp_path)
     assert (tmp_path / "result.json").read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 4

@@ -233,6 +233,10 @@ def test_a_streamed_run_resumes_in_the_middle_of_an_epoch(
     )
     assert step == resumed_step == 8
     chex.assert_trees_all_equal(expected, found)
+    # Means are of the whole epoch, also of the steps before it was resumed.
+    assert without_speed(metrics_of(trained_on_imagenet)) == without_speed(
+        metrics_of(tmp_path / "run")
+    )
 
 
 # --- Mistakes -------------------------------------------------------------------------------------
