@@ -167,3 +167,6 @@ def _saving(config: ConfigDict) -> None:
     """Validation and checkpoints."""
     config.validate_every = 1  # epochs between validations; each one writes a checkpoint
     config.checkpoint_every = 0  # steps between further checkpoints, to resume within an epoch
+    # How often a run may go back to its latest checkpoint, and see other batches from there, where
+    # a loss, a gradient or a logit is not finite; then, and with 0 at once, it ends.
+    config.rewinds = 0

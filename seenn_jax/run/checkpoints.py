@@ -28,7 +28,7 @@ LATEST = 2  # that are kept: the newest may be damaged
 DELETED = "deleted"  # the folder that old ones are moved to, so that none is ever half deleted
 UNFINISHED = "*.orbax-checkpoint-tmp*"
 OVERHEAD, EACH = 2**16, 2**10  # bytes of a checkpoint, and of each array, besides its own
-SUMS = "sums."  # how the names of sums begin
+BESIDE = "beside."  # how the names of numbers begin that are not of the state
 TRIES = 20  # to read a run that is being trained
 
 
@@ -103,14 +103,14 @@ def save(
     step: int,
     state: Any,
     score: float,
-    sums: Mapping[str, float] | None = None,
+    beside: Mapping[str, float] | None = None,
 ) -> None:
     """Begin to write `state`; `score` on validation decides which checkpoint is the best.
 
     It is -inf where nothing was validated.
 
     Args:
-      sums: within an epoch, what a resumed run goes on adding to; see `sums`.
+      beside: numbers that a resumed run needs besides; see `beside`.
 
     Raises:
       UserError: this one is not written, or the one before could not be.
@@ -118,7 +118,7 @@ def save(
     import orbax.checkpoint as ocp
 
     arrays = named(state)
-    arrays |= {f"{SUMS}{name}": np.float64(value) for name, value in (sums or {}).items()}
+    arrays |= {f"{BESIDE}{name}": np.float64(value) for name, value in (beside or {}).items()}
     workdir = Path(manager.directory).parent
     with _writing(workdir):
         manager.wait_until_finished()
@@ -146,14 +146,14 @@ def _check_room(folder: Path, arrays: dict[str, Any]) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def sums(workdir: Path, step: int) -> dict[str, float]:
-    """The sums that were saved with a checkpoint within an epoch; {} of another one.
+def beside(workdir: Path, step: int) -> dict[str, float]:
+    """The numbers that were saved beside the state, such as the sums within an epoch.
 
     Raises:
       Damaged: the checkpoint can't be read, or is not as it was written.
     """
     saved = stored.arrays(workdir, step)
-    return {k.removeprefix(SUMS): float(v) for k, v in saved.items() if k.startswith(SUMS)}
+    return {k.removeprefix(BESIDE): float(v) for k, v in saved.items() if k.startswith(BESIDE)}
 
 
 def set_aside_damaged(workdir: Path) -> list[str]:

@@ -28,7 +28,7 @@ CHECKPOINTS = "checkpoints"  # the folder of a run that holds them
 PARTS = {"config", "data"}  # of run.json, which it must have; the others it may have
 ABOUT = {"teacher", "init_weights", "plugins", "revision", "versions", "device"}
 # Settings that may change while a run is continued.
-FREE = ("data.workers", "data.download", "checkpoint_every")
+FREE = ("data.workers", "data.download", "checkpoint_every", "rewinds")
 
 
 class DataFacts(NamedTuple):

@@ -73,6 +73,7 @@ NUMBERS = {
     ),
     "data.resize": AT_LEAST_1,
     "checkpoint_every": AT_LEAST_0,
+    "rewinds": AT_LEAST_0,
     "data.image_size": ("from 0 to 10,000", lambda value: 0 <= value <= 10_000),
     "data.workers": ("at least -1 and at most 1,000", lambda value: -1 <= value <= 1000),
     "quantization_levels": AT_LEAST_1,

@@ -38,9 +38,10 @@ class ScalarLog:
       workdir: the run.
       step: where the run continues: what an interrupted one had logged after it is dropped, since
         it is computed again.
+      rewinds: how often the run went back; a part of the names of the event files.
     """
 
-    def __init__(self, workdir: Path, step: int):
+    def __init__(self, workdir: Path, step: int, rewinds: int = 0):
         path, events = workdir / folder.METRICS_FILE, workdir / "tensorboard"
         kept, damaged = records.scalars_in(path)
         if damaged:  # as it is, to be looked at
@@ -50,7 +51,9 @@ class ScalarLog:
         events.mkdir(exist_ok=True)
         self.lines = path.open("a")
         # Names end with the second in which they are made: a quick restart must not overwrite.
-        self.events = EventsWriter(str(events / "events"), f".from-{step}")
+        self.events = EventsWriter(
+            str(events / "events"), f".from-{step}" + f"-{rewinds}" * bool(rewinds)
+        )
         # TensorBoard drops what earlier files have from this step on.
         self._add(step + 1, session_log=SessionLog(status=SessionLog.START))
         self.events.flush()

@@ -21,6 +21,16 @@ from seenn_jax.training.ending import asked_to_end
 from seenn_jax.training.logs import ScalarLog, progress_bar
 
 STEPS = "steps"  # how many, among the sums of their metrics
+REWINDS = "rewinds"  # of a run so far
+ANOTHER = 0x9E3779B9  # from one seed to the next that has little to do with it
+
+
+class NotFinite(UserError):
+    """A loss, a gradient or a logit that is not finite; `what` and when, in words."""
+
+    def __init__(self, what: str, advice: str):
+        super().__init__(f"{what} and must be finite: {advice}")
+        self.what = what
 
 
 class Validation(NamedTuple):
@@ -68,7 +78,7 @@ def run_task(
     what: str,
     dataset: Dataset,
     state: Any,
-    make_task: Callable[[Any], tuple[Any, Task]],
+    make_task: Callable[[Any, ConfigDict], tuple[Any, Task]],
     started: float,
 ) -> None:
     """Run the epochs of a task in `workdir`, from its latest checkpoint if it has one.
@@ -78,7 +88,8 @@ def run_task(
       what: is trained, in words.
       dataset: that of `open_data`.
       state: the initial one, which has a `step`.
-      make_task: `state to start from -> (state, task)`, called if there is anything to do.
+      make_task: `(state to start from, config) -> (state, task)`, called if there is anything to
+        do; the config has another seed after a rewind.
       started: `time.perf_counter()` at the beginning, reading the data included.
     """
     steps_per_epoch = total_steps(config, dataset) // config.epochs
@@ -86,29 +97,58 @@ def run_task(
     if latest is not None and latest >= total_steps(config, dataset):
         console.print(f"{workdir} is trained: all {config.epochs} epochs are done.")
         return
-    sums: dict[str, float] = {}
     if latest is not None:
-        state = checkpoints.restore(workdir, latest, state)
-        sums = checkpoints.sums(workdir, latest)
         epochs, steps = divmod(latest, steps_per_epoch)
         within = f" and {steps} of {steps_per_epoch} steps" if steps else ""
         console.print(f"Continuing {workdir} after epoch {epochs}{within}.")
-    step = int(state.step)
     console.print(f"Training {what}, in {workdir}.")
-    state, task = make_task(devices.replicate(state))
+    initial, rewinds = jax.device_get(state) if config.rewinds else state, 0
+    while True:
+        state, beside = initial, {}
+        if latest is not None:
+            state = checkpoints.restore(workdir, latest, initial)
+            beside = checkpoints.beside(workdir, latest)
+        rewinds = max(rewinds, int(beside.pop(REWINDS, 0)))
+        try:
+            _run(config, workdir, console, steps_per_epoch, state, make_task, beside, rewinds)
+            break
+        except NotFinite as error:
+            if rewinds >= config.rewinds:
+                raise
+            rewinds, latest = rewinds + 1, max(checkpoints.steps(workdir), default=None)
+            console.print(
+                f"{error.what}: back to step {latest or 0}, from where the data come in another "
+                f"order (rewind {rewinds} of at most {config.rewinds})."
+            )
+    minutes, seconds = divmod(round(time.perf_counter() - started), 60)
+    console.print(f"Trained in {minutes} min {seconds} s; the run is in {workdir}.")
+
+
+def _run(
+    config: ConfigDict,
+    workdir: Path,
+    console: Console,
+    steps_per_epoch: int,
+    state: Any,
+    make_task: Callable[[Any, ConfigDict], tuple[Any, Task]],
+    sums: dict[str, float],
+    rewinds: int,
+) -> None:
+    """From a state to the end; the arguments as for `run_task` and `_Loop`."""
+    step = int(state.step)
+    seeded = config.copy_and_resolve_references()
+    seeded.seed = (config.seed + rewinds * ANOTHER) % 2**32
+    state, task = make_task(devices.replicate(state), seeded)
     # Of several processes the first logs.
     first = jax.process_index() == 0
     with (
         checkpoints.open_checkpoints(workdir) as manager,
         contextlib.closing(task),
-        ScalarLog(workdir, step) if first else contextlib.nullcontext() as log,
+        ScalarLog(workdir, step, rewinds) if first else contextlib.nullcontext() as log,
         progress_bar(console) as bar,
         asked_to_end() as end,
     ):
-        loop = _Loop(config, task, steps_per_epoch, manager, log, bar, end, sums)
-        loop.run(state)
-    minutes, seconds = divmod(round(time.perf_counter() - started), 60)
-    console.print(f"Trained in {minutes} min {seconds} s; the run is in {workdir}.")
+        _Loop(config, task, steps_per_epoch, manager, log, bar, end, sums, rewinds).run(state)
 
 
 class _Loop:
@@ -124,7 +164,9 @@ class _Loop:
         bar: Progress,
         end: Callable[[], bool],
         sums: dict[str, float],
+        rewinds: int,
     ):
+        self.beside = {REWINDS: float(rewinds)} if rewinds else {}
         self.config, self.task, self.steps_per_epoch = config, task, steps_per_epoch
         self.manager, self.log, self.bar, self.end = manager, log, bar, end
         # Of the metrics of an epoch's steps so far, and the number of these steps.
@@ -199,7 +241,7 @@ class _Loop:
     def _save(
         self, state: Any, step: int, score: float, sums: dict[str, float] | None = None
     ) -> None:
-        checkpoints.save(self.manager, step, state, score, sums)
+        checkpoints.save(self.manager, step, state, score, self.beside | (sums or {}))
         self.saved = step
 
     def _end_here(self, state: Any, step: int) -> NoReturn:
@@ -261,9 +303,10 @@ def _read_metrics(metrics: dict, config: ConfigDict, step: int) -> dict[str, flo
 def _check_finite(what: str, value: float, config: ConfigDict, step: int) -> None:
     if not math.isfinite(value):
         precise = config.model.dtype != "bfloat16"
-        raise UserError(
-            f"{what} became {value} by step {step} and must be finite: lower "
-            f"`config.optimizer.learning_rate` (now {config.optimizer.learning_rate})"
+        raise NotFinite(
+            f"{what} became {value} by step {step}",
+            f"lower `config.optimizer.learning_rate` (now {config.optimizer.learning_rate})"
             f"{'' if precise else ' or use `config.model.dtype`=float32'}, in another `workdir` if "
-            "this one has checkpoints; they are as they were"
+            "this one has checkpoints; they are as they were, and with a larger `config.rewinds` "
+            f"(now {config.rewinds}) the same command goes on from them with other batches",
         )

@@ -56,7 +56,7 @@ def train_network(config: ConfigDict, workdir: Path, console: Console) -> None:
     optimizer = make_optimizer(config, total_steps(config, dataset))
     graph, state = initial_state(model, optimizer, config.ema)
 
-    def make_task(state: TrainState) -> tuple[TrainState, Task]:
+    def make_task(state: TrainState, config: ConfigDict) -> tuple[TrainState, Task]:
         step_function = functools.partial(
             train_step,
             graph=graph,

@@ -239,6 +239,43 @@ def test_a_streamed_run_resumes_in_the_middle_of_an_epoch(
     )
 
 
+def test_a_loss_that_is_not_finite_goes_back_as_often_as_allowed(
+    make_config, call_train, tmp_path, monkeypatch
+):
+    read, one, other = loop._read_metrics, tmp_path / "one", tmp_path / "other"
+    short = {"epochs": 2, "validate_every": 1}
+    left = [1]  # steps whose loss becomes NaN, after the first epoch of 20 steps
+
+    def read_nan(metrics, config, step):
+        if step > 25 and left:
+            left.pop()
+            metrics = metrics | {"loss": np.nan}
+        return read(metrics, config, step)
+
+    monkeypatch.setattr(loop, "_read_metrics", read_nan)
+    with pytest.raises(UserError, match=r"a larger `config\.rewinds` \(now 0\) the same command"):
+        call_train(make_config(**short), one)
+    shutil.copytree(one, other)
+    call_train(make_config(**short), one)
+    left.append(1)
+    out = call_train(make_config(**short, rewinds=1), other)
+    assert "the loss became nan by step 26: back to step 20, from where" in out
+    assert "(rewind 1 of at most 1)." in out
+
+    plain, rewound = without_speed(metrics_of(one)), without_speed(metrics_of(other))
+    assert [line["epoch"] for line in rewound] == [1, 2]
+    assert plain[0] == rewound[0]
+    assert plain[1]["train/loss"] != rewound[1]["train/loss"]
+    assert checkpoints.beside(one, 40) == {}
+    assert checkpoints.beside(other, 40) == {"rewinds": 1}
+
+    left += [1, 1]
+    shutil.rmtree(other / "checkpoints" / "40")
+    with pytest.raises(UserError, match=r"the loss became nan by step 26"):
+        call_train(make_config(**short, rewinds=1), other)
+    assert left == []
+
+
 # --- Mistakes -------------------------------------------------------------------------------------
 
 

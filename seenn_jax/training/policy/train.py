@@ -60,7 +60,7 @@ def train_policy(config: ConfigDict, workdir: Path, console: Console) -> None:
     folder.claim(workdir, config, facts)
     converted = build.convert(network, config, facts, dataset) if is_ann(config) else None
 
-    def make_task(state):
+    def make_task(state, config):
         return _task(state, config, facts, dataset, graphs, optimizers, converted, console)
 
     what = (
