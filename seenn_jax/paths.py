@@ -10,7 +10,7 @@ from pathlib import Path
 
 from seenn_jax.errors import UserError
 
-_UNFINISHED = "unfinished-"
+_UNFINISHED = "seenn_jax-unfinished-"  # a name that nobody else gives
 
 
 def shipped(name: str) -> Path:

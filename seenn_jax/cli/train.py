@@ -12,10 +12,9 @@ from seenn_jax.cli.overrides import load_config
 from seenn_jax.cli.start import command
 from seenn_jax.config import is_policy
 from seenn_jax.errors import UserError
-from seenn_jax.plugins import load_plugins
 from seenn_jax.run import folder
 from seenn_jax.training import train
-from seenn_jax.training.checks import check_config, check_kinds
+from seenn_jax.training.checks import check_config
 from seenn_jax.training.teacher import missing_teachers
 
 
@@ -37,8 +36,6 @@ def _train() -> None:
     path = Path(config_flags.get_config_filename(flags.FLAGS["config"]))
     # Paths may hold what rich takes for markup, and lines of a log are not to be broken.
     console = patient_console(soft_wrap=True)
-    check_kinds(config)
-    load_plugins(config.plugins)
     check_config(config)  # before minutes of a teacher's training
     for teacher, source in missing_teachers(config, path.parent):
         console.print(f"Training the teacher first, by {source}.")

@@ -24,7 +24,7 @@ standard deviation are in the metadata; padding is zero after normalisation), th
 to be summed over ticks.
 """
 
-import os
+import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +37,7 @@ from seenn_jax.models.layers import ConvBN, Shortcut
 from seenn_jax.models.neurons import IF, LIF
 from seenn_jax.models.resnet import SpikingResNet
 from seenn_jax.models.vgg import SpikingVGG
-from seenn_jax.paths import check_new, unfinished
+from seenn_jax.paths import check_new, put
 
 LIF_DT, IF_DT = 1e-4, 1.0
 
@@ -65,10 +65,9 @@ def write(
     """
     path = Path(path)
     check_path(path)
-    graph = build_graph(model, image_shape, dt=dt, metadata=metadata)
-    with unfinished(path.parent) as folder:
-        _nir().write(folder / path.name, graph)
-        os.replace(folder / path.name, path)
+    content = io.BytesIO()
+    _nir().write(content, build_graph(model, image_shape, dt=dt, metadata=metadata))
+    put(path, content.getvalue())
 
 
 def check_path(path: Path) -> None:

@@ -110,7 +110,7 @@ def save(
     It is -inf where nothing was validated.
 
     Args:
-      beside: numbers that a resumed run needs besides; see `beside`.
+      beside: numbers that a resumed run needs besides; see `resumed`.
 
     Raises:
       UserError: this one is not written, or the one before could not be.
@@ -144,16 +144,6 @@ def _check_room(folder: Path, arrays: dict[str, Any]) -> None:
     needed = sum(array.nbytes for array in arrays.values()) + OVERHEAD + EACH * len(arrays)
     if shutil.disk_usage(folder).free < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def beside(workdir: Path, step: int) -> dict[str, float]:
-    """The numbers that were saved beside the state, such as the sums within an epoch.
-
-    Raises:
-      Damaged: the checkpoint can't be read, or is not as it was written.
-    """
-    saved = stored.arrays(workdir, step)
-    return {k.removeprefix(BESIDE): float(v) for k, v in saved.items() if k.startswith(BESIDE)}
 
 
 def set_aside_damaged(workdir: Path) -> list[str]:
@@ -193,6 +183,14 @@ def restore(workdir: Path, step: int, template: Any) -> Any:
       Damaged: the checkpoint can't be read, or is not as it was written.
       UserError: it is of another architecture.
     """
+    return resumed(workdir, step, template)[0]
+
+
+def resumed(workdir: Path, step: int, template: Any) -> tuple[Any, dict[str, float]]:
+    """(the state of `step` as `restore` gives it, the numbers that were saved beside it).
+
+    Such numbers are the sums within an epoch; the same errors.
+    """
     wanted, saved = named(template), stored.arrays(workdir, step)
     for name, leaf in wanted.items():
         if name not in saved or saved[name].shape != leaf.shape:
@@ -202,7 +200,9 @@ def restore(workdir: Path, step: int, template: Any) -> Any:
                 f"{leaf.shape} in this network and the checkpoint {found}; use the config that it "
                 "was trained with"
             )
-    return jax.tree.unflatten(jax.tree.structure(template), [saved[name] for name in wanted])
+    state = jax.tree.unflatten(jax.tree.structure(template), [saved[name] for name in wanted])
+    beside = {k.removeprefix(BESIDE): float(v) for k, v in saved.items() if k.startswith(BESIDE)}
+    return state, beside
 
 
 def load_model(

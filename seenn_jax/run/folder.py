@@ -143,14 +143,22 @@ def _check_claimed(
         )
 
 
-def _write(path: Path, config: ConfigDict, facts: DataFacts, others: dict) -> None:
-    workdir = path.parent
+def make(workdir: Path) -> None:
+    """Make a workdir; it may be there.
+
+    Raises:
+      UserError: it can't be made.
+    """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
             f"{workdir} can't be made ({error.strerror}): give a --workdir that can"
         ) from error
+
+
+def _write(path: Path, config: ConfigDict, facts: DataFacts, others: dict) -> None:
+    make(path.parent)
     content = {
         "config": config.to_dict(),
         "data": facts._asdict(),

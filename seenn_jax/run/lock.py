@@ -11,6 +11,7 @@ from typing import IO
 
 from seenn_jax import hosts
 from seenn_jax.errors import UserError
+from seenn_jax.run import folder
 
 FILE = ".lock"
 
@@ -32,8 +33,9 @@ def only_one(workdir: Path) -> Iterator[None]:
 
 
 def _take(workdir: Path, held: contextlib.ExitStack) -> None:
-    made = _made(workdir)
-    held.callback(_remove_empty, made)
+    new = [path for path in (workdir, *workdir.parents) if not path.exists()]
+    folder.make(workdir)
+    held.callback(_remove_empty, new)
     path = workdir / FILE
     while True:
         try:
@@ -87,19 +89,7 @@ def _runs(process: int) -> bool:
     return process != os.getpid()
 
 
-def _made(folder: Path) -> list[Path]:
-    """Make a folder; those that were not there before, the deepest first."""
-    new = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"{folder} can't be made ({error.strerror}): give a --workdir that can"
-        ) from error
-    return new
-
-
 def _remove_empty(folders: list[Path]) -> None:
-    for folder in folders:
+    for path in folders:  # the deepest first
         with contextlib.suppress(OSError):  # it holds something
-            folder.rmdir()
+            path.rmdir()

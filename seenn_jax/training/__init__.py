@@ -7,10 +7,9 @@ from rich.console import Console
 
 from seenn_jax import hosts
 from seenn_jax.config import is_policy
-from seenn_jax.plugins import load_plugins
 from seenn_jax.run import checkpoints
 from seenn_jax.run.lock import only_one
-from seenn_jax.training.checks import check_config, check_kinds
+from seenn_jax.training.checks import check_config
 from seenn_jax.training.network import train_network
 from seenn_jax.training.policy.train import train_policy
 
@@ -30,8 +29,6 @@ def train(config: ConfigDict, workdir: str | Path, console: Console | None = Non
         training in the workdir; a disk that is full.
       SystemExit: of status 143, after SIGTERM; the step reached is saved.
     """
-    check_kinds(config)
-    load_plugins(config.plugins)
     check_config(config)
     workdir, console = Path(workdir), console or Console(markup=False, soft_wrap=True)
     start = train_policy if is_policy(config) else train_network

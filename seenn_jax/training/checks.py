@@ -16,6 +16,7 @@ from seenn_jax.data.images import INTERPOLATIONS
 from seenn_jax.errors import UserError, check_choice
 from seenn_jax.models import DTYPES, MODELS, NEURONS, is_ann
 from seenn_jax.models.neurons import SURROGATES
+from seenn_jax.plugins import load_plugins
 from seenn_jax.run import build, folder
 from seenn_jax.ticks import frames
 from seenn_jax.training.losses import LOSSES
@@ -121,8 +122,12 @@ NOT_OF_A_POLICY = {
 
 
 def check_config(config: ConfigDict) -> None:
-    """Raise a UserError for the first setting that can't be, without looking at the data."""
+    """Raise a UserError for the first setting that can't be, without looking at the data.
+
+    The plugins are loaded on the way: what may be chosen is theirs too.
+    """
     check_kinds(config)
+    load_plugins(config.plugins)
     for key, allowed in CHOICES.items():
         check_choice(f"`config.{key}`", _value(config, key), allowed)
     if is_ann(config) and config.loss != "mean_ce":

@@ -106,8 +106,7 @@ def run_task(
     while True:
         state, beside = initial, {}
         if latest is not None:
-            state = checkpoints.restore(workdir, latest, initial)
-            beside = checkpoints.beside(workdir, latest)
+            state, beside = checkpoints.resumed(workdir, latest, initial)
         rewinds = max(rewinds, int(beside.pop(REWINDS, 0)))
         try:
             _run(config, workdir, console, steps_per_epoch, state, make_task, beside, rewinds)

@@ -106,14 +106,16 @@ def test_what_is_no_data_set_is_not_believed(tmp_path, caplog, images, labels, w
 
 def test_what_killed_processes_left_is_deleted(pairs, tmp_path):
     root = tmp_path / "cache" / "seenn_jax"
-    for name in ("unfinished-dead", "unfinished-at-work"):
+    for name in ("seenn_jax-unfinished-dead", "seenn_jax-unfinished-at-work"):
         (root / name / "data").mkdir(parents=True)
         (root / name / "data" / "train_images.npy").write_bytes(b"half")
-    at_work = os.open(root / "unfinished-at-work", os.O_RDONLY)
+    at_work = os.open(root / "seenn_jax-unfinished-at-work", os.O_RDONLY)
     fcntl.flock(at_work, fcntl.LOCK_EX)
+    (root / "unfinished-mine").mkdir()  # somebody's own
     load_dataset("tiny", validation=2)
-    (left,) = root.glob("unfinished-*")
-    assert left.name == "unfinished-at-work"
+    assert (root / "unfinished-mine").is_dir()
+    (left,) = root.glob("seenn_jax-unfinished-*")
+    assert left.name == "seenn_jax-unfinished-at-work"
     assert (left / "data" / "train_images.npy").read_bytes() == b"half"
     os.close(at_work)
 

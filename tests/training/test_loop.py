@@ -266,8 +266,8 @@ def test_a_loss_that_is_not_finite_goes_back_as_often_as_allowed(
     assert [line["epoch"] for line in rewound] == [1, 2]
     assert plain[0] == rewound[0]
     assert plain[1]["train/loss"] != rewound[1]["train/loss"]
-    assert checkpoints.beside(one, 40) == {}
-    assert checkpoints.beside(other, 40) == {"rewinds": 1}
+    assert checkpoints.resumed(one, 40, {})[1] == {}
+    assert checkpoints.resumed(other, 40, {})[1] == {"rewinds": 1}
 
     left += [1, 1]
     shutil.rmtree(other / "checkpoints" / "40")
