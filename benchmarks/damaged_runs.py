@@ -9,7 +9,6 @@ told of, or another error than a UserError; the last two must not be, and the ex
 
 import collections
 import logging
-import os
 import random
 import shutil
 import sys
@@ -21,6 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 from absl import app, flags
+from damages import DAMAGES, damage
 from flax import nnx
 from rich.console import Console
 
@@ -34,36 +34,6 @@ RECORDS = flags.DEFINE_integer("records", 500, "Damaged run.json, metrics.jsonl 
 SEED = flags.DEFINE_integer("seed", 0, "Of the places that are damaged.")
 
 RIGHT, SENTENCE, SILENT, ERROR = "right result", "one sentence", "silent change", "other error"
-
-
-def flip(path: Path, rng: random.Random) -> None:
-    """One bit becomes another."""
-    content = bytearray(path.read_bytes())
-    if content:
-        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
-    path.write_bytes(content)
-
-
-def cut(path: Path, rng: random.Random) -> None:
-    """The end is lost."""
-    os.truncate(path, rng.randrange(max(path.stat().st_size, 1)))
-
-
-def zero(path: Path, rng: random.Random) -> None:
-    """A stretch is zeros, as blocks are that were never written."""
-    content = bytearray(path.read_bytes())
-    start = rng.randrange(max(len(content), 1))
-    stretch = min(rng.randint(1, 512), len(content) - start)
-    content[start : start + stretch] = bytes(stretch)
-    path.write_bytes(content)
-
-
-def delete(path: Path, rng: random.Random) -> None:
-    """The file is gone."""
-    path.unlink()
-
-
-DAMAGES = (flip, cut, zero, delete)
 
 
 def same(a: Any, b: Any) -> bool:
@@ -127,16 +97,16 @@ def of_checkpoints(run: Path, scratch: Path, counts: collections.Counter) -> Non
 
     rng = random.Random(SEED.value)
     files = sorted(p.relative_to(run) for p in (run / "checkpoints").rglob("*") if p.is_file())
-    for damage in DAMAGES:
-        for file in files * (1 if damage is delete else TRIES.value):
+    for kind in DAMAGES:
+        for file in files * (1 if kind == "gone" else TRIES.value):
             copy = Path(shutil.copytree(run, scratch / "copy"))
-            damage(copy / file, rng)
+            damage(copy / file, kind, rng)
             found = outcome(lambda copy=copy: evaluated(copy), judged_evaluation)
-            counts["checkpoint, evaluated", damage.__name__, found] += 1
+            counts["checkpoint, evaluated", kind, found] += 1
             resumes = outcome(lambda copy=copy: resumed(copy), judged_resuming)
-            counts["checkpoint, trained on", damage.__name__, resumes] += 1
+            counts["checkpoint, trained on", kind, resumes] += 1
             if {found, resumes} & {SILENT, ERROR}:
-                print(f"{damage.__name__} of {file}: {found}, {resumes}", file=sys.stderr)
+                print(f"{kind} of {file}: {found}, {resumes}", file=sys.stderr)
             shutil.rmtree(copy)
 
 
@@ -153,19 +123,19 @@ def of_records(run: Path, scratch: Path, counts: collections.Counter) -> None:
     for number in range(RECORDS.value):
         file = ("run.json", "metrics.jsonl", "run.json", "metrics.jsonl", "exit.json")[number % 5]
         read, wanted = readers[file], str(readers[file](run))
-        damage = (*DAMAGES[:3], flip, flip)[number // 5 % 5]
+        kind = ("flip", "cut", "zeros", "flip", "flip")[number // 5 % 5]
         shutil.copy(run / file, copy / file)
-        damage(copy / file, rng)
+        damage(copy / file, kind, rng)
         said.lines.clear()
 
         def judged(found, wanted=wanted):
             return RIGHT if str(found) == wanted else SENTENCE if said.lines else SILENT
 
         found = outcome(lambda read=read: read(copy), judged)
-        counts[file, damage.__name__, found] += 1
+        counts[file, kind, found] += 1
         if found in (SILENT, ERROR):
             kept = shutil.copy(copy / file, scratch.parent / f"damaged-{number}-{file}")
-            print(f"{damage.__name__} of {file}: {found}, kept as {kept}", file=sys.stderr)
+            print(f"{kind} of {file}: {found}, kept as {kept}", file=sys.stderr)
 
 
 def main(_: list[str]) -> None:
@@ -185,9 +155,9 @@ def main(_: list[str]) -> None:
         of_records(run, Path(scratch), counts)
     columns = (RIGHT, SENTENCE, SILENT, ERROR)
     print(f"| what | damage | tries | {' | '.join(columns)} |\n|---|---|{'---:|' * 5}")
-    for what, damage in dict.fromkeys(key[:2] for key in counts):
-        each = [counts[what, damage, column] for column in columns]
-        print(f"| {what} | {damage} | {sum(each)} | {' | '.join(map(str, each))} |")
+    for what, kind in dict.fromkeys(key[:2] for key in counts):
+        each = [counts[what, kind, column] for column in columns]
+        print(f"| {what} | {kind} | {sum(each)} | {' | '.join(map(str, each))} |")
     bad = sum(n for (_, _, found), n in counts.items() if found in (SILENT, ERROR))
     print(f"{sum(counts.values())} tries, {bad} of them lost in silence or by another error")
     sys.exit(bad > 0)

@@ -122,8 +122,7 @@ def _loss(config: ConfigDict) -> None:
     config.label_smoothing = 0.0
 
     # The run of an ordinary network, which is shown the same images and whose answer each tick
-    # learns too (distillation, Hinton et al. 2015); of several, "runs/a,runs/b", the mean of their
-    # logits; "" for none.
+    # learns too (distillation, Hinton et al. 2015); "" for none.
     config.teacher = ""
     config.teacher_weight = 0.5  # of its part of the loss, from 0 to 1; the rest is config.loss
     config.teacher_temperature = 3.0  # divides both networks' logits

@@ -15,7 +15,7 @@ from seenn_jax.errors import UserError
 from seenn_jax.run import folder
 from seenn_jax.training import train
 from seenn_jax.training.checks import check_config
-from seenn_jax.training.teacher import missing_teachers
+from seenn_jax.training.teacher import missing_teacher
 
 
 def main() -> None:
@@ -37,9 +37,10 @@ def _train() -> None:
     # Paths may hold what rich takes for markup, and lines of a log are not to be broken.
     console = patient_console(soft_wrap=True)
     check_config(config)  # before minutes of a teacher's training
-    for teacher, source in missing_teachers(config, path.parent):
-        console.print(f"Training the teacher first, by {source}.")
-        train(_teacher_config(config, teacher, source), teacher, console)
+    missing = missing_teacher(config, path.parent)
+    if missing:
+        console.print(f"Training the teacher first, by {missing[1]}.")
+        train(_teacher_config(config, *missing), missing[0], console)
     workdir = workdir or f"runs/{path.stem}"
     train(config, Path(workdir), console)
     exit = " --exit=policy" if is_policy(config) else ""

@@ -81,7 +81,7 @@ def claim(
     workdir: Path,
     config: ConfigDict,
     facts: DataFacts,
-    teacher: dict | list[dict] | None = None,
+    teacher: dict | None = None,
     started_from: dict | None = None,
 ) -> None:
     """Write `run.json`, or check that the one in a used workdir has the same config and data.
@@ -116,7 +116,7 @@ def claim(
 
 
 def _check_claimed(
-    workdir: Path, config: ConfigDict, facts: DataFacts, teacher: dict | list[dict] | None
+    workdir: Path, config: ConfigDict, facts: DataFacts, teacher: dict | None
 ) -> None:
     content = _read(workdir / FILE)
     old, new = flat(config_of(content).to_dict()), flat(config.to_dict())

@@ -1,4 +1,4 @@
-"""The teacher: trained ordinary networks whose mean answer each tick of a spiking one learns."""
+"""The teacher: a trained ordinary network whose answers each tick of a spiking one learns."""
 
 import zlib
 from collections.abc import Callable
@@ -26,57 +26,30 @@ class Teacher(NamedTuple):
     Attributes:
       logits: `(params, inputs [B, H, W, C]) -> logits [B, K]`; the inputs are normalised for the
         network that learns.
-      params: its parameters, the averaged ones where it has them; of several, one of each.
+      params: its parameters, the averaged ones where it has them.
       about: which it is, in plain values: workdir, checkpoint_step and a checksum of its
-        parameters; a list of such where it is several runs.
+        parameters.
     """
 
     logits: Callable[[Any, Array], Array]
     params: Any
-    about: dict | list[dict]
+    about: dict
 
 
 def open_teacher(config: ConfigDict, facts: folder.DataFacts) -> Teacher | None:
     """The teacher of a config; None where it has none, or one of no weight.
 
-    Of several runs, `runs/a,runs/b`, it is the mean of their logits.
-
     Raises:
-      UserError: a run of `config.teacher` is no run, has no checkpoint, is of a spiking network or
-        a policy, or of images of another shape or other classes.
+      UserError: `config.teacher` is no run, has no checkpoint, is of a spiking network or a policy,
+        or of images of another shape or other classes.
     """
-    each = [_open(path, config, facts) for path in _workdirs(config)]
-    if len(each) < 2:
-        return each[0] if each else None
-
-    def logits(params, inputs):
-        return sum(t.logits(p, inputs) for t, p in zip(each, params, strict=True)) / len(each)
-
-    return Teacher(logits, [t.params for t in each], [t.about for t in each])
-
-
-def missing_teachers(config: ConfigDict, configs: Path) -> list[tuple[Path, Path]]:
-    """(workdir, config file) of each teacher that is yet to be trained, or to be trained on.
-
-    A run of the name of a config in the folder `configs` is taken for that config's: there
-    `train.py` puts it where nothing is said. Without such a config the run must be there.
-    """
-    named = [(path, configs / f"{path.name}.py") for path in _workdirs(config)]
-    return [(path, source) for path, source in named if source.is_file() and not is_trained(path)]
-
-
-def _workdirs(config: ConfigDict) -> list[Path]:
-    """The runs of `config.teacher`; none where it has no weight."""
-    names = config.teacher.split(",") if config.teacher and config.teacher_weight else []
-    return [Path(name.strip()) for name in names]
-
-
-def _open(path: Path, config: ConfigDict, facts: folder.DataFacts) -> Teacher:
-    """One run of an ordinary network, as a teacher."""
+    if not config.teacher or config.teacher_weight == 0:
+        return None
+    path = Path(config.teacher)
     misfit = _misfit(path, config, facts)
     if misfit:
         raise UserError(
-            f"`config.teacher` has {path}, which can't teach: {misfit}; set `config.teacher` to a "
+            f"`config.teacher` is {path}, which can't teach: {misfit}; set `config.teacher` to a "
             "run of an ordinary network on the same data, such as that of configs/cifar10_ann.py, "
             "or to '' for none"
         )
@@ -93,6 +66,19 @@ def _open(path: Path, config: ConfigDict, facts: folder.DataFacts) -> Teacher:
         return network.logits(params, renormalize(inputs))[:, 0]
 
     return Teacher(logits, network.params, about)
+
+
+def missing_teacher(config: ConfigDict, configs: Path) -> tuple[Path, Path] | None:
+    """(workdir, config file) of a teacher that is yet to be trained, or to be trained on.
+
+    A run of the name of a config in the folder `configs` is taken for that config's: there
+    `train.py` puts it where nothing is said. None where there is no such config, or no need.
+    """
+    if not config.teacher or config.teacher_weight == 0:
+        return None
+    path = Path(config.teacher)
+    source = configs / f"{path.name}.py"
+    return None if not source.is_file() or is_trained(path) else (path, source)
 
 
 def _misfit(path: Path, config: ConfigDict, facts: folder.DataFacts) -> str | None:

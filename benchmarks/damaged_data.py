@@ -1,6 +1,6 @@
 """Damage data files and give settings wrong values, and count what becomes of it.
 
-python benchmarks/damage.py --tries=1200 --values=200
+python benchmarks/damaged_data.py --tries=1200 --values=200
 
 Each try is a process of its own. A damaged file is one of a data set that is made for it, with a
 bit flipped, cut at a place, gone, or zero for a stretch. What is counted:
@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from damages import DAMAGES, damage
 from PIL import Image
 
 from seenn_jax.data import cifar10_dvs, load_dataset
@@ -39,41 +40,6 @@ from seenn_jax.errors import UserError
 OUTCOMES = ("right", "sentence", "silent", "traceback", "crash", "hang")
 SECONDS = 120  # for a try
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-
-
-# --- Damage --------------------------------------------------------------------------------------
-
-
-def flip(data: bytes, rng: random.Random) -> bytes:
-    """One bit."""
-    changed = bytearray(data)
-    changed[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-    return bytes(changed)
-
-
-def cut(data: bytes, rng: random.Random) -> bytes:
-    """The end is missing."""
-    return data[: rng.randrange(len(data))]
-
-
-def zeros(data: bytes, rng: random.Random) -> bytes:
-    """A stretch of zeros, as a file system leaves it that lost power."""
-    start = rng.randrange(len(data))
-    end = min(len(data), start + rng.choice((4, 64, 4096)))
-    return data[:start] + bytes(end - start) + data[end:]
-
-
-DAMAGES = {"flip": flip, "cut": cut, "zeros": zeros, "gone": None}
-
-
-def damage(path: Path, kind: str, rng: random.Random) -> None:
-    """Damage a file, whose time stays as it was: nobody wrote to it."""
-    if DAMAGES[kind] is None:
-        path.unlink()
-        return
-    there = path.stat()
-    path.write_bytes(DAMAGES[kind](path.read_bytes(), rng))
-    os.utime(path, ns=(there.st_atime_ns, there.st_mtime_ns))
 
 
 # --- What is damaged -----------------------------------------------------------------------------
