@@ -5,6 +5,7 @@ import logging
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -147,7 +148,11 @@ def _unname(array: Any) -> None:
 
 
 def _end_with_parent(worker: int, workers: int) -> None:
-    """In a worker: end as soon as the training process is gone, were it killed."""
+    """In a worker: end as soon as the training process is gone, were it killed, and not before.
+
+    A terminal sends Ctrl-C to both, and what is to be done then is the training process's.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def wait():
         multiprocessing.parent_process().join()

@@ -1,4 +1,6 @@
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -56,6 +58,10 @@ class TestBatches:
     def test_no_thread_frees_what_workers_share(self, listed):
         batches = Batches(stream(listed(7)), 2, seed=0, workers=1)
         images, _ = next(batches)
+        for worker in multiprocessing.active_children():
+            os.kill(worker.pid, signal.SIGINT)  # as a terminal does by Ctrl-C
+        next(batches)
+        assert multiprocessing.active_children()
         assert type(images) is SharedMemoryArray
         assert SharedMemoryArray._del_thread_pool is None
         # Not to be found by its name any more, wherever this process ends.
