@@ -7,6 +7,7 @@ refused.
 
 import io
 import pickle
+import pickletools
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,7 @@ def load(data: bytes) -> dict[str, Any]:
       UnpicklingError: it is damaged, no dict, or asks for more than arrays of bytes need.
     """
     try:
+        _check_memo(data)
         content = _Unpickler(io.BytesIO(data), encoding="bytes").load()
     except pickle.UnpicklingError:
         raise
@@ -77,6 +79,13 @@ def load(data: bytes) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise pickle.UnpicklingError(f"it holds a {type(content).__name__} and no dict")
     return {text(key): _array(value) for key, value in content.items()}
+
+
+def _check_memo(data: bytes) -> None:
+    """Raise an UnpicklingError for a memo of more than there is, for which gigabytes are taken."""
+    for opcode, argument, _ in pickletools.genops(data):
+        if opcode.name.endswith("PUT") and int(argument or 0) > len(data):
+            raise pickle.UnpicklingError(f"it remembers number {argument} of too few things")
 
 
 def text(value: Any) -> str:

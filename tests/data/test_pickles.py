@@ -85,6 +85,12 @@ def test_a_damaged_one_is_one_kind_of_error(data):
     assert isinstance(found, dict)
 
 
+def test_a_memo_that_can_not_be_takes_no_memory():
+    whole = b"\x80\x02}r\xff\xff\xff\x07."  # the dict is number 134,217,727
+    with pytest.raises(pickle.UnpicklingError, match="number 134217727 of too few"):
+        pickles.load(whole)
+
+
 def test_a_truncated_one():
     whole = python2({"data": PIXELS})
     for length in range(len(whole)):
