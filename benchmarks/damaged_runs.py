@@ -24,7 +24,7 @@ from damages import DAMAGES, damage
 from flax import nnx
 from rich.console import Console
 
-from configs.digits import get_config
+from seenn_jax.cli.overrides import load_config
 from seenn_jax.errors import UserError
 from seenn_jax.run import checkpoints, folder, stored
 from seenn_jax.training import train
@@ -145,7 +145,7 @@ def main(_: list[str]) -> None:
     logging.getLogger("seenn_jax").propagate = False
     with tempfile.TemporaryDirectory() as scratch:
         run = Path(scratch, "run")
-        config = get_config()
+        config = load_config("digits")
         config.update(epochs=4, validate_every=1, timesteps=2)
         config.model.width = 4
         train(config, run, Console(quiet=True))
