@@ -1,6 +1,6 @@
-"""Prints docs/results.md, and README.md's table, from the records of results/.
+"""Prints docs/results.md, docs/ablations.md and README.md's table from the records of results/.
 
-    python benchmarks/print_results.py            # writes both
+    python benchmarks/print_results.py            # writes all
     python benchmarks/print_results.py --check    # exits with 1 where a file differs
 
 No figure of this project stands in this code: what it prints comes from records, or is computed
@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import results_accuracy as accuracy
+import results_cifar as cifar
 import results_speed as speed
 from tables import all_of, count, mean, minutes, paragraph, percent, span, table
 
@@ -26,8 +27,8 @@ table stand the commands, as they were typed at their revision, and the machine;
 other names since, which the list of changes (CHANGELOG.md) has."""
 SECTIONS = (
     accuracy.digits,
-    accuracy.taught,
-    accuracy.two_teachers,
+    cifar.taught,
+    cifar.policies,
     accuracy.cifar10,
     accuracy.risk,
     accuracy.policy,
@@ -46,6 +47,9 @@ SECTIONS = (
 def page() -> str:
     """What docs/results.md holds."""
     return "\n\n".join([INTRODUCTION, *(section() for section in SECTIONS)]) + "\n"
+
+
+PAGES = {"results.md": page, "ablations.md": cifar.ablations}
 
 
 def readme(text: str) -> str:
@@ -67,10 +71,10 @@ def headline() -> str:
     """The table of README.md."""
     [digits] = all_of("digits")
     rows = [["digits, SEENN-I, T = 4", *_reached([digits["figures"]])]]
-    for data, target in accuracy.TAUGHT[::3]:
-        runs = accuracy.taught_rows(data, target)
+    for data, timesteps, target in cifar.HEADLINES:
+        runs = cifar.taught_rows(data, timesteps, target)
         seeds = f"mean of {len(runs)} seeds" if len(runs) > 1 else "one seed"
-        rows.append([f"{data}, SEENN-I, T = 2, taught, {seeds}", *_reached(runs)])
+        rows.append([f"{data}, SEENN-I, T = {timesteps}, taught, {seeds}", *_reached(runs)])
     rows += [_images_per_second(), _answers_that_differ()]
     header = ["accuracy in %, of the test split", "early exit", "timesteps on average", "all T"]
     return f"{_flagship()}\n\n{table(header, rows)}"
@@ -78,7 +82,7 @@ def headline() -> str:
 
 def _flagship() -> str:
     """The figure to be known for, in a sentence, beside the paper's."""
-    runs = accuracy.taught_rows(*accuracy.TAUGHT[0])
+    runs = cifar.taught_rows(*cifar.HEADLINES[0])
     [device] = {r["device"] for r in all_of("cifar_taught")}
     return paragraph(
         f"**ResNet-19 on CIFAR-10: {percent(mean(run['accuracy'] for run in runs))} % at "
@@ -129,12 +133,13 @@ def _answers_that_differ() -> list[str]:
 
 
 def main() -> int:
-    """Write both files, or say which is not as it would be written."""
+    """Write the files, or say which is not as it would be written."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing, compare")
     check = parser.parse_args().check
     path = ROOT / "README.md"
-    wanted = {path: readme(path.read_text()), ROOT / "docs" / "results.md": page()}
+    wanted = {path: readme(path.read_text())}
+    wanted |= {ROOT / "docs" / name: printed() for name, printed in PAGES.items()}
     differ = [p for p, text in wanted.items() if not p.is_file() or p.read_text() != text]
     for path in differ:
         if check:

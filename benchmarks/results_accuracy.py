@@ -25,10 +25,6 @@ NETWORKS = (
     ("T = 4, distillation", (f"{CIFAR}T = 4 with distillation",)),
 )
 
-# Networks with a teacher: data, target of timesteps on average.
-TAUGHT = (("CIFAR-10", 1.09), ("CIFAR-10", 1.2), ("CIFAR-100", 1.09), ("CIFAR-100", 1.2))
-TEACHER, OF_RELUS = "The teacher on", "ResNet-19 with ReLUs"
-
 
 def network_rows(whats: tuple[str, ...]) -> list[dict]:
     """The rows of all seeds of a network of `NETWORKS`."""
@@ -58,95 +54,6 @@ def digits() -> str:
         within(figures),
         f"The command, with the install: {minutes(figures['seconds_with_install'])}.",
         sources(record),
-    )
-
-
-def taught_rows(data: str, target: float) -> list[dict]:
-    """The rows of all seeds of a taught ResNet-19 at a target of timesteps."""
-    what = f"SEENN-I on {data}: ResNet-19, T = 2, taught, at {target} timesteps"
-    return find("cifar_taught", what)["figures"]["rows"]
-
-
-def taught() -> str:
-    """SEENN-I with a teacher, on the original CIFAR."""
-    networks, runs = [], []
-    for data, target in TAUGHT:
-        rows = taught_rows(data, target)
-        accuracy = [row["accuracy"] for row in rows]
-        networks.append(
-            [
-                *(data, target, f"{mean(row['average_timesteps'] for row in rows):.3f}"),
-                *(percent(mean(accuracy)), span(accuracy), len(rows)),
-                percent(mean(row["static_accuracy"][-1] for row in rows)),
-                percent(
-                    find("cifar_taught", f"{TEACHER} {data}: {OF_RELUS}")["figures"]["accuracy"]
-                ),
-            ]
-        )
-        runs += [
-            [
-                *(data, target, row["seed"], f"{row['threshold']:.4f}"),
-                *(f"{row['average_timesteps']:.4f}", percent(row["accuracy"])),
-                *(percent(row["replayed_accuracy"]), *map(percent, row["static_accuracy"])),
-                minutes(row["seconds"]),
-            ]
-            for row in rows
-        ]
-    teachers = [r for r in all_of("cifar_taught") if r["what"].startswith(TEACHER)]
-    seconds = ", ".join(minutes(record["figures"]["seconds"]) for record in teachers)
-    return section(
-        "CIFAR, taught",
-        "ResNet-19 at T = 2, taught by the same network with ReLUs, by its confidence in slots. "
-        "The threshold is chosen on the 5,000 images held out: at most the target of timesteps on "
-        "average there. Accuracy in percent of the 10,000 test images.",
-        table(
-            ["data", "target", "timesteps", "accuracy", "from", "seeds", "all T", "teacher"],
-            networks,
-        ),
-        f"Each run; the teachers took {seconds} besides:",
-        table(
-            [
-                *("data", "target", "seed", "threshold", "timesteps", "accuracy", "replayed"),
-                *("t = 1", "t = 2", "trained in"),
-            ],
-            runs,
-        ),
-        sources(*all_of("cifar_taught")),
-    )
-
-
-def two_teachers() -> str:
-    """What a second teacher gives, beside one."""
-    records = all_of("cifar_two_teachers")
-    rows = []
-    for data, target in TAUGHT:
-        what = f"SEENN-I on {data}: ResNet-19, T = 2, taught by two, at {target} timesteps"
-        both = find("cifar_two_teachers", what)["figures"]["rows"]
-        for teachers, runs in (("one", taught_rows(data, target)), ("two", both)):
-            accuracy = [run["accuracy"] for run in runs]
-            rows.append(
-                [
-                    *(data, target, teachers),
-                    f"{mean(run['average_timesteps'] for run in runs):.3f}",
-                    *(percent(mean(accuracy)), span(accuracy), len(runs)),
-                    minutes(mean(run["seconds"] for run in runs)),
-                ]
-            )
-    alone = "; ".join(
-        f"{record['what'].removeprefix('Two teachers on ').partition(':')[0]} "
-        + " and ".join(percent(row["accuracy"]) for row in record["figures"]["rows"])
-        for record in records
-        if record["what"].startswith("Two teachers")
-    )
-    return section(
-        "CIFAR, taught by two",
-        "The same with two teachers, the mean of whose logits is learnt: no difference. The "
-        f"teachers' own accuracy, in percent: {alone}.",
-        table(
-            ["data", "target", "teachers", "timesteps", "accuracy", "from", "seeds", "trained in"],
-            rows,
-        ),
-        sources(*records),
     )
 
 

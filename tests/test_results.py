@@ -20,7 +20,7 @@ with pytest.MonkeyPatch.context() as patch:
     import tables
 
 FILES = sorted(records.RESULTS.glob("*.json"))
-DOCUMENTS = ("README.md", "docs/results.md")
+DOCUMENTS = ("README.md", "docs/results.md", "docs/ablations.md")
 RECORD = {
     "what": "A figure",
     "command": "python benchmarks/early_exit.py",

@@ -1,0 +1,184 @@
+"""Sections about networks on the original CIFAR images: docs/results.md and docs/ablations.md."""
+
+from tables import all_of, find, mean, minutes, percent, section, sources, span, table
+
+# Networks with a teacher: data, T, target of timesteps on average.
+TAUGHT = (
+    ("CIFAR-10", 2, 1.09),
+    ("CIFAR-10", 2, 1.2),
+    ("CIFAR-10", 4, 1.09),
+    ("CIFAR-10", 4, 1.2),
+    ("CIFAR-100", 2, 1.09),
+    ("CIFAR-100", 2, 1.2),
+)
+HEADLINES = (TAUGHT[0], TAUGHT[5])  # of README.md
+TEACHER, OF_RELUS = "The teacher on", "ResNet-19 with ReLUs"
+
+ABLATIONS = """# What was tried
+
+What could make the networks more accurate, one change at a time; what it gave decides what the
+configs have. Printed from the records of `results/` by `benchmarks/print_results.py`."""
+
+
+def taught_rows(data: str, timesteps: int, target: float) -> list[dict]:
+    """The rows of all seeds of a taught ResNet-19 at a target of timesteps, by seed."""
+    what = f"SEENN-I on {data}: ResNet-19, T = {timesteps}, taught, at {target} timesteps"
+    found = [r for r in all_of("cifar_taught") if r["what"].partition(", seeds")[0] == what]
+    return sorted((row for r in found for row in r["figures"]["rows"]), key=lambda r: r["seed"])
+
+
+def taught() -> str:
+    """SEENN-I with a teacher."""
+    networks, runs = [], []
+    for data, timesteps, target in TAUGHT:
+        rows = taught_rows(data, timesteps, target)
+        accuracy = [row["accuracy"] for row in rows]
+        teacher = find("cifar_taught", f"{TEACHER} {data}: {OF_RELUS}")["figures"]["accuracy"]
+        networks.append(
+            [
+                *(data, timesteps, target),
+                f"{mean(row['average_timesteps'] for row in rows):.3f}",
+                *(percent(mean(accuracy)), span(accuracy), len(rows)),
+                percent(mean(row["static_accuracy"][-1] for row in rows)),
+                percent(teacher),
+            ]
+        )
+        runs += [
+            [
+                *(data, timesteps, target, row["seed"], f"{row['threshold']:.4f}"),
+                *(f"{row['average_timesteps']:.4f}", percent(row["accuracy"])),
+                *(percent(row["static_accuracy"][0]), percent(row["static_accuracy"][-1])),
+                minutes(row["seconds"]),
+            ]
+            for row in rows
+        ]
+    teachers = [r for r in all_of("cifar_taught") if r["what"].startswith(TEACHER)]
+    seconds = ", ".join(minutes(record["figures"]["seconds"]) for record in teachers)
+    return section(
+        "CIFAR, taught",
+        "ResNet-19, taught by the same network with ReLUs, by its confidence in slots. The "
+        "threshold is chosen on the 5,000 images held out: at most the target of timesteps on "
+        "average there. Accuracy in percent of the 10,000 test images.",
+        table(
+            ["data", "T", "target", "timesteps", "accuracy", "from", "seeds", "all T", "teacher"],
+            networks,
+        ),
+        f"Each run; the teachers took {seconds} besides:",
+        table(
+            [
+                *("data", "T", "target", "seed", "threshold", "timesteps", "accuracy"),
+                *("t = 1", "all T", "trained in"),
+            ],
+            runs,
+        ),
+        sources(*all_of("cifar_taught")),
+    )
+
+
+def policies() -> str:
+    """SEENN-II of the taught networks beside the confidence of the same."""
+    [record] = all_of("cifar100_policy")
+    figures = record["figures"]
+    rows = [
+        [
+            *(row["seed"], row["target"], f"{row['average_timesteps']:.3f}"),
+            percent(row["accuracy"]),
+            f"{row['confidence_timesteps']:.3f}",
+            percent(row["confidence_accuracy"]),
+            *map(percent, row["static_accuracy"]),
+            minutes(row["training_seconds"]),
+        ]
+        for row in figures["rows"]
+    ]
+    return section(
+        "CIFAR-100, SEENN-II",
+        "A policy of the taught ResNet-19, which sends each image to t = 1 or 2, beside the "
+        "confidence of the same network; each for the target of timesteps on the validation split. "
+        "It learns from the images that the network has learnt, of which the network knows most, "
+        f"and stays behind. It costs {figures['policy_mmac']} million MACs an image, where a "
+        f"timestep of the network is {figures['network_mmac']:,}.",
+        table(
+            [
+                *("seed", "target", "timesteps", "policy", "timesteps", "confidence"),
+                *("t = 1", "t = 2", "trained in"),
+            ],
+            rows,
+        ),
+        sources(record),
+    )
+
+
+def ablations() -> str:
+    """What docs/ablations.md holds."""
+    return "\n\n".join([ABLATIONS, short_runs(), two_teachers()]) + "\n"
+
+
+def short_runs() -> str:
+    """One change at a time, in short runs on CIFAR-100."""
+    [record] = all_of("cifar100_short")
+    rows = record["figures"]["rows"]
+    parts = []
+    for taught, title in ((False, "Without a teacher:"), (True, "With the teacher:")):
+        found = [row for row in rows if row["taught"] == taught]
+        plain = found[0]["validation_accuracy"]
+        parts += [
+            title,
+            table(
+                ["change", "flags", "held out", "difference", "as augmented"],
+                [
+                    [
+                        row["what"],
+                        f"`{row['flags']}`" if row["flags"] else "",
+                        percent(row["validation_accuracy"]),
+                        f"{100 * (row['validation_accuracy'] - plain):+.2f}" if number else "",
+                        percent(row["train_accuracy"]),
+                    ]
+                    for number, row in enumerate(found)
+                ],
+            ),
+        ]
+    seeds = [row["validation_accuracy"] for row in rows if not row["taught"]][:2]
+    return section(
+        "Short runs on CIFAR-100",
+        "ResNet-19 at T = 1, 45 epochs, one seed each. Accuracy in percent, of the 5,000 images "
+        "held out and of the training images as augmented. Another seed moves it by "
+        f"{100 * abs(seeds[0] - seeds[1]):.1f}: what is not well above that is no difference. What "
+        "helps in a short run may only learn faster, and is to be shown in a whole one.",
+        *parts,
+        sources(record),
+    )
+
+
+def two_teachers() -> str:
+    """What a second teacher gives, beside one."""
+    records = all_of("cifar_two_teachers")
+    rows = []
+    for data, timesteps, target in (key for key in TAUGHT if key[1] == 2):
+        what = f"SEENN-I on {data}: ResNet-19, T = 2, taught by two, at {target} timesteps"
+        both = find("cifar_two_teachers", what)["figures"]["rows"]
+        for teachers, runs in (("one", taught_rows(data, timesteps, target)), ("two", both)):
+            accuracy = [run["accuracy"] for run in runs]
+            rows.append(
+                [
+                    *(data, target, teachers),
+                    f"{mean(run['average_timesteps'] for run in runs):.3f}",
+                    *(percent(mean(accuracy)), span(accuracy), len(runs)),
+                    minutes(mean(run["seconds"] for run in runs)),
+                ]
+            )
+    alone = "; ".join(
+        f"{record['what'].removeprefix('Two teachers on ').partition(':')[0]} "
+        + " and ".join(percent(row["accuracy"]) for row in record["figures"]["rows"])
+        for record in records
+        if record["what"].startswith("Two teachers")
+    )
+    return section(
+        "Two teachers",
+        "ResNet-19 at T = 2, whole runs, with two teachers, the mean of whose logits is learnt: no "
+        f"difference. The teachers' own accuracy, in percent: {alone}.",
+        table(
+            ["data", "target", "teachers", "timesteps", "accuracy", "from", "seeds", "trained in"],
+            rows,
+        ),
+        sources(*records),
+    )
