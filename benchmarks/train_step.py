@@ -6,6 +6,11 @@
     python benchmarks/train_step.py --events --model=vggsnn --width=64 --image_size=48 \\
         --timesteps=10 --batch_size=64 --steps=4
 
+Two runs with the same flags tell whether the same network comes out, by the checksum of its
+parameters; what determinism costs, with for example
+
+    python benchmarks/train_step.py --compiler_options=xla_gpu_deterministic_ops=True
+
 All devices that jax sees share a batch; CUDA_VISIBLE_DEVICES=0 leaves it one.
 
 Prints images/s (median of several calls of many steps), TFLOP/s (of the convolutions and matrix
@@ -18,6 +23,7 @@ import functools
 import gc
 import statistics
 import time
+import zlib
 
 import jax
 import numpy as np
@@ -50,6 +56,9 @@ EVENTS = flags.DEFINE_bool(
 REMAT = flags.DEFINE_bool("remat", False, "With config.remat.")
 STEPS = flags.DEFINE_integer("steps", 20, "Steps in a call.")
 CALLS = flags.DEFINE_integer("calls", 5, "Timed calls.")
+COMPILER_OPTIONS = flags.DEFINE_list(
+    "compiler_options", [], "XLA's options for this program, NAME=VALUE, with commas."
+)
 JSON = flags.DEFINE_string("json", None, "Add the record to this file.")
 
 
@@ -84,15 +93,18 @@ def flops_of(model: nnx.Module, image_shape: tuple[int, int, int]) -> int:
     return 3 * 2 * (stem * stems + sum(rest) * TIMESTEPS.value)
 
 
-def seconds_of(compiled, state, data) -> tuple[list[float], float]:
-    """(seconds a step of each call after the first, loss of the last)."""
+def seconds_of(compiled, state, data) -> tuple[list[float], float, str]:
+    """(seconds a step of each call after the first, loss of the last, checksum of the network)."""
     seconds = []
     for _ in range(1 + CALLS.value):
         started = time.perf_counter()
         state, metrics = compiled(state, *data)
         jax.block_until_ready((state, metrics))
         seconds.append((time.perf_counter() - started) / STEPS.value)
-    return seconds[1:], float(metrics["loss"])
+    checksum = 0
+    for leaf in jax.tree.leaves(state.params):
+        checksum = zlib.crc32(np.asarray(leaf).tobytes(), checksum)
+    return seconds[1:], float(metrics["loss"]), f"{checksum:08x}"
 
 
 def measure(config: ConfigDict) -> dict:
@@ -117,9 +129,10 @@ def measure(config: ConfigDict) -> dict:
     state, *data = devices.replicate((state, given, *dataset.train))
     started = time.perf_counter()
     jitted = jitted_steps(step_function, steps=STEPS.value, batch_size=batch_size)
-    compiled = jitted.lower(state, *data).compile()
+    options = dict(option.split("=", 1) for option in COMPILER_OPTIONS.value)
+    compiled = jitted.lower(state, *data).compile(options)
     compile_seconds = time.perf_counter() - started
-    seconds, loss = seconds_of(compiled, state, data)
+    seconds, loss, checksum = seconds_of(compiled, state, data)
     step_seconds = statistics.median(seconds)
     memory = compiled.memory_analysis()
     return {
@@ -137,6 +150,7 @@ def measure(config: ConfigDict) -> dict:
         "peak_gib": (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0) / 2**30,
         "compile_seconds": compile_seconds,
         "loss": loss,
+        "checksum": checksum,
     }
 
 
