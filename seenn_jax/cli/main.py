@@ -82,7 +82,10 @@ def main(
         _fail(sentence)
     except Terminated as end:
         print(end.sentence, file=sys.stderr)
-        _exit(int(end.code or 0), together=True)
+        if jax.distributed.is_initialized():
+            jax.distributed.shutdown()  # waits for the others, which end too
+        # On Python's way out it would wait for what is computed and is not needed any more.
+        _exit_at_once(int(end.code or 0))
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         # On Python's way out a thread of JAX's that still compiles would crash.
@@ -171,10 +174,8 @@ def _fail(sentence: str) -> NoReturn:
     _exit(2)
 
 
-def _exit(status: int, together: bool = False) -> NoReturn:
+def _exit(status: int) -> NoReturn:
     if jax.distributed.is_initialized():
-        if together:
-            jax.distributed.shutdown()  # waits for the others, which end too
         # Python's way out would wait for the other processes, which may wait for this one.
         _exit_at_once(status)
     sys.exit(status)

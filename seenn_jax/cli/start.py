@@ -1,4 +1,4 @@
-"""How a program starts: help at once, and Ctrl-C in one line while the rest is imported.
+"""How a program starts: help at once; Ctrl-C, while the rest is imported, and SIGTERM in one line.
 
 Nothing slow is imported here, so that there is no time before that.
 """
@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 def start(name: str) -> None:
     """Run a program of `PROGRAMS`."""
+    end_by_sigterm(": the same command continues from what is saved" if name == "train" else "")
     with ended_by_ctrl_c():
         from seenn_jax.cli import help
 
@@ -83,3 +85,31 @@ def ended_by_ctrl_c() -> Any:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def end_by_sigterm(then: str) -> None:
+    """End at once after SIGTERM, with a sentence, whatever the program is at.
+
+    Python calls a handler once it comes back from other code, such as the compiler's, which may
+    take minutes. So a thread is told too. Training has a handler of its own while it has something
+    to save.
+    """
+
+    def end(*_: Any) -> None:
+        os.write(2, f"ended by SIGTERM{then}\n".encode())
+        os._exit(128 + signal.SIGTERM)
+
+    def watch() -> None:
+        while received := os.read(reading, 1):
+            ours = signal.getsignal(signal.SIGTERM) is end
+            if ours and received[0] == signal.SIGTERM:
+                end()
+
+    if threading.current_thread() is not threading.main_thread():
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.signal(signal.SIGTERM, end)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # the pipe is not its own
+    threading.Thread(target=watch, daemon=True).start()

@@ -56,8 +56,17 @@ def test_what_only_some_need_is_not_imported_by_all(environment):
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_ctrl_c_while_it_is_imported(environment, name):
+@pytest.mark.parametrize(
+    ("name", "sent", "status", "words"),
+    [
+        *((name, signal.SIGINT, 130, "interrupted") for name in PROGRAMS),
+        (
+            *("train", signal.SIGTERM, 143),
+            "ended by SIGTERM: the same command continues from what is saved",
+        ),
+    ],
+)
+def test_a_signal_while_it_is_imported(environment, name, sent, status, words):
     process = subprocess.Popen(
         [*CALLS[name], "--workdir=no/such/run", "x.png"],
         cwd=ROOT,
@@ -73,13 +82,32 @@ def test_ctrl_c_while_it_is_imported(environment, name):
     # The next modules are those of the program.
     for line in process.stderr:
         if line.split("|")[-1].strip().startswith(("numpy", "jax")):
-            process.send_signal(signal.SIGINT)
+            process.send_signal(sent)
             break
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == status
     said = [line for line in err.splitlines() if not line.startswith("import time:")]
-    assert (out, said[-1].endswith("interrupted")) == ("", True)
+    assert (out, said[-1].endswith(words)) == ("", True)
     assert "Traceback" not in err
+
+
+def test_sigterm_while_other_code_than_python_s_runs(environment):
+    code = (
+        "import hashlib; from seenn_jax.cli.start import end_by_sigterm; "
+        "end_by_sigterm(', now'); print('begun', flush=True); "
+        "hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)"  # of half an hour
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=60) == ("", "ended by SIGTERM, now\n")
+    assert process.returncode == 143
 
 
 def test_ctrl_c_before_anything_is_imported(environment):
