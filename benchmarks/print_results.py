@@ -1,6 +1,6 @@
-"""Prints docs/results.md, and README.md's table, from the records of results/.
+"""Prints docs/results.md, docs/reliability.md and README.md's table from the records of results/.
 
-    python benchmarks/print_results.py            # writes both
+    python benchmarks/print_results.py            # writes all
     python benchmarks/print_results.py --check    # exits with 1 where a file differs
 
 No figure of this project stands in this code: what it prints comes from records, or is computed
@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import results_accuracy as accuracy
+import results_reliability as reliability
 import results_speed as speed
 from tables import all_of, count, mean, minutes, paragraph, percent, span, table
 
@@ -46,6 +47,9 @@ SECTIONS = (
 def page() -> str:
     """What docs/results.md holds."""
     return "\n\n".join([INTRODUCTION, *(section() for section in SECTIONS)]) + "\n"
+
+
+PAGES = {"results.md": page, "reliability.md": reliability.page}
 
 
 def readme(text: str) -> str:
@@ -129,12 +133,13 @@ def _answers_that_differ() -> list[str]:
 
 
 def main() -> int:
-    """Write both files, or say which is not as it would be written."""
+    """Write the files, or say which is not as it would be written."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing, compare")
     check = parser.parse_args().check
     path = ROOT / "README.md"
-    wanted = {path: readme(path.read_text()), ROOT / "docs" / "results.md": page()}
+    wanted = {path: readme(path.read_text())}
+    wanted |= {ROOT / "docs" / name: printed() for name, printed in PAGES.items()}
     differ = [p for p, text in wanted.items() if not p.is_file() or p.read_text() != text]
     for path in differ:
         if check:
