@@ -14,8 +14,8 @@ line of its log or has it twice, in `metrics.jsonl` or in TensorBoard, or in whi
 were written are used without a word, or a program ends without one. A *traceback* is anything more
 than one sentence. Of a run saved on 8 devices and continued on 1, which sum in another order, the
 numbers are compared in float64, to a millionth; of all others every bit."""
-TO_TELL_BY = """JPEG, WebP and BMP images, event recordings, and the JSON and text files of TFDS have
-no checksum: what still reads there can't be told from a whole file, and is counted apart."""
+TO_TELL_BY = """JPEG, WebP and BMP images, event recordings, and the JSON and text files of TFDS
+have no checksum: what still reads there can't be told from a whole file, and is counted apart."""
 
 
 def page() -> str:
