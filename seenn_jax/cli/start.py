@@ -94,8 +94,11 @@ def end_by_sigterm(then: str) -> None:
     take minutes. So a thread is told too. Training has a handler of its own while it has something
     to save.
     """
+    said = threading.Lock()
 
     def end(*_: Any) -> None:
+        if not said.acquire(blocking=False):
+            return  # the other of the two, or a second signal
         os.write(2, f"ended by SIGTERM{then}\n".encode())
         os._exit(128 + signal.SIGTERM)
 

@@ -91,23 +91,33 @@ def test_a_signal_while_it_is_imported(environment, name, sent, status, words):
     assert "Traceback" not in err
 
 
-def test_sigterm_while_other_code_than_python_s_runs(environment):
-    code = (
-        "import hashlib; from seenn_jax.cli.start import end_by_sigterm; "
-        "end_by_sigterm(', now'); print('begun', flush=True); "
-        "hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)"  # of half an hour
+@pytest.mark.parametrize(
+    ("code", "times"),
+    [
+        ("import hashlib; hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)", 1),  # half an hour
+        ("while True: sum(range(1000))", 6),
+    ],
+    ids=["other code", "Python's"],
+)
+def test_sigterm_is_one_sentence_whatever_runs(environment, code, times):
+    begin = (
+        "from seenn_jax.cli.start import end_by_sigterm; end_by_sigterm(', now'); print('begun')"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        env=environment | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout.readline() == "begun\n"
-    process.send_signal(signal.SIGTERM)
-    assert process.communicate(timeout=60) == ("", "ended by SIGTERM, now\n")
-    assert process.returncode == 143
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-u", "-c", f"{begin}\n{code}"],
+            env=environment | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(times)
+    ]
+    for process in processes:
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=60) == ("", "ended by SIGTERM, now\n")
+        assert process.returncode == 143
 
 
 def test_ctrl_c_before_anything_is_imported(environment):
