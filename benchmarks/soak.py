@@ -13,6 +13,7 @@ print_results.py prints docs/reliability.md from there.
 import argparse
 import os
 import random
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -50,6 +51,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of moments and places")
     parser.add_argument("--json", type=Path, help="where to keep what is found")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and clean up
     bad = 0
     for name in asked.only or KINDS:
         bad += _of_kind(name, asked)

@@ -9,9 +9,9 @@ import damaged_data
 import damaged_runs
 from soak_runs import Row
 
-# {what: files} of a data set; the rest are images and recordings.
+# What has a checksum.
 CHECKED = ("decoded cache", "records", "records, skip_corrupt", "images, PNG")
-CHECKPOINT_TRIES, RECORDS, FILES, VALUES = 4, 1500, 4500, 200
+CHECKPOINT_TRIES, RECORDS, FILES, VALUES = 4, 1500, 6000, 200
 SETTINGS = ("settings of train", "flags of evaluate")
 
 

@@ -114,8 +114,11 @@ def end_of(program: subprocess.Popen, seconds: float = SECONDS) -> Ended:
     started = time.monotonic()
     clock = threading.Timer(seconds, kill, [program])
     clock.start()
-    out, err = program.communicate()
-    clock.cancel()
+    try:
+        out, err = program.communicate()
+    finally:
+        clock.cancel()
+        kill(program)  # where this one is interrupted
     return Ended(program.returncode, out, err, time.monotonic() - started)
 
 
