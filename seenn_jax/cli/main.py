@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from operator import getitem
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 from absl import flags
@@ -128,6 +128,16 @@ def _set_streams_and_loggers() -> None:
     # orbax tells of every file it writes, and of errors that come as exceptions too
     logging.getLogger("absl").setLevel(logging.CRITICAL + 1)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)  # orbax's, likewise
+    sys.unraisablehook = functools.partial(_tell_unraisable, sys.unraisablehook)
+
+
+def _tell_unraisable(tell: Callable[[Any], object], what: Any) -> None:
+    """Leave out what TensorStore has for a loop of orbax's that has ended by an exception before.
+
+    On a full disk each of many writes fails, and the first says it.
+    """
+    if str(what.exc_value) != "Event loop is closed":
+        tell(what)
 
 
 def as_flags(sentence: str, table: dict[str, Flag]) -> str:

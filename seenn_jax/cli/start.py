@@ -4,12 +4,14 @@ Nothing slow is imported here, so that there is no time before that.
 """
 
 import contextlib
+import functools
 import importlib
 import os
 import re
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +20,17 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 def start(name: str) -> None:
     """Run a program of `PROGRAMS`."""
-    end_by_sigterm(": the same command continues from what is saved" if name == "train" else "")
-    with ended_by_ctrl_c():
-        from seenn_jax.cli import help
+    then = ": the same command continues from what is saved" if name == "train" else ""
+    with ended_by_sigterm(then):
+        with ended_by_ctrl_c():
+            from seenn_jax.cli import help
 
-        topic = help.asked(sys.argv[1:])
-        if topic is not None:
-            say(help.of_config() if topic else help.of_program(name, command(name)))
-            return
-        module = importlib.import_module(f"seenn_jax.cli.{name}")
-    module.main()
+            topic = help.asked(sys.argv[1:])
+            if topic is not None:
+                say(help.of_config() if topic else help.of_program(name, command(name)))
+                return
+            module = importlib.import_module(f"seenn_jax.cli.{name}")
+        module.main()
 
 
 def command(name: str) -> str:
@@ -87,7 +90,8 @@ def ended_by_ctrl_c() -> Any:
         signal.signal(signal.SIGINT, before)
 
 
-def end_by_sigterm(then: str) -> None:
+@contextlib.contextmanager
+def ended_by_sigterm(then: str) -> Iterator[None]:
     """End at once after SIGTERM, with a sentence, whatever the program is at.
 
     Python calls a handler once it comes back from other code, such as the compiler's, which may
@@ -107,12 +111,26 @@ def end_by_sigterm(then: str) -> None:
             ours = signal.getsignal(signal.SIGTERM) is end
             if ours and received[0] == signal.SIGTERM:
                 end()
+        os.close(reading)
 
     if threading.current_thread() is not threading.main_thread():
+        yield
         return
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
-    signal.signal(signal.SIGTERM, end)
-    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # the pipe is not its own
+    before = signal.signal(signal.SIGTERM, end)
+    told = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    _forget_in_forks()
     threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(told)
+        signal.signal(signal.SIGTERM, before)
+        os.close(writing)
+
+
+@functools.cache
+def _forget_in_forks() -> None:
+    """What a process that is forked off is sent is not this one's."""
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))

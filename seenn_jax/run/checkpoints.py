@@ -137,6 +137,16 @@ def save(
         )
 
 
+def finish(manager: Manager) -> None:
+    """Wait for what is being written.
+
+    Raises:
+      UserError: it can't be.
+    """
+    with _writing(Path(manager.directory).parent):
+        manager.wait_until_finished()
+
+
 def set_score(manager: Manager, step: int, score: float) -> None:
     """Give a checkpoint the score of its validation, which came after it was written.
 

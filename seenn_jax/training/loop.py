@@ -276,7 +276,7 @@ class _Loop:
         """Save the state, unless it is, and end; the same command continues from it."""
         if step not in (self.saved, self.started):
             self._save(state, step, -math.inf, self.sums)
-        self.manager.wait_until_finished()
+        checkpoints.finish(self.manager)
         raise Terminated(
             f"ended by SIGTERM after step {step}, which is saved: the same command continues there"
             if step
