@@ -23,7 +23,7 @@ from pathlib import Path
 import records
 import tables
 from soak_cost import cost
-from soak_damage import damage
+from soak_damage import data, runs, settings
 from soak_disk import disk_full
 from soak_engine import samples, steps
 from soak_kills import kills
@@ -36,7 +36,9 @@ KINDS: dict[str, tuple[str, Kind]] = {
     "sigterm": ("SIGTERM, then the same command", sigterm),
     "at_once": ("Two trainings started in one workdir at once", at_once),
     "disk": ("A disk that is full at ten moments, then has room", disk_full),
-    "damage": ("Damaged files and wrong settings", damage),
+    "runs": ("Damaged files of runs", runs),
+    "data": ("Damaged files of data", data),
+    "settings": ("Wrong settings", settings),
     "samples": ("Samples queued through slots", samples),
     "steps": ("Training steps at constant memory", steps),
     "cost": ("What checksums cost", cost),

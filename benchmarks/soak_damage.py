@@ -11,20 +11,14 @@ from soak_runs import Row
 
 # What has a checksum.
 CHECKED = ("decoded cache", "records", "records, skip_corrupt", "images, PNG")
-CHECKPOINT_TRIES, RECORDS, FILES, VALUES = 4, 1500, 6000, 200
-SETTINGS = ("settings of train", "flags of evaluate")
+CHECKPOINT_TRIES, RECORDS, FILES, PICTURES, VALUES = 4, 1500, 1000, 3000, 200
 
 
-def damage(tries: int | None, scratch: Path, rng: random.Random) -> list[Row]:
-    """A row for each kind of file."""
+def runs(tries: int | None, scratch: Path, rng: random.Random) -> list[Row]:
+    """A row for checkpoints, evaluated and trained on, and for each record."""
     scratch.mkdir()
-    os.environ["XDG_CACHE_HOME"] = str(scratch / "cache")
-    files = _of_files(tries or FILES, tries or VALUES, scratch)  # first: its tries are forks
-    return _of_runs(tries or RECORDS, 1 if tries else CHECKPOINT_TRIES, scratch) + files
-
-
-def _of_runs(records: int, tries: int, scratch: Path) -> list[Row]:
-    counts = damaged_runs.damaged(tries, records, 0, scratch)
+    times = 1 if tries else CHECKPOINT_TRIES  # each damage of each file
+    counts = damaged_runs.damaged(times, tries or RECORDS, rng.randrange(2**32), scratch)
     found: dict[str, Counter] = {}
     for (what, _, outcome), number in counts.items():
         found.setdefault(what, Counter())[outcome] += number
@@ -39,17 +33,22 @@ def _of_runs(records: int, tries: int, scratch: Path) -> list[Row]:
     ]
 
 
-def _of_files(files: int, values: int, scratch: Path) -> list[Row]:
-    table = damaged_data.damaged(files, scratch / "data", None)
-    table |= damaged_data.valued(values, scratch / "values", None)
-    return [_row(what, outcomes) for what, outcomes in table.items()]
+def data(tries: int | None, scratch: Path, rng: random.Random) -> list[Row]:
+    """A row for each kind of file of data."""
+    scratch.mkdir()
+    table = damaged_data.damaged(tries or FILES, tries or PICTURES, scratch, None)
+    return [_row(f"damaged: {what}", found, what in CHECKED) for what, found in table.items()]
 
 
-def _row(what: str, outcomes: Counter) -> Row:
+def settings(tries: int | None, scratch: Path, rng: random.Random) -> list[Row]:
+    """A row for training and one for evaluation."""
+    os.environ["XDG_CACHE_HOME"] = str(scratch / "cache")
+    table = damaged_data.valued(tries or VALUES, scratch, None)
+    return [_row(f"wrong: {what}", found, True) for what, found in table.items()]
+
+
+def _row(what: str, outcomes: Counter, guarded: bool) -> Row:
     silent = outcomes["silent"]
-    guarded = what in (*CHECKED, *SETTINGS)
     lost = (silent if guarded else 0) + outcomes["hang"]
-    name = what if what in SETTINGS else f"damaged: {what}"
-    broken = outcomes["traceback"] + outcomes["crash"]
     note = "" if guarded else f"{silent} changed what no checksum guards"
-    return Row(name, outcomes.total(), lost, broken, note)
+    return Row(what, outcomes.total(), lost, outcomes["traceback"] + outcomes["crash"], note)
