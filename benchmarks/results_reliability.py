@@ -22,22 +22,24 @@ def page() -> str:
     """What docs/reliability.md holds."""
     found = all_of("reliability")
     tried = [record for record in found if "tries" in record["figures"]["rows"][0]]
-    rows = [row for record in tried for row in record["figures"]["rows"]]
-    total = [sum(row[name] for row in rows) for name in ("tries", "lost", "tracebacks")]
-    lines = [
-        [row["what"], *map(count, (row["tries"], row["lost"], row["tracebacks"])), row["note"]]
-        for row in rows
-    ]
-    header = ["", "tries", "lost in silence", "tracebacks", "note"]
+    lines = [_line(row, record) for record in tried for row in record["figures"]["rows"]]
+    header = ["", "tries", "lost in silence", "tracebacks", "note", "`soak.py`"]
     parts = [
         INTRODUCTION,
-        table(header, [*lines, ["**all**", *map(count, total), ""]]),
+        table(header, lines),
         paragraph(TO_TELL_BY),
         *(_cost(record) for record in found if record not in tried),
         "## Commands",
         sources(*found),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _line(row: dict, record: dict) -> list[str]:
+    """A row of the table."""
+    counts = map(count, (row["tries"], row["lost"], row["tracebacks"]))
+    flags = record["command"].removeprefix("python benchmarks/soak.py ")
+    return [row["what"], *counts, row["note"], f"`{flags}`"]
 
 
 def _cost(record: dict) -> str:
