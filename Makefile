@@ -2,12 +2,13 @@
 # make tpu-check: compile for the TPUs of Colab (v5e-1, v6e-1), on a machine without one, and see
 # whether the programs fit.
 # make test: lint and the tests that CI runs. make test-slow: the long ones.
+# make soak: kills, full disks, damage, for hours; SOAK=--only=kills for one kind of them.
 # make docs: the documentation, into site/.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo lint test test-slow docs tpu-check
+.PHONY: install demo lint test test-slow soak docs tpu-check
 
 install: .venv/installed
 
@@ -32,6 +33,10 @@ test: lint
 test-slow: install
 	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[browser,notebook]'
 	$(BIN)/python -m pytest -q -n 2 -m slow
+
+soak: install
+	$(BIN)/python benchmarks/soak.py --json=results/reliability.json $(SOAK)
+	$(BIN)/python benchmarks/print_results.py
 
 docs: install
 	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[docs]'

@@ -1,6 +1,6 @@
 """Damage data files and give settings wrong values, and count what becomes of it.
 
-python benchmarks/damaged_data.py --tries=1200 --values=200
+python benchmarks/damaged_data.py --tries=600 --pictures=600 --values=200
 
 Each try is a process of its own. A damaged file is one of a data set that is made for it, with a
 bit flipped, cut at a place, gone, or zero for a stretch. What is counted:
@@ -18,6 +18,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 import os
 import random
 import shutil
@@ -39,6 +40,7 @@ from seenn_jax.errors import UserError
 
 OUTCOMES = ("right", "sentence", "silent", "traceback", "crash", "hang")
 SECONDS = 120  # for a try
+ALONE = ("images", "event files")  # how the names begin of files that are read by themselves
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 
 
@@ -163,12 +165,12 @@ def subjects(place: Path) -> Iterator[tuple[str, Path, Callable[[Path], str], st
 # --- Tries ---------------------------------------------------------------------------------------
 
 
-def apart(work: Callable[[], str]) -> str:
+def apart(work: Callable[[], str], seconds: int = SECONDS) -> str:
     """What `work` answers in a process of its own, or "crash" or "hang"."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
-        signal.alarm(SECONDS)
+        signal.alarm(seconds)
         try:
             answer = work()
         except BaseException:
@@ -202,8 +204,8 @@ def outcome(read: Callable[[Path], str], copy: Path, right: str) -> str:
     return "right left out" if "left out" in said.getvalue() else "silent"
 
 
-def damaged(tries: int, place: Path, details: Path | None) -> dict[str, Counter]:
-    """{what: {outcome: how often}} of so many damaged files."""
+def damaged(tries: int, pictures: int, place: Path, details: Path | None) -> dict[str, Counter]:
+    """{what: {outcome: how often}} of so many damaged files, and images and recordings."""
     import tensorflow_datasets  # noqa: F401 - once, for all tries
 
     made = list(subjects(place))
@@ -213,7 +215,9 @@ def damaged(tries: int, place: Path, details: Path | None) -> dict[str, Counter]
         files = sorted(path.relative_to(folder) for path in folder.glob(pattern))
         right = apart(functools.partial(read, folder))
         counts = table[name] = Counter()
-        for number in range(-(-tries // len(made))):
+        alone = [each for each, *_ in made if each.startswith(ALONE)]
+        each = pictures / len(alone) if name in alone else tries / (len(made) - len(alone))
+        for number in range(math.ceil(each)):
             kind = rng.choices(list(DAMAGES), (6, 2, 2, 1))[0]
             file = files[number % len(files)]
             shutil.rmtree(folder)
@@ -286,7 +290,8 @@ def valued(count: int, place: Path, details: Path | None) -> dict[str, Counter]:
     """{what: {outcome: how often}} of so many settings with wrong values."""
     run = place / "run"
     (place / "at").mkdir(parents=True)
-    trained = apart(lambda: call("train", [*SMALL, f"--workdir={run}"], place / "at"))
+    arguments = [*SMALL, f"--workdir={run}"]
+    trained = apart(lambda: call("train", arguments, place / "at"), 10 * SECONDS)  # it compiles
     if trained != "right":
         raise SystemExit(f"the run to evaluate was not trained: {trained}")
     rng = random.Random(0)
@@ -311,12 +316,15 @@ def valued(count: int, place: Path, details: Path | None) -> dict[str, Counter]:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--tries", type=int, default=1200, help="damaged files")
+    parser.add_argument("--tries", type=int, default=600, help="damaged files of data sets")
+    parser.add_argument("--pictures", type=int, default=600, help="damaged images, recordings")
     parser.add_argument("--values", type=int, default=200, help="values of settings")
     parser.add_argument("--details", type=Path, help="write a line of JSON for each try")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        table = damaged(asked.tries, Path(scratch), asked.details) if asked.tries else {}
+        table = {}
+        if asked.tries or asked.pictures:
+            table |= damaged(asked.tries, asked.pictures, Path(scratch), asked.details)
         if asked.values:
             os.environ["XDG_CACHE_HOME"] = str(Path(scratch, "cache"))
             table |= valued(asked.values, Path(scratch, "values"), asked.details)

@@ -7,6 +7,7 @@ a training that goes on do. An outcome is the right result, one sentence, a chan
 told of, or another error than a UserError; the last two must not be, and the exit status is 1 then.
 """
 
+import argparse
 import collections
 import logging
 import random
@@ -19,7 +20,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import app, flags
 from damages import DAMAGES, damage
 from flax import nnx
 from rich.console import Console
@@ -28,10 +28,6 @@ from seenn_jax.cli.overrides import load_config
 from seenn_jax.errors import UserError
 from seenn_jax.run import checkpoints, folder, stored
 from seenn_jax.training import train
-
-TRIES = flags.DEFINE_integer("tries", 1, "Of each kind of damage, for each file of a checkpoint.")
-RECORDS = flags.DEFINE_integer("records", 500, "Damaged run.json, metrics.jsonl and exit.json.")
-SEED = flags.DEFINE_integer("seed", 0, "Of the places that are damaged.")
 
 RIGHT, SENTENCE, SILENT, ERROR = "right result", "one sentence", "silent change", "other error"
 
@@ -79,8 +75,10 @@ def outcome(read: Callable[[], Any], right: Callable[[Any], str]) -> str:
         return ERROR
 
 
-def of_checkpoints(run: Path, scratch: Path, counts: collections.Counter) -> None:
-    """Damage every file of every checkpoint."""
+def of_checkpoints(
+    run: Path, scratch: Path, tries: int, rng: random.Random, counts: collections.Counter
+) -> None:
+    """Damage every file of every checkpoint, so often in each way."""
     wanted = evaluated(run)
     whole = {step: stored.arrays(run, step) for step in checkpoints.steps(run)}
 
@@ -95,10 +93,9 @@ def of_checkpoints(run: Path, scratch: Path, counts: collections.Counter) -> Non
             return SENTENCE
         return RIGHT if latest and latest[0] == max(whole) else SILENT
 
-    rng = random.Random(SEED.value)
     files = sorted(p.relative_to(run) for p in (run / "checkpoints").rglob("*") if p.is_file())
     for kind in DAMAGES:
-        for file in files * (1 if kind == "gone" else TRIES.value):
+        for file in files * (1 if kind == "gone" else tries):
             copy = Path(shutil.copytree(run, scratch / "copy"))
             damage(copy / file, kind, rng)
             found = outcome(lambda copy=copy: evaluated(copy), judged_evaluation)
@@ -110,17 +107,18 @@ def of_checkpoints(run: Path, scratch: Path, counts: collections.Counter) -> Non
             shutil.rmtree(copy)
 
 
-def of_records(run: Path, scratch: Path, counts: collections.Counter) -> None:
-    """Damage the records of a run."""
+def of_records(
+    run: Path, scratch: Path, tries: int, rng: random.Random, counts: collections.Counter
+) -> None:
+    """Damage the records of a run, one of them at a time."""
     said = Said()
     readers = {
         "run.json": lambda run: (*folder.load(run), folder.origin_of(run)),
         "metrics.jsonl": folder.metrics,
         "exit.json": folder.kept_exit,
     }
-    rng = random.Random(SEED.value)
     copy = Path(shutil.copytree(run, scratch / "copy"))
-    for number in range(RECORDS.value):
+    for number in range(tries):
         file = ("run.json", "metrics.jsonl", "run.json", "metrics.jsonl", "exit.json")[number % 5]
         read, wanted = readers[file], str(readers[file](run))
         kind = ("flip", "cut", "zeros", "flip", "flip")[number // 5 % 5]
@@ -138,21 +136,38 @@ def of_records(run: Path, scratch: Path, counts: collections.Counter) -> None:
             print(f"{kind} of {file}: {found}, kept as {kept}", file=sys.stderr)
 
 
-def main(_: list[str]) -> None:
-    """The program."""
+def damaged(tries: int, records: int, seed: int, scratch: Path) -> collections.Counter:
+    """{(what, damage, outcome): how often}.
+
+    Args:
+      tries: of each kind of damage, for each file of a checkpoint.
+      records: damaged run.json, metrics.jsonl and exit.json.
+      seed: of the places that are damaged.
+    """
     counts: collections.Counter = collections.Counter()
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax tells of all that it does
     logging.getLogger("seenn_jax").propagate = False
+    run = scratch / "run"
+    config = load_config("digits")
+    config.update(epochs=4, validate_every=1, timesteps=2)
+    config.model.width = 4
+    train(config, run, Console(quiet=True))
+    about = {"exit": "full", "threshold": 0.5, "threshold_rule": "as given"}
+    folder.keep_exit(run, about | {"temperatures": None, "timesteps": 2})
+    of_checkpoints(run, scratch, tries, random.Random(seed), counts)
+    of_records(run, scratch, records, random.Random(seed), counts)
+    return counts
+
+
+def main() -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--tries", type=int, default=1, help="of each damage, for each file")
+    parser.add_argument("--records", type=int, default=500, help="damaged records")
+    parser.add_argument("--seed", type=int, default=0, help="of the places that are damaged")
+    asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        run = Path(scratch, "run")
-        config = load_config("digits")
-        config.update(epochs=4, validate_every=1, timesteps=2)
-        config.model.width = 4
-        train(config, run, Console(quiet=True))
-        about = {"exit": "full", "threshold": 0.5, "threshold_rule": "as given"}
-        folder.keep_exit(run, about | {"temperatures": None, "timesteps": 2})
-        of_checkpoints(run, Path(scratch), counts)
-        of_records(run, Path(scratch), counts)
+        counts = damaged(asked.tries, asked.records, asked.seed, Path(scratch))
     columns = (RIGHT, SENTENCE, SILENT, ERROR)
     print(f"| what | damage | tries | {' | '.join(columns)} |\n|---|---|{'---:|' * 5}")
     for what, kind in dict.fromkeys(key[:2] for key in counts):
@@ -160,8 +175,8 @@ def main(_: list[str]) -> None:
         print(f"| {what} | {kind} | {sum(each)} | {' | '.join(map(str, each))} |")
     bad = sum(n for (_, _, found), n in counts.items() if found in (SILENT, ERROR))
     print(f"{sum(counts.values())} tries, {bad} of them lost in silence or by another error")
-    sys.exit(bad > 0)
+    return int(bad > 0)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Prints docs/results.md, docs/ablations.md and README.md's table from the records of results/.
+"""Prints the pages of results, and README.md's table, from the records of results/.
 
     python benchmarks/print_results.py            # writes all
     python benchmarks/print_results.py --check    # exits with 1 where a file differs
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import results_accuracy as accuracy
 import results_cifar as cifar
+import results_reliability as reliability
 import results_speed as speed
 from tables import all_of, count, mean, minutes, paragraph, percent, span, table
 
@@ -49,7 +50,11 @@ def page() -> str:
     return "\n\n".join([INTRODUCTION, *(section() for section in SECTIONS)]) + "\n"
 
 
-PAGES = {"results.md": page, "ablations.md": cifar.ablations}
+PAGES = {
+    "results.md": page,
+    "ablations.md": cifar.ablations,
+    "reliability.md": reliability.page,
+}
 
 
 def readme(text: str) -> str:

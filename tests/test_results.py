@@ -20,7 +20,7 @@ with pytest.MonkeyPatch.context() as patch:
     import tables
 
 FILES = sorted(records.RESULTS.glob("*.json"))
-DOCUMENTS = ("README.md", "docs/results.md", "docs/ablations.md")
+DOCUMENTS = ("README.md", *(f"docs/{name}" for name in print_results.PAGES))
 RECORD = {
     "what": "A figure",
     "command": "python benchmarks/early_exit.py",
@@ -137,7 +137,7 @@ def call(monkeypatch, *arguments):
     return print_results.main()
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
+@pytest.mark.parametrize("name", DOCUMENTS[:2])
 def test_a_typed_figure_is_found_and_mended(documents, monkeypatch, capsys, name):
     assert call(monkeypatch, "--check") == 0
     assert not capsys.readouterr().out

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from operator import getitem
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 from absl import flags
@@ -82,7 +82,10 @@ def main(
         _fail(sentence)
     except Terminated as end:
         print(end.sentence, file=sys.stderr)
-        _exit(int(end.code or 0), together=True)
+        if jax.distributed.is_initialized():
+            jax.distributed.shutdown()  # waits for the others, which end too
+        # On Python's way out it would wait for what is computed and is not needed any more.
+        _exit_at_once(int(end.code or 0))
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         # On Python's way out a thread of JAX's that still compiles would crash.
@@ -125,6 +128,16 @@ def _set_streams_and_loggers() -> None:
     # orbax tells of every file it writes, and of errors that come as exceptions too
     logging.getLogger("absl").setLevel(logging.CRITICAL + 1)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)  # orbax's, likewise
+    sys.unraisablehook = functools.partial(_tell_unraisable, sys.unraisablehook)
+
+
+def _tell_unraisable(tell: Callable[[Any], object], what: Any) -> None:
+    """Leave out what TensorStore has for a loop of orbax's that has ended by an exception before.
+
+    On a full disk each of many writes fails, and the first says it.
+    """
+    if str(what.exc_value) != "Event loop is closed":
+        tell(what)
 
 
 def as_flags(sentence: str, table: dict[str, Flag]) -> str:
@@ -171,10 +184,8 @@ def _fail(sentence: str) -> NoReturn:
     _exit(2)
 
 
-def _exit(status: int, together: bool = False) -> NoReturn:
+def _exit(status: int) -> NoReturn:
     if jax.distributed.is_initialized():
-        if together:
-            jax.distributed.shutdown()  # waits for the others, which end too
         # Python's way out would wait for the other processes, which may wait for this one.
         _exit_at_once(status)
     sys.exit(status)

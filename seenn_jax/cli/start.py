@@ -1,14 +1,17 @@
-"""How a program starts: help at once, and Ctrl-C in one line while the rest is imported.
+"""How a program starts: help at once; Ctrl-C, while the rest is imported, and SIGTERM in one line.
 
 Nothing slow is imported here, so that there is no time before that.
 """
 
 import contextlib
+import functools
 import importlib
 import os
 import re
 import signal
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +20,17 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 def start(name: str) -> None:
     """Run a program of `PROGRAMS`."""
-    with ended_by_ctrl_c():
-        from seenn_jax.cli import help
+    then = ": the same command continues from what is saved" if name == "train" else ""
+    with ended_by_sigterm(then):
+        with ended_by_ctrl_c():
+            from seenn_jax.cli import help
 
-        topic = help.asked(sys.argv[1:])
-        if topic is not None:
-            say(help.of_config() if topic else help.of_program(name, command(name)))
-            return
-        module = importlib.import_module(f"seenn_jax.cli.{name}")
-    module.main()
+            topic = help.asked(sys.argv[1:])
+            if topic is not None:
+                say(help.of_config() if topic else help.of_program(name, command(name)))
+                return
+            module = importlib.import_module(f"seenn_jax.cli.{name}")
+        module.main()
 
 
 def command(name: str) -> str:
@@ -83,3 +88,49 @@ def ended_by_ctrl_c() -> Any:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def ended_by_sigterm(then: str) -> Iterator[None]:
+    """End at once after SIGTERM, with a sentence, whatever the program is at.
+
+    Python calls a handler once it comes back from other code, such as the compiler's, which may
+    take minutes. So a thread is told too. Training has a handler of its own while it has something
+    to save.
+    """
+    said = threading.Lock()
+
+    def end(*_: Any) -> None:
+        if not said.acquire(blocking=False):
+            return  # the other of the two, or a second signal
+        os.write(2, f"ended by SIGTERM{then}\n".encode())
+        os._exit(128 + signal.SIGTERM)
+
+    def watch() -> None:
+        while received := os.read(reading, 1):
+            ours = signal.getsignal(signal.SIGTERM) is end
+            if ours and received[0] == signal.SIGTERM:
+                end()
+        os.close(reading)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    before = signal.signal(signal.SIGTERM, end)
+    told = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    _forget_in_forks()
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(told)
+        signal.signal(signal.SIGTERM, before)
+        os.close(writing)
+
+
+@functools.cache
+def _forget_in_forks() -> None:
+    """What a process that is forked off is sent is not this one's."""
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))

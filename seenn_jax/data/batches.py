@@ -1,5 +1,6 @@
 """Batches of a streamed split to train on, made by worker processes."""
 
+import contextlib
 import gc
 import logging
 import multiprocessing
@@ -9,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -100,12 +102,15 @@ class Batches(Iterator[tuple[UInt8[np.ndarray, "B H W 3"], Int32[np.ndarray, "B"
                 worker_init_fn=_end_with_parent,
             )
         self._iterator = iter(in_order)
+        self._started = False
 
     def __next__(self) -> tuple[UInt8[np.ndarray, "B H W 3"], Int32[np.ndarray, "B"]]:
         if self._iterator is None:
             raise StopIteration
         try:
-            batch = next(self._iterator)
+            with contextlib.nullcontext() if self._started else _blocked_in_workers():
+                batch = next(self._iterator)
+            self._started = True
         except BaseException:  # of one worker, or of this process: the others have more to free
             self.close()
             raise
@@ -147,12 +152,23 @@ def _unname(array: Any) -> None:
         array._unlink_on_del = False  # Grain would do it again
 
 
-def _end_with_parent(worker: int, workers: int) -> None:
-    """In a worker: end as soon as the training process is gone, were it killed, and not before.
+@contextlib.contextmanager
+def _blocked_in_workers() -> Iterator[None]:
+    """Processes that are started here never see SIGINT and SIGTERM.
 
-    A terminal sends Ctrl-C to both, and what is to be done then is the training process's.
+    A terminal sends Ctrl-C to all of a group of processes, a cluster SIGTERM, and what is to be
+    done then is the training process's. Other threads of this process see them meanwhile.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource_tracker.ensure_running()  # which would end the blocking once it is started
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_parent(worker: int, workers: int) -> None:
+    """In a worker: end as soon as the training process is gone, were it killed, and not before."""
 
     def wait():
         multiprocessing.parent_process().join()

@@ -18,6 +18,7 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
+from seenn_jax import hosts
 from seenn_jax.errors import UserError
 from seenn_jax.run import build, stored
 from seenn_jax.run.folder import CHECKPOINTS, DataFacts
@@ -127,13 +128,37 @@ def save(
         written = manager.save(
             step,
             args=ocp.args.StandardSave(arrays),
-            metrics=stored.metrics(step, float(score), arrays),
+            metrics=stored.metrics(step, float(score), stored.checksum_of(arrays)),
         )
     if not written:
         raise UserError(
             f"checkpoint {step} of {workdir} was not written, since a later one is there "
             f"({manager.latest_step()}): move that away, or give another --workdir"
         )
+
+
+def finish(manager: Manager) -> None:
+    """Wait for what is being written.
+
+    Raises:
+      UserError: it can't be.
+    """
+    with _writing(Path(manager.directory).parent):
+        manager.wait_until_finished()
+
+
+def set_score(manager: Manager, step: int, score: float) -> None:
+    """Give a checkpoint the score of its validation, which came after it was written.
+
+    Raises:
+      UserError: it can't be written.
+    """
+    workdir = Path(manager.directory).parent
+    if jax.process_index() == 0:
+        with _writing(workdir):
+            stored.set_score(workdir, step, float(score))
+    hosts.wait_for_all("the score of a checkpoint")
+    manager.reload()  # which has kept the scores
 
 
 def _check_room(folder: Path, arrays: dict[str, Any]) -> None:

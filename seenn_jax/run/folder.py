@@ -222,18 +222,30 @@ def metrics(workdir: Path) -> list[dict[str, float | int]]:
     path = workdir / METRICS_FILE
     found = [scalars for _, scalars in records.scalars_in(path)[0]]
     there = {line.get("epoch") for line in found}
-    # Each epoch is logged before its checkpoint is written.
-    last = max((step for step in map(_step_of, (workdir / CHECKPOINTS).glob("*"))), default=0)
     lengths = [line["step"] / line["epoch"] for line in found if line.get("epoch")]
-    epochs = int(last // lengths[0]) if lengths else int(last > 0 and path.is_file())
+    written = (workdir / CHECKPOINTS).glob("*") if path.is_file() else ()
+    epochs = max((_logged_before(each, *lengths[:1]) for each in written), default=0)
     lost = [str(epoch) for epoch in range(1, epochs + 1) if epoch not in there]
     if lost:
         _log.warning("%s lacks the line of epoch %s", path, ", ".join(lost))
     return found
 
 
-def _step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name) if checkpoint.name.isdecimal() else 0
+def _logged_before(checkpoint: Path, length: float = 0) -> int:
+    """How many epochs, of so many steps (0: it is not known), were logged before a checkpoint.
+
+    One without a score was written within an epoch, or at its end but before its validation.
+    """
+    if not checkpoint.name.isdecimal():
+        return 0
+    try:
+        unscored = b'"score": -Infinity' in (checkpoint / "metrics" / "metrics").read_bytes()
+    except OSError:
+        unscored = False
+    if not length:
+        return int(not unscored)
+    epochs, rest = divmod(int(checkpoint.name), length)
+    return int(epochs) - (unscored and not rest)
 
 
 def newest(folder: Path) -> Path:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from seenn_jax.errors import UserError
+from seenn_jax.paths import put
 from seenn_jax.run.folder import CHECKPOINTS
 from seenn_jax.run.records import is_number
 
@@ -47,9 +48,8 @@ def place(workdir: Path, step: int) -> Path:
     return workdir / CHECKPOINTS / str(step)
 
 
-def metrics(step: int, score: float, arrays: Mapping[str, Any]) -> dict[str, float | int]:
-    """What is written with the arrays of a checkpoint."""
-    checksum = checksum_of(arrays)
+def metrics(step: int, score: float, checksum: int) -> dict[str, float | int]:
+    """What is written with the arrays of a checkpoint, whose checksum it is."""
     return {"score": score, ARRAYS: checksum, CHECK: _check(step, score, checksum)}
 
 
@@ -76,6 +76,18 @@ def score(workdir: Path, step: int) -> float:
     """
     with reading(workdir, step):
         return _score_and_checksum(workdir, step)[0]
+
+
+def set_score(workdir: Path, step: int, value: float) -> None:
+    """Give a checkpoint another score.
+
+    Raises:
+      Damaged: it can't be read, or is not as it was written.
+    """
+    with reading(workdir, step):
+        checksum = _score_and_checksum(workdir, step)[1]
+    about = {"score": value} if checksum is None else metrics(step, value, checksum)
+    put(place(workdir, step) / "metrics" / "metrics", json.dumps(about).encode())
 
 
 def _score_and_checksum(workdir: Path, step: int) -> tuple[float, int | None]:

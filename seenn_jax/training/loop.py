@@ -16,11 +16,12 @@ from rich.progress import Progress
 from seenn_jax import devices
 from seenn_jax.data import Dataset
 from seenn_jax.errors import Terminated, UserError
-from seenn_jax.run import checkpoints
-from seenn_jax.training.ending import asked_to_end
+from seenn_jax.run import checkpoints, stored
+from seenn_jax.training.ending import Asked, AskedToEnd
 from seenn_jax.training.logs import ScalarLog, progress_bar
 
 STEPS = "steps"  # how many, among the sums of their metrics
+RATE = "rate"  # images a second, beside the sums of an epoch that is not validated yet
 REWINDS = "rewinds"  # of a run so far
 ANOTHER = 0x9E3779B9  # from one seed to the next that has little to do with it
 
@@ -49,8 +50,8 @@ class Task(NamedTuple):
     """What `run_task` trains.
 
     Attributes:
-      train: `(state, epoch) -> (state, metrics, number of steps taken)`; metrics are means over
-        these steps, among them loss, accuracy and gradient_norm.
+      steps: `epoch -> (state -> (state, metrics, number of steps taken))`, compiled, which may take
+        minutes; metrics are means over these steps, among them loss, accuracy and gradient_norm.
       validate: `state -> Validation`.
       learning_rate: by step.
       scalars: `epoch -> scalars` to log with it.
@@ -58,7 +59,7 @@ class Task(NamedTuple):
       close: called when training ends, in whatever way.
     """
 
-    train: Callable[[Any, int], tuple[Any, dict, int]]
+    steps: Callable[[int], Callable[[Any], tuple[Any, dict, int]]]
     validate: Callable[[Any], Validation]
     learning_rate: optax.Schedule
     scalars: Callable[[int], dict[str, float]]
@@ -94,7 +95,11 @@ def run_task(
     """
     steps_per_epoch = total_steps(config, dataset) // config.epochs
     latest = max(checkpoints.steps(workdir), default=None)
-    if latest is not None and latest >= total_steps(config, dataset):
+    if (
+        latest is not None
+        and latest >= total_steps(config, dataset)
+        and stored.score(workdir, latest) > -math.inf
+    ):
         console.print(f"{workdir} is trained: all {config.epochs} epochs are done.")
         return
     if latest is not None:
@@ -107,6 +112,8 @@ def run_task(
         state, beside = initial, {}
         if latest is not None:
             state, beside = checkpoints.resumed(workdir, latest, initial)
+            if latest % steps_per_epoch == 0 and stored.score(workdir, latest) > -math.inf:
+                beside = {name: beside[name] for name in {REWINDS} & beside.keys()}
         rewinds = max(rewinds, int(beside.pop(REWINDS, 0)))
         try:
             _run(config, workdir, console, steps_per_epoch, state, make_task, beside, rewinds)
@@ -135,6 +142,8 @@ def _run(
 ) -> None:
     """From a state to the end; the arguments as for `run_task` and `_Loop`."""
     step = int(state.step)
+    # What is computed again is logged again: steps after this one, and an epoch to be validated.
+    logged = step - _to_be_validated(step, steps_per_epoch, sums)
     seeded = config.copy_and_resolve_references()
     seeded.seed = (config.seed + rewinds * ANOTHER) % 2**32
     state, task = make_task(devices.replicate(state), seeded)
@@ -143,11 +152,16 @@ def _run(
     with (
         checkpoints.open_checkpoints(workdir) as manager,
         contextlib.closing(task),
-        ScalarLog(workdir, step, rewinds) if first else contextlib.nullcontext() as log,
+        ScalarLog(workdir, logged, rewinds) if first else contextlib.nullcontext() as log,
         progress_bar(console) as bar,
-        asked_to_end() as end,
+        AskedToEnd() as end,
     ):
         _Loop(config, task, steps_per_epoch, manager, log, bar, end, sums, rewinds).run(state)
+
+
+def _to_be_validated(step: int, steps_per_epoch: int, sums: dict[str, float]) -> bool:
+    """Whether a checkpoint is of the end of an epoch, and SIGTERM came while that was validated."""
+    return step % steps_per_epoch == 0 and sums.get(STEPS, 0) > 0
 
 
 class _Loop:
@@ -161,7 +175,7 @@ class _Loop:
         manager: checkpoints.Manager,
         log: ScalarLog | None,
         bar: Progress,
-        end: Callable[[], bool],
+        end: AskedToEnd,
         sums: dict[str, float],
         rewinds: int,
     ):
@@ -176,7 +190,9 @@ class _Loop:
     def run(self, state: Any) -> None:
         """All epochs from that of the state."""
         self.started = int(state.step)
-        for epoch in range(int(state.step) // self.steps_per_epoch, self.config.epochs):
+        first = self.started // self.steps_per_epoch
+        first -= _to_be_validated(self.started, self.steps_per_epoch, self.sums)
+        for epoch in range(first, self.config.epochs):
             self._show(epoch, 0.0)
             state, rate = self._epoch(state, epoch)
             self._end_epoch(state, epoch, rate)
@@ -197,11 +213,13 @@ class _Loop:
         images = self.steps_per_epoch * config.batch_size
         # Of a run that resumes in the middle of an epoch.
         before = (step - epoch * self.steps_per_epoch) * config.batch_size
+        if step < end:
+            call = self._meanwhile(lambda: self.task.steps(epoch), state, step)
         while step < end:
-            if self.end():
+            if self.end.now():
                 self._read(pending, step)  # What is saved is finite.
                 self._end_here(state, step)
-            state, measured, taken = self.task.train(state, epoch)
+            state, measured, taken = call(state)
             step += taken
             # Read the metrics of one call behind, so that the device never waits for the host.
             last = self._read(pending, step)
@@ -225,7 +243,8 @@ class _Loop:
                 pending = None
                 self._save(state, step, -math.inf, self.sums)
         self._read(pending, step)
-        return state, (images - before - timed) / (time.perf_counter() - started)
+        rate = (images - before - timed) / (time.perf_counter() - started)
+        return state, self.sums.pop(RATE, rate)
 
     def _read(self, pending: tuple[dict, int] | None, step: int) -> dict[str, float]:
         """The metrics of a call and the steps it took, added to the sums; {} of no call."""
@@ -240,21 +259,39 @@ class _Loop:
     def _save(
         self, state: Any, step: int, score: float, sums: dict[str, float] | None = None
     ) -> None:
-        checkpoints.save(self.manager, step, state, score, self.beside | (sums or {}))
+        if step == self.started:  # which was to be validated yet
+            checkpoints.set_score(self.manager, step, score)
+        else:
+            checkpoints.save(self.manager, step, state, score, self.beside | (sums or {}))
         self.saved = step
+
+    def _meanwhile(self, work: Callable[[], Any], state: Any, step: int) -> Any:
+        """What `work` gives; after SIGTERM the state is saved at once, and training ends."""
+        try:
+            return self.end.meanwhile(work)
+        except Asked:
+            self._end_here(state, step)
 
     def _end_here(self, state: Any, step: int) -> NoReturn:
         """Save the state, unless it is, and end; the same command continues from it."""
         if step not in (self.saved, self.started):
             self._save(state, step, -math.inf, self.sums)
-        self.manager.wait_until_finished()
+        checkpoints.finish(self.manager)
         raise Terminated(
             f"ended by SIGTERM after step {step}, which is saved: the same command continues there"
+            if step
+            else "ended by SIGTERM before the first step: the same command begins again"
         )
 
     def _end_epoch(self, state: Any, epoch: int, rate: float) -> None:
         """Validate, log, save and say."""
         config, step = self.config, (epoch + 1) * self.steps_per_epoch
+        found = None
+        if (epoch + 1) % config.validate_every == 0 or epoch + 1 == config.epochs:
+            self.sums[RATE] = rate  # of no step that comes after SIGTERM
+            found = self._meanwhile(lambda: self.task.validate(state), state, step)
+            _check_finite("a logit on the validation split", found.score, config, step)
+            del self.sums[RATE]
         steps = self.sums.pop(STEPS)
         mean = {name: total / steps for name, total in self.sums.items()}
         scalars = {f"train/{name}": value for name, value in mean.items()}
@@ -263,12 +300,8 @@ class _Loop:
             "epoch": epoch + 1,
             "train/learning_rate": float(self.task.learning_rate(step - 1)),
             "train/images_per_second": rate,
+            **(found.scalars if found else {}),
         }
-        found = None
-        if (epoch + 1) % config.validate_every == 0 or epoch + 1 == config.epochs:
-            found = self.task.validate(state)
-            _check_finite("a logit on the validation split", found.score, config, step)
-            scalars |= found.scalars
         # Before the checkpoint: a resumed run drops what was logged after its checkpoint, and what
         # a killed one has not logged before it never comes again.
         if self.log is not None:

@@ -82,7 +82,7 @@ def train_network(config: ConfigDict, workdir: Path, console: Console) -> None:
 
         images = dataset.train.size // config.batch_size * config.batch_size
         return state, Task(
-            train=lambda state, epoch: steps(epochs[epoch])(state),
+            steps=lambda epoch: steps(epochs[epoch]),
             validate=_make_validate(graph, facts, config, dataset.validation),
             learning_rate=learning_rate(config, total_steps(config, dataset)),
             scalars=lambda epoch: {"train/timesteps": epochs[epoch]},

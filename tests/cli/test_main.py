@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -262,6 +263,19 @@ def test_a_full_disk_is_said(call_main):
     check_refused(*found, "what is being written has no room (No space left on device): make some")
     error = OSError(122, "Disk quota exceeded", "/some/path")
     check_refused(*call_main(raising(error)), "error: /some/path has no room (Disk quota exceeded)")
+
+
+def test_what_tensorstore_says_after_a_failed_write_is_left_out(monkeypatch, call_main):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: told.append(what.exc_value))
+
+    def function():
+        for words in ("Event loop is closed", "other"):
+            sys.unraisablehook(SimpleNamespace(exc_value=RuntimeError(words)))
+        raise UserError("a disk is full")
+
+    check_refused(*call_main(function), "a disk is full")
+    assert [str(value) for value in told] == ["other"]
 
 
 def test_too_little_memory_is_said(call_main):

@@ -56,8 +56,17 @@ def test_what_only_some_need_is_not_imported_by_all(environment):
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_ctrl_c_while_it_is_imported(environment, name):
+@pytest.mark.parametrize(
+    ("name", "sent", "status", "words"),
+    [
+        *((name, signal.SIGINT, 130, "interrupted") for name in PROGRAMS),
+        (
+            *("train", signal.SIGTERM, 143),
+            "ended by SIGTERM: the same command continues from what is saved",
+        ),
+    ],
+)
+def test_a_signal_while_it_is_imported(environment, name, sent, status, words):
     process = subprocess.Popen(
         [*CALLS[name], "--workdir=no/such/run", "x.png"],
         cwd=ROOT,
@@ -73,13 +82,40 @@ def test_ctrl_c_while_it_is_imported(environment, name):
     # The next modules are those of the program.
     for line in process.stderr:
         if line.split("|")[-1].strip().startswith(("numpy", "jax")):
-            process.send_signal(signal.SIGINT)
+            process.send_signal(sent)
             break
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == status
     said = [line for line in err.splitlines() if not line.startswith("import time:")]
-    assert (out, said[-1].endswith("interrupted")) == ("", True)
+    assert (out, said[-1].endswith(words)) == ("", True)
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("code", "times"),
+    [
+        ("import hashlib; hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)", 1),  # half an hour
+        ("[sum(range(1000)) for _ in range(10**9)]", 6),
+    ],
+    ids=["other code", "Python's"],
+)
+def test_sigterm_is_one_sentence_whatever_runs(environment, code, times):
+    begin = "from seenn_jax.cli.start import ended_by_sigterm as e"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-u", "-c", f"{begin}\nwith e(', now'): print('begun'); {code}"],
+            env=environment | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(times)
+    ]
+    for process in processes:
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=60) == ("", "ended by SIGTERM, now\n")
+        assert process.returncode == 143
 
 
 def test_ctrl_c_before_anything_is_imported(environment):

@@ -60,6 +60,7 @@ class TestBatches:
         images, _ = next(batches)
         for worker in multiprocessing.active_children():
             os.kill(worker.pid, signal.SIGINT)  # as a terminal does by Ctrl-C
+            os.kill(worker.pid, signal.SIGTERM)  # as a cluster does, to all of a group
         next(batches)
         assert multiprocessing.active_children()
         assert type(images) is SharedMemoryArray

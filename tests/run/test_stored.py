@@ -149,6 +149,10 @@ def test_a_disk_that_is_full_is_said(tmp_path, monkeypatch):
                 checkpoints.save(manager, 6, {"x": np.zeros(2)}, 0.1)
             monkeypatch.undo()
             assert "checkpoints (No space left on device): make room there" in str(caught.value)
+        monkeypatch.setattr(manager, "wait_until_finished", full)
+        with pytest.raises(UserError, match="No space left on device"):
+            checkpoints.finish(manager)
+        monkeypatch.undo()
 
 
 # --- Of a run -------------------------------------------------------------------------------------

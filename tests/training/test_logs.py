@@ -131,6 +131,20 @@ def test_a_lost_line_is_said(tmp_path, caplog):
     assert "metrics.jsonl lacks the line of epoch 2, 4\n" in caplog.text
 
 
+@pytest.mark.parametrize(("step", "lines"), [(5, 0), (9, 0), (14, 1), (18, 1)])
+def test_a_line_that_was_not_written_yet_is_not_lost(tmp_path, caplog, step, lines):
+    """What was saved within an epoch, or while that was validated, has no score."""
+    (tmp_path / "checkpoints" / str(step) / "metrics").mkdir(parents=True)
+    score = tmp_path / "checkpoints" / str(step) / "metrics" / "metrics"
+    score.write_text('{"score": -Infinity}')
+    (tmp_path / "metrics.jsonl").write_text('{"step": 9, "epoch": 1}\n' * lines)
+    folder.metrics(tmp_path)
+    assert not caplog.text
+    score.write_text('{"score": 0.5}')
+    folder.metrics(tmp_path)
+    assert bool(caplog.text) == (step != 14)
+
+
 def test_a_run_without_its_last_checkpoint_is_not_done(copy_of_trained):
     assert is_trained(copy_of_trained)
     path = copy_of_trained / "metrics.jsonl"

@@ -1,9 +1,11 @@
 """Train, stop, continue, finish: the same bits, the same log, and mistakes that change nothing."""
 
+import math
 import os
 import re
 import shutil
 import signal
+import threading
 
 import chex
 import jax
@@ -163,18 +165,38 @@ def test_sigterm_damage_and_what_a_killed_process_left_behind(
         assert saved in ended.value.sentence
         assert latest_of(copy_of_stopped)[0] == last
 
+    def ended_while_validated(step):
+        told = threading.Event()
+
+        def never_ending(*_):
+            os.kill(os.getpid(), signal.SIGTERM)
+            told.wait(60)
+
+        monkeypatch.setattr(network, "_make_validate", lambda *_: never_ending)
+        with pytest.raises(Terminated) as ended:
+            call_train(make_config(), copy_of_stopped)
+        told.set()
+        monkeypatch.undo()
+        assert f"after step {step}, which is saved" in ended.value.sentence
+        assert latest_of(copy_of_stopped)[0] == step
+        assert stored.score(copy_of_stopped, step) == -math.inf
+
     ended_at(2 * EPOCH + 5)
     assert not (copy_of_stopped / ".lock").exists()
     (folder / f"{2 * EPOCH + 5}" / "metrics" / "metrics").unlink()
     ended_at(2 * EPOCH + 3)
     monkeypatch.undo()
+    ended_while_validated(4 * EPOCH)
     assert (folder / f"damaged-{2 * EPOCH + 5}").is_dir()
     out = call_train(make_config(), copy_of_stopped)
-    assert f"after epoch 2 and 3 of {EPOCH} steps." in out
+    assert "after epoch 4.\n" in out
+    assert re.findall(r"^epoch +(\d+)/6", out, re.MULTILINE) == ["4", "6"]
     (step, expected), (resumed_step, found) = latest_of(trained), latest_of(copy_of_stopped)
     assert step == resumed_step == 6 * EPOCH
     chex.assert_trees_all_equal(expected, found)
-    assert [line["epoch"] for line in metrics_of(copy_of_stopped)] == [1, 2, 3, 4, 5, 6]
+    assert without_speed(metrics_of(copy_of_stopped)) == without_speed(metrics_of(trained))
+    for step in checkpoints.steps(trained):
+        assert stored.score(copy_of_stopped, step) == stored.score(trained, step)
 
 
 def test_a_damaged_finished_run_is_trained_on(
@@ -315,11 +337,11 @@ def test_a_loss_that_is_not_a_number(
     make_loop = loop._Loop
 
     def broken_loop(config, task, *rest):
-        def broken(state, epoch):
-            state, metrics, steps = task.train(state, epoch)
+        def broken(state):
+            state, metrics, steps = task.steps(5)(state)
             return state, metrics | {"loss": jnp.nan * metrics["loss"]}, steps
 
-        return make_loop(config, task._replace(train=broken), *rest)
+        return make_loop(config, task._replace(steps=lambda epoch: broken), *rest)
 
     monkeypatch.setattr(loop, "_Loop", broken_loop)
     match = r"the loss became nan by step \d+ .*lower `config\.optimizer\.learning_rate` \(now 0\.1"

@@ -103,7 +103,7 @@ def _task(
         return compiled(step, "the policy")
 
     return state, Task(
-        train=lambda state, epoch: steps(epoch >= joint_from)(state),
+        steps=lambda epoch: steps(epoch >= joint_from),
         validate=make_validate(graphs, converted, config, facts, dataset.validation),
         learning_rate=learning_rate(config, total_steps(config, dataset)),
         scalars=lambda epoch: {"train/joint": int(epoch >= joint_from)},
