@@ -17,6 +17,7 @@ from seenn_jax.errors import UserError
 from seenn_jax.paths import put
 from seenn_jax.plugins import load_plugins
 from seenn_jax.run import records
+from seenn_jax.run.settings import flat, misfit
 from seenn_jax.ticks import frames, image_shape
 
 _log = logging.getLogger(__name__)
@@ -303,14 +304,9 @@ def config_of(content: dict) -> ConfigDict:
     config = default_config()
     with config.unlocked():
         config.update(content["config"])
-    defaults = flat(default_config().to_dict())
-    for name, value in flat(config.to_dict()).items():
-        kind = str if name == "plugins" else (int, float, str)
-        fits = type(value) is type(defaults.get(name, value))
-        if not fits and not (name == "data.validation" and records.is_number(value)):
-            raise TypeError(f"its config.{name} is {value!r}")
-        if isinstance(value, tuple) and not all(isinstance(each, kind) for each in value):
-            raise TypeError(f"its config.{name} is {value!r}")
+    wrong = misfit(config)
+    if wrong:
+        raise ValueError(wrong[1])
     return config
 
 
@@ -360,12 +356,3 @@ def _checked_exit(kept: dict) -> dict:
     ):
         raise ValueError("it names no exit with its value")
     return kept
-
-
-def flat(tree: dict, prefix: str = "") -> dict:
-    """A config as one dict, settings in groups by "group.name"."""
-    found = {}
-    for key, value in tree.items():
-        name = prefix + key
-        found |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return found
