@@ -29,6 +29,7 @@ from seenn_jax.errors import Terminated, UserError, check_choice
 from seenn_jax.run import folder
 
 _OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # as JAX says it
+_LONG = 300  # characters of a word
 FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk, or what one may have of it
 
 
@@ -167,8 +168,14 @@ def _join_processes() -> None:
 
 
 def _fail(sentence: str) -> NoReturn:
-    print(f"error: {printable(' '.join(sentence.split()))}", file=sys.stderr)
+    words = [word if len(word) <= _LONG else _shortened(word) for word in sentence.split()]
+    print(f"error: {printable(' '.join(words))}", file=sys.stderr)
     _exit(2)
+
+
+def _shortened(word: str) -> str:
+    """The beginning and the end of a value that nobody would read."""
+    return f"{word[: _LONG // 2]}...({len(word):,} characters)...{word[-_LONG // 4 :]}"
 
 
 def _exit(status: int, together: bool = False) -> NoReturn:
