@@ -80,7 +80,7 @@ def call(program: str, arguments: list[str], place: Path) -> str:
     resource.setrlimit(resource.RLIMIT_DATA, (MOST, MOST))
     os.chdir(place)
     sys.argv = [f"seenn-jax {program}", *arguments]
-    out, err, status = Path(place, "out"), Path(place, "err"), 0
+    out, err, status, after = Path(place, "out"), Path(place, "err"), 0, "right"
     with out.open("w") as sys.stdout, err.open("w") as sys.stderr:
         os.dup2(sys.stdout.fileno(), 1)
         os.dup2(sys.stderr.fileno(), 2)
@@ -88,8 +88,10 @@ def call(program: str, arguments: list[str], place: Path) -> str:
             importlib.import_module(f"seenn_jax.cli.{program}").main()
         except SystemExit as end:
             status = end.code or 0
+        if status == 0 and program == "train":
+            after = evaluated(place / "new")
     answer = judged(status, out.read_text(errors="replace"), err.read_text(errors="replace"))
-    return evaluated(place / "new") if answer == "right" and program == "train" else answer
+    return after if answer == "right" else answer
 
 
 def judged(status: int, out: str, err: str) -> str:

@@ -86,6 +86,10 @@ def load_dataset(
     else:
         loaded = _of_tfds(name, data_dir, download, skip_corrupt)
     pool, test, classes = loaded
+    if not len(test.labels):
+        raise UserError(
+            f"data set {name!r} has no test images, so that nothing could be reported: give it some"
+        )
     count = held_out(validation, name, len(pool.labels))
     order = permutation(len(pool.labels), seed=0)
     return Dataset(

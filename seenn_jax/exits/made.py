@@ -3,14 +3,17 @@
 import inspect
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
+from seenn_jax.errors import UserError
 from seenn_jax.exits.choose import Choice, Chosen
+from seenn_jax.exits.criteria import Criterion
 from seenn_jax.exits.rules import EXITS, Answers, Exit, Rising
 from seenn_jax.tables import check_call, check_given
 
-_ATTRIBUTES = ("name", "knob", "default", "params")
 _METHODS = ("check", "signal", "choose", "times", "sweep", "criterion", "about")
 _ABOUT = {"candidates", "beta", "macs", "network_macs", "collapsed_to", "confidence"}
 _ROW = {"threshold", "accuracy", "average_timesteps"}  # of a sweep
@@ -23,12 +26,23 @@ def make_exit(name: str, run: Any) -> Exit:
       UserError: there is none, or it lacks something of `Exit`.
     """
     exit, what = EXITS[name](run), EXITS.words(name)
-    for attribute in _ATTRIBUTES:
-        check_given(what, exit, lambda x, a=attribute: hasattr(x, a), f"what has a `{attribute}`")
+    kinds = Choice if isinstance(exit, Rising) else Choice | None
+    attributes = {
+        "name": (f"{name!r}, as it is called in the table", lambda x: x.name == name),
+        "knob": ("a text, what its value is called", lambda x: isinstance(x.knob, str)),
+        "default": ("a way to choose, such as Given(0.5)", lambda x: isinstance(x.default, kinds)),
+        "params": ("arrays, or ()", lambda x: all(map(_is_array, jax.tree.leaves(x.params)))),
+    }
+    for attribute, (wanted, good) in attributes.items():
+        check_given(what, exit, good, f"what has `{attribute}`: {wanted}")
     for method in _METHODS:
         arguments = list(inspect.signature(getattr(Exit, method)).parameters)[1:]
         check_call(f"the method `{method}` of {what}", getattr(exit, method, None), *arguments)
     return exit
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray | float | int)
 
 
 def _of(exit: Exit, method: str) -> str:
@@ -39,7 +53,7 @@ def chosen_by(exit: Exit, choice: Choice | None, signal: Any, answers: Any) -> C
     """What `exit.choose` gives."""
     found = exit.choose(choice, signal, answers)
     good = lambda x: isinstance(x, Chosen) and (x.value is None or np.isfinite(x.value))  # noqa: E731
-    check_given(_of(exit, "choose"), found, good, "a Chosen of a value, or None, and words")
+    check_given(_of(exit, "choose"), found, good, "a Chosen of a finite value, or None")
     return found
 
 
@@ -48,7 +62,12 @@ def signal_of(exit: Exit, answers: Answers) -> Any:
     found, shape = exit.signal(answers), answers.correct.shape
     if isinstance(exit, Rising):
         wanted = f"numbers [N, T], here {list(shape)}"
-        check_given(_of(exit, "signal"), found, lambda x: np.shape(x) == shape, wanted)
+        check_given(
+            _of(exit, "signal"),
+            found,
+            lambda x: x.shape == shape and jnp.issubdtype(x.dtype, np.number),
+            wanted,
+        )
     return found
 
 
@@ -74,6 +93,20 @@ def sweep_of(exit: Exit, signal: Any, answers: Answers) -> list[dict[str, float]
     found = exit.sweep(signal, answers.correct)
     good = lambda rows: all(row.keys() >= _ROW for row in rows)  # noqa: E731
     check_given(_of(exit, "sweep"), found, good, f"a list of dicts of {', '.join(sorted(_ROW))}")
+    return found
+
+
+def criterion_of(exit: Exit, value: Any, params: Any, images: Any) -> Criterion:
+    """What `exit.criterion` gives, traced."""
+    try:
+        found = exit.criterion(value, params, images)
+    except jax.errors.ConcretizationTypeError as error:
+        raise UserError(
+            f"{_of(exit, 'criterion')} makes a Python value of what is traced: use jax.numpy, "
+            "and compare with `value`, so that one program serves all values; see docs/adding.md"
+        ) from error
+    wanted = "a Criterion, such as above(confidence, value)"
+    check_given(_of(exit, "criterion"), found, lambda x: isinstance(x, Criterion), wanted)
     return found
 
 

@@ -63,12 +63,18 @@ _METHODS = {
 
 def _check_model(what: str, row: Any) -> None:
     check_kind(what, row, type)
-    check_call(what, row, *_ARGUMENTS)
+    check_given(what, row, lambda x: issubclass(x, nnx.Module), "a class of nnx.Module")
+    check_call(what, row.__init__, "self", *_ARGUMENTS)
     smallest = getattr(row, "smallest", None)
     side = lambda x: x == int(x) >= 1  # noqa: E731
     check_given(f"{what}, by its attribute `smallest`,", smallest, side, "a side in pixels")
     for name, arguments in _METHODS.items():
         check_call(f"the method `{name}` of {what}", getattr(row, name, None), *arguments)
+
+
+def _check_layers(what: str, found: Any) -> None:
+    good = lambda layers: all(isinstance(layer, nnx.Module) for layer in layers)  # noqa: E731
+    check_given(f"the method `spike_layers` of {what}", found, good, "a list of layers")
 
 
 # A class of the arguments of `SpikingResNet`, with its methods and its attribute `smallest`.
@@ -151,6 +157,7 @@ def build_model(
         dtype=jnp.dtype(dtype),
         rngs=nnx.Rngs(seed),
     )
+    _check_layers(MODELS.words(name), model.spike_layers())
     if dtype == "float64":
         nnx.update(model, jax.tree.map(lambda a: a.astype(dtype), nnx.state(model)))
     return model

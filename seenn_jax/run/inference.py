@@ -162,7 +162,7 @@ class Predictor:
                 self.network,
                 params,
                 images,
-                exit.criterion(value, exit_params, images),
+                made.criterion_of(exit, value, exit_params, images),
                 self.timesteps,
                 batch,
                 transform=self.transform,

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from seenn_jax import devices
 from seenn_jax.config import default_config, is_policy
 from seenn_jax.data import Dataset
+from seenn_jax.data.augment import AUGMENTATIONS
 from seenn_jax.data.images import INTERPOLATIONS
 from seenn_jax.errors import UserError, check_choice
 from seenn_jax.models import DTYPES, MODELS, NEURONS, is_ann
@@ -113,6 +114,8 @@ def check_config(config: ConfigDict) -> None:
     _check_epochs(config, "inherit_epochs")
     if config.loss != "tet":
         _check(config, "tet_distillation", f"0 for the loss {config.loss!r}", lambda v: v == 0)
+    for name in config.augment:
+        check_choice("setting of `config.augment`", name, AUGMENTATIONS)
     if config.augment.mixup:
         allowed = "0 where `config.augment.mixup` is not"
         _check(config, "augment.cutmix", allowed, lambda v: v == 0)

@@ -1,5 +1,7 @@
 """The optimiser and its learning rate."""
 
+from typing import Any
+
 import jax
 import optax
 from ml_collections import ConfigDict
@@ -26,6 +28,21 @@ def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformati
         found,
         lambda made: callable(made.init) and callable(made.update),
         "an optax.GradientTransformation",
+    )
+    return found
+
+
+def update(
+    optimizer: optax.GradientTransformation, gradient: Any, state: Any, params: Any
+) -> tuple[Any, Any]:
+    """(changes of the parameters, next state) of an optimiser, which may be somebody's own."""
+    found = optimizer.update(gradient, state, params)
+    same = jax.tree.structure(params)
+    check_given(
+        "the `update` of the optimizer",
+        found,
+        lambda pair: len(pair) == 2 and jax.tree.structure(pair[0]) == same,
+        "(updates, state), the updates as the parameters",
     )
     return found
 

@@ -232,6 +232,14 @@ def test_mixup_and_cutmix_exclude_each_other():
         check_config(config)
 
 
+def test_an_augmentation_that_is_not_there_is_named():
+    config = default_config()
+    with config.unlocked():
+        config.augment.noise = 0.1  # whose plugin is forgotten
+    with pytest.raises(UserError, match=r"`config\.augment` 'noise': the known ones are autoaug"):
+        check_config(config)
+
+
 def test_only_tet_distils():
     config = default_config()
     config.loss, config.tet_distillation = "mean_ce", 0.5
