@@ -105,8 +105,8 @@ def _check_size(what: str, value: int, images: Array) -> None:
     if not 0 <= value < smallest:
         height, width = images.shape[1:3]
         raise UserError(
-            f"{what} = {value} is not possible for images of {height} x {width} pixels: "
-            f"set {what} to 0 to {smallest - 1}"
+            f"`config.augment.{what}` is {value}, which is not possible for images of {height} x "
+            f"{width} pixels: set it to a number from 0 to {smallest - 1}"
         )
 
 

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from seenn_jax import devices
 from seenn_jax.config import default_config, is_policy
 from seenn_jax.data import Dataset
-from seenn_jax.data.augment import AUGMENTATIONS
+from seenn_jax.data.augment import AUGMENTATIONS, augmented_images
 from seenn_jax.data.images import INTERPOLATIONS
 from seenn_jax.errors import UserError, check_choice
 from seenn_jax.models import DTYPES, MODELS, NEURONS, is_ann
@@ -198,7 +200,22 @@ def open_data(config: ConfigDict) -> Dataset:
             f"`config.batch_size` is {config.batch_size} and {config.data.name} has only "
             f"{dataset.train.size} training images: set `config.batch_size` to at most that"
         )
+    _check_augmentations(config, dataset)
     return dataset
+
+
+def _check_augmentations(config: ConfigDict, dataset: Dataset) -> None:
+    """Let them be traced, to see whether they can be for images of this size."""
+    side = config.data.image_size
+    shape = (side, side, 3) if side else dataset.train.images.shape[1:]
+    one = np.ones(shape[-1], np.float32)
+    jax.eval_shape(
+        lambda key, images: augmented_images(
+            key, images, config.augment, (one, one), config.model.dtype
+        ),
+        jax.random.key(0),
+        jax.ShapeDtypeStruct((2, *shape), np.uint8),
+    )
 
 
 def _check_for_events(config: ConfigDict) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from seenn_jax.config import default_config
 from seenn_jax.errors import UserError
-from seenn_jax.training.checks import check_config
+from seenn_jax.training.checks import check_config, open_data
 
 CONFIGS = sorted(Path(__file__).parents[2].joinpath("configs").glob("*.py"))
 
@@ -262,3 +262,15 @@ def test_the_ends_of_what_is_allowed_are_allowed():
         }
     )
     check_config(config)
+
+
+@pytest.mark.parametrize("name", ["crop", "cutout", "roll"])
+def test_an_augmentation_that_images_are_too_small_for(name):
+    config = default_config()
+    config.augment[name] = 7
+    open_data(config)
+    config.augment[name] = 8
+    with pytest.raises(
+        UserError, match=rf"`config\.augment\.{name}` is 8, .* of 8 x 8 pixels: .* 7"
+    ):
+        open_data(config)
