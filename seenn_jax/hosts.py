@@ -167,7 +167,7 @@ def _listen(address: str, mine: dict, ends: float) -> str | None:
                         f"time: {missing}; start them, or see whether they reach {address}"
                     )
                 continue
-            except (OSError, ValueError, KeyError, TypeError):
+            except (OSError, ValueError, KeyError, TypeError, RecursionError):
                 continue  # not one of ours
             if error is None and process >= count:
                 error = (
@@ -203,5 +203,5 @@ def _report(address: str, mine: dict, ends: float) -> str | None:
                 connection.settimeout(left + 10)
                 connection.sendall((json.dumps(mine) + "\n").encode())
                 return json.loads(connection.makefile().readline())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             time.sleep(min(0.2, max(left, 0)))

@@ -151,6 +151,6 @@ def _move_older(kept: Path, folder: Path) -> bool:
         if about.get("format", 3 if "checksum" in about else 2) >= _CACHE_FORMAT:
             return False
         kept.rename(folder / kept.name)
-    except (OSError, ValueError, AttributeError, TypeError):
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         return False
     return True
