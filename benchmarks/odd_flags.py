@@ -131,12 +131,12 @@ def started(program: str, arguments: list[str], place: Path) -> str:
     return judged(done.returncode, done.stdout, done.stderr)
 
 
-def tries_of(asked: argparse.Namespace, run: Path, image: Path) -> list[tuple]:
-    """(program, flag, value, the other arguments) of so many tries, or of all."""
+def tries_of(count: int, seed: int, run: Path, image: Path) -> list[tuple]:
+    """(program, flag, value, the other arguments) of so many tries; of all where it is 0."""
     pairs = [("train", flag, value) for flag in (*settings(), "config") for value in VALUES]
     for program, about in PROGRAMS.items():
         pairs += [(program, flag, value) for flag in about.flags for value in VALUES]
-    chosen = random.Random(asked.seed).sample(pairs, asked.tries or len(pairs))
+    chosen = random.Random(seed).sample(pairs, count or len(pairs))
     made = []
     for program, flag, value in chosen:
         base = {
@@ -172,6 +172,24 @@ def counted(tries: list, place: Path, details: Path | None) -> dict[str, Counter
     return table
 
 
+def valued(
+    count: int, place: Path, details: Path | None = None, seed: int = 0
+) -> dict[str, Counter]:
+    """{program: {outcome: how often}} of so many odd values, all of them where it is 0."""
+    for module in IMPORTED:  # once, for all tries
+        importlib.import_module(module)
+    os.environ["XDG_CACHE_HOME"] = str(place / "cache")
+    (place / "first").mkdir(parents=True)
+    run, image = place / "first" / "new", place / "image.png"
+    Image.fromarray(np.full((8, 8), 100, np.uint8)).save(image)
+    for program, base in (("train", SMALL), ("evaluate", ())):
+        given = [*base, f"--workdir={run}"]
+        made = apart(lambda p=program, a=given: call(p, a, place / "first"))
+        if made != "right":
+            raise SystemExit(f"the run to evaluate could not be made: {made}")
+    return counted(tries_of(count, seed, run, image), place, details)
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -180,20 +198,8 @@ def main() -> None:
     parser.add_argument("--details", type=Path, help="write a line of JSON for each try")
     parser.add_argument("--json", type=Path, help="add a record to this file")
     asked = parser.parse_args()
-    for module in IMPORTED:  # once, for all tries
-        importlib.import_module(module)
     with tempfile.TemporaryDirectory() as scratch:
-        place = Path(scratch)
-        os.environ["XDG_CACHE_HOME"] = str(place / "cache")
-        (place / "first").mkdir()
-        run, image = place / "first" / "new", place / "image.png"
-        Image.fromarray(np.full((8, 8), 100, np.uint8)).save(image)
-        for program, base in (("train", SMALL), ("evaluate", ())):
-            given = [*base, f"--workdir={run}"]
-            made = apart(lambda p=program, a=given: call(p, a, place / "first"))
-            if made != "right":
-                raise SystemExit(f"the run to evaluate could not be made: {made}")
-        table = counted(tries_of(asked, run, image), place, asked.details)
+        table = valued(asked.tries, Path(scratch), asked.details, asked.seed)
     print("|  | tries |", " | ".join(OUTCOMES), "|")
     print("| --- " * (len(OUTCOMES) + 2) + "|")
     for name, counts in table.items():
