@@ -1,6 +1,7 @@
 """The error that a user can cause and mend."""
 
 import difflib
+import errno
 import signal
 from collections.abc import Iterable
 
@@ -18,6 +19,20 @@ class Terminated(SystemExit):
     def __init__(self, sentence: str):
         super().__init__(128 + signal.SIGTERM)  # as of a program that the signal ended
         self.sentence = sentence
+
+
+# Of the system, which say nothing of the file that was to be read: too many are open, no memory is
+# left, a disk of the network is gone for now. (A MemoryError may well come of a damaged file.)
+_PASSING = (
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS),
+    *(errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH),
+)
+
+
+def raise_passing(error: BaseException) -> None:
+    """Raise an error again that must not be taken for a damaged file, which would be left out."""
+    if isinstance(error, OSError) and error.errno in _PASSING:
+        raise error
 
 
 def check_choice(what: str, value: object, allowed: Iterable[str]) -> None:

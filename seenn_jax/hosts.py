@@ -52,10 +52,7 @@ def check_same(mine: dict[str, Any]) -> None:
     """
     if jax.process_count() == 1:
         return
-    text = json.dumps(mine, default=str).encode()
-    length = int(np.max(multihost_utils.process_allgather(np.int32(len(text)))))
-    padded = np.frombuffer(text.ljust(length), np.uint8)
-    everyone = [json.loads(row.tobytes()) for row in multihost_utils.process_allgather(padded)]
+    everyone = _of_all(json.dumps(mine, default=str))
     for process, theirs in enumerate(everyone):
         _check_equal(process, theirs, everyone[0])
 
@@ -71,13 +68,18 @@ def of_first(make: Callable[[], Any]) -> Any:
                 raise
             error = str(mistake)
     if jax.process_count() > 1:
-        text = json.dumps([value, error]).encode()
-        length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
-        padded = np.frombuffer(text.ljust(length)[:length], np.uint8)
-        value, error = json.loads(multihost_utils.broadcast_one_to_all(padded).tobytes())
+        value, error = _of_all(json.dumps([value, error]))[0]
         if error:
             raise UserError(error)
     return value
+
+
+def _of_all(text: str) -> list[Any]:
+    """What each process says, in JSON, by process and in every one of them."""
+    content = text.encode()
+    length = int(np.max(multihost_utils.process_allgather(np.int32(len(content)))))
+    padded = np.frombuffer(content.ljust(length), np.uint8)
+    return [json.loads(row.tobytes()) for row in multihost_utils.process_allgather(padded)]
 
 
 def wait_for_all(where: str) -> None:
@@ -165,7 +167,7 @@ def _listen(address: str, mine: dict, ends: float) -> str | None:
                         f"time: {missing}; start them, or see whether they reach {address}"
                     )
                 continue
-            except (OSError, ValueError, KeyError, TypeError):
+            except (OSError, ValueError, KeyError, TypeError, RecursionError):
                 continue  # not one of ours
             if error is None and process >= count:
                 error = (
@@ -201,5 +203,5 @@ def _report(address: str, mine: dict, ends: float) -> str | None:
                 connection.settimeout(left + 10)
                 connection.sendall((json.dumps(mine) + "\n").encode())
                 return json.loads(connection.makefile().readline())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             time.sleep(min(0.2, max(left, 0)))

@@ -42,11 +42,25 @@ def unfinished(parent: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError), _locked(left):
             shutil.rmtree(left)
     with contextlib.ExitStack() as stack:
-        made = tempfile.TemporaryDirectory(dir=parent, prefix=_UNFINISHED)
-        folder = Path(stack.enter_context(made))
-        with contextlib.suppress(OSError):  # a file system without locks
+        yield _made(parent, stack)
+
+
+def _made(parent: Path, stack: contextlib.ExitStack) -> Path:
+    """A new folder that is locked until `stack` ends, and then deleted.
+
+    Another process that sees it before it is locked deletes it: then there will be another one.
+    """
+    while True:
+        folder = Path(tempfile.mkdtemp(dir=parent, prefix=_UNFINISHED))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        try:
             stack.enter_context(_locked(folder))
-        yield folder
+        except (BlockingIOError, FileNotFoundError):
+            continue
+        except OSError:  # a file system without locks
+            return folder
+        if folder.exists():
+            return folder
 
 
 @contextlib.contextmanager

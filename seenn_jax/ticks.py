@@ -14,6 +14,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Shaped
 
 from seenn_jax.errors import UserError
+from seenn_jax.tables import check_given
 
 
 def frames(inputs: Shaped[ArrayLike, "B ..."]) -> int:
@@ -57,6 +58,13 @@ def currents(
     count = frames(inputs)
     _check(count, timesteps)
     first = model.encode(inputs if count else inputs[:, None])
+    ticks = (len(inputs), count or 1)
+    check_given(
+        "the method `encode` of the network",
+        first,
+        lambda x: x.shape[:2] == ticks and x.ndim > 2,
+        f"currents [B, T, H, W, D], of B and T = {ticks}",
+    )
     shape = (first.shape[0], timesteps, *first.shape[2:])
     return first if count else jnp.broadcast_to(first, shape)
 

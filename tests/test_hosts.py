@@ -162,3 +162,22 @@ def test_what_differs_is_named(monkeypatch):
     theirs["config.seed"] = 0
     both[1] = json.dumps(theirs).encode()
     hosts.check_same(mine)
+
+
+def test_what_the_first_makes_is_in_all(monkeypatch):
+    said = []
+
+    def allgather(x):  # the second has nothing to say
+        mine = [said[0], json.dumps([None, None]).encode()]
+        if np.ndim(x) == 0:
+            return np.array([len(each) for each in mine])
+        return np.stack([np.frombuffer(each.ljust(len(x)), np.uint8) for each in mine])
+
+    monkeypatch.setattr(hosts.multihost_utils, "process_allgather", allgather)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    said.append(json.dumps([["ein Übel"], None]).encode())
+    assert hosts.of_first(lambda: 1 / 0) == ["ein Übel"]
+    said[0] = json.dumps([None, "no"]).encode()
+    with pytest.raises(UserError, match=r"^no$"):
+        hosts.of_first(lambda: 1 / 0)

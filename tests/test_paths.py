@@ -1,9 +1,12 @@
 """Files that are written whole or not at all."""
 
+import shutil
+import tempfile
+
 import pytest
 
 from seenn_jax.errors import UserError
-from seenn_jax.paths import check_new, put
+from seenn_jax.paths import check_new, put, unfinished
 
 
 def test_a_file_is_replaced(tmp_path):
@@ -44,3 +47,23 @@ def test_a_new_file(tmp_path):
         with pytest.raises(UserError, match=match):
             check_new("json", type(tmp_path)(path))
     assert (tmp_path / "old").read_text() == "mine"
+
+
+def test_a_folder_that_another_process_takes_for_left_is_made_anew(tmp_path, monkeypatch):
+    make, deleted = tempfile.mkdtemp, []
+
+    def seen_before_it_is_locked(**where):
+        made = make(**where)
+        if not deleted:
+            deleted.append(made)
+            shutil.rmtree(made)
+        return made
+
+    monkeypatch.setattr(tempfile, "mkdtemp", seen_before_it_is_locked)
+    with unfinished(tmp_path) as folder:
+        (folder / "data").mkdir()
+        assert [str(folder)] != deleted
+        with unfinished(tmp_path) as another:  # whose maker leaves what is worked in
+            assert sorted(tmp_path.iterdir()) == sorted([folder, another])
+        assert (folder / "data").is_dir()
+    assert list(tmp_path.iterdir()) == []

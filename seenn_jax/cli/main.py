@@ -29,6 +29,11 @@ from seenn_jax.errors import Terminated, UserError, check_choice
 from seenn_jax.run import folder
 
 _OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # as JAX says it
+_OF_DISKS = (
+    *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EROFS, errno.ENXIO),
+    *(errno.ENODEV, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EHOSTDOWN, errno.EHOSTUNREACH),
+)
+_LONG = 300  # characters of a word
 FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk, or what one may have of it
 
 
@@ -98,6 +103,11 @@ def _of_system(error: Exception) -> str | None:
         if error.errno in FULL:
             where = error.filename or "what is being written"
             return f"{where} has no room ({error.strerror}): make some, or choose another disk"
+        if error.filename is None and error.errno in _OF_DISKS:
+            return (
+                f"a file can't be read or written any more ({error.strerror}): see whether its "
+                "disk, or the network to it, is there, and start again"
+            )
         if error.filename is None:
             return None
         return f"{error.filename}: {error.strerror}; mend that, or choose another path"
@@ -180,8 +190,14 @@ def _join_processes() -> None:
 
 
 def _fail(sentence: str) -> NoReturn:
-    print(f"error: {printable(' '.join(sentence.split()))}", file=sys.stderr)
+    words = [word if len(word) <= _LONG else _shortened(word) for word in sentence.split()]
+    print(f"error: {printable(' '.join(words))}", file=sys.stderr)
     _exit(2)
+
+
+def _shortened(word: str) -> str:
+    """The beginning and the end of a value that nobody would read."""
+    return f"{word[: _LONG // 2]}...({len(word):,} characters)...{word[-_LONG // 4 :]}"
 
 
 def _exit(status: int) -> NoReturn:

@@ -21,8 +21,8 @@ from ml_collections import ConfigDict
 
 from seenn_jax.data.autoaugment import autoaugment
 from seenn_jax.data.pixels import normalize
-from seenn_jax.errors import UserError
-from seenn_jax.tables import Table
+from seenn_jax.errors import UserError, check_choice
+from seenn_jax.tables import Table, check_call, check_given, check_kind
 from seenn_jax.ticks import over_frames
 
 
@@ -59,11 +59,12 @@ def augmented_images(
     Raises:
       UserError: an option that is not possible for images of this size.
     """
-    for draw, apply, option in _chosen("pixels", key, options):
-        images = apply(draw, images, option, 255 * normalization[0])
+    for name, draw, apply, option in _chosen("pixels", key, options):
+        images = _like(images, name, apply(draw, images, option, 255 * normalization[0]))
     images = normalize(images, *normalization, dtype=dtype)
-    for draw, apply, option in _chosen("images", key, options):
-        images = over_frames(lambda x, f=apply, k=draw, o=option: f(k, x, o), images)
+    for name, draw, apply, option in _chosen("images", key, options):
+        found = over_frames(lambda x, f=apply, k=draw, o=option: f(k, x, o), images)
+        images = _like(images, name, found)
     return images
 
 
@@ -74,18 +75,25 @@ def augmented_batch(
     options: Mapping[str, Any] | ConfigDict,
 ) -> tuple[Float[Array, "B *T H W C"], Float[Array, "B K"]]:
     """(images, targets) of a batch whose samples are mixed as `options` say."""
-    for draw, apply, option in _chosen("batches", key, options):
-        images, targets = apply(draw, images, targets, option)
+    for name, draw, apply, option in _chosen("batches", key, options):
+        images, targets = _like((images, targets), name, apply(draw, images, targets, option))
     return images, targets
 
 
+def _like(before: Any, name: str, found: Any) -> Any:
+    """What an augmentation gave, which is shaped as what it was given."""
+    shape, what = (lambda x: jax.tree.map(jnp.shape, x)), AUGMENTATIONS.words(name)
+    check_given(what, found, lambda x: shape(x) == shape(before), f"what it takes, {shape(before)}")
+    return found
+
+
 def _chosen(on, key, options):
-    """(key, function, option) of each augmentation on these that is not turned off, in order."""
+    """(name, key, function, option) of each on these that is not turned off, in order."""
     for name, row in AUGMENTATIONS.items():
         option = options.get(name)
         if row.on == on and option:
             own = row.key or (lambda key, name=name: jax.random.fold_in(key, _number(name)))
-            yield own(key), row.apply, option
+            yield name, own(key), row.apply, option
 
 
 def _number(name: str) -> int:
@@ -97,8 +105,8 @@ def _check_size(what: str, value: int, images: Array) -> None:
     if not 0 <= value < smallest:
         height, width = images.shape[1:3]
         raise UserError(
-            f"{what} = {value} is not possible for images of {height} x {width} pixels: "
-            f"set {what} to 0 to {smallest - 1}"
+            f"`config.augment.{what}` is {value}, which is not possible for images of {height} x "
+            f"{width} pixels: set it to a number from 0 to {smallest - 1}"
         )
 
 
@@ -280,6 +288,22 @@ def _boxes(
     return in_rows[..., :, None] & in_columns[..., None, :]
 
 
+# Arguments of what is applied, by what it is applied to.
+_TAKES = {
+    "pixels": ("key", "images", "option", "mean colour"),
+    "images": ("key", "images", "option"),
+    "batches": ("key", "images", "targets", "option"),
+}
+
+
+def _check(what: str, row: Any) -> None:
+    check_kind(what, row, Augmentation)
+    check_choice(f"`on` of {what}:", row.on, _TAKES)
+    check_call(f"`apply` of {what}", row.apply, *_TAKES[row.on])
+    if row.key is not None:
+        check_call(f"`key` of {what}", row.key, "key")
+
+
 # In the order in which they are applied. The first part of a step's key is for images, the second
 # for batches; `autoaugment` has the one of its parts that no other uses.
 AUGMENTATIONS = Table(
@@ -303,4 +327,5 @@ AUGMENTATIONS = Table(
         "mixup": Augmentation("batches", mixup, lambda key: key),
         "cutmix": Augmentation("batches", cutmix, lambda key: key),
     },
+    _check,
 )

@@ -1,10 +1,13 @@
 """Decoded pixels kept in the user's cache folder."""
 
+import contextlib
+import errno
 import hashlib
+import itertools
 import json
 import logging
 import os
-import shutil
+import re
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -23,6 +26,8 @@ _ARRAYS = {
     "test_labels": np.int32,
 }
 _ABOUT = "info.json"
+_NAME = re.compile("-[0-9a-f]{16}$")
+_FILES = {_ABOUT, *(f"{name}.npy" for name in _ARRAYS)}
 # Part of the cache's key: raise it when the meaning of the kept files changes.
 _CACHE_FORMAT = 3
 
@@ -48,6 +53,14 @@ def read_cache(cache: Path) -> Loaded | None:
     """
     if not cache.exists():
         return None
+    found = _read(cache)
+    if isinstance(found, Exception):
+        _log.warning("%s is damaged (%s): its data are decoded again", cache, found)
+        return None
+    return found
+
+
+def _read(cache: Path) -> Loaded | Exception:
     try:
         about = json.loads((cache / _ABOUT).read_text())
         classes = about["classes"]
@@ -56,8 +69,7 @@ def read_cache(cache: Path) -> Loaded | None:
             raise ValueError("its checksum is another one")
         _check(arrays, classes)
     except Exception as error:  # of any kind, where files are damaged
-        _log.warning("%s is damaged (%s): its data are decoded again", cache, error)
-        return None
+        return error
     return Split(*arrays[:2]), Split(*arrays[2:]), classes
 
 
@@ -86,7 +98,10 @@ def _check(arrays: Sequence[np.ndarray], classes: int | Sequence[str]) -> None:
 
 
 def write_cache(cache: Path, train: Split, test: Split, classes: int | Sequence[str]) -> None:
-    """Keep the decoded pixels; the folder appears under its name only when it is whole."""
+    """Keep the decoded pixels; the folder appears under its name only when it is whole.
+
+    What another process has put there meanwhile stays. What older versions kept is deleted.
+    """
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
         with unfinished(cache.parent) as folder:
@@ -96,10 +111,46 @@ def write_cache(cache: Path, train: Split, test: Split, classes: int | Sequence[
             for name, array in zip(_ARRAYS, arrays, strict=True):
                 np.save(staged / f"{name}.npy", array)
             about = {"classes": classes, "checksum": _checksum(arrays, classes)}
-            (staged / _ABOUT).write_text(json.dumps(about))
-            shutil.rmtree(cache, ignore_errors=True)  # A damaged one.
-            os.replace(staged, cache)
+            (staged / _ABOUT).write_text(json.dumps({"format": _CACHE_FORMAT, **about}))
+            _put(staged, cache)
+            older = [kept.name for kept in cache.parent.iterdir() if _move_older(kept, folder)]
     except OSError as error:
         _log.warning("could not keep the decoded images (%s): the next start decodes again", error)
-    else:
-        _log.info("kept the decoded images in %s", cache)
+        return
+    _log.info("kept the decoded images in %s", cache)
+    if older:
+        _log.info("deleted there what an older version had decoded: %s", ", ".join(sorted(older)))
+
+
+def _put(staged: Path, cache: Path) -> None:
+    """Give a whole folder its name, unless another process has put a whole one there."""
+    for number in itertools.count():
+        try:
+            staged.rename(cache)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+        if not isinstance(_read(cache), Exception):
+            return
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            cache.rename(staged.with_name(f"damaged-{number}"))
+
+
+def _move_older(kept: Path, folder: Path) -> bool:
+    """Move what an older version kept into a folder that is deleted; whether it was that.
+
+    It has the name, the files and nothing but the files of such a folder: else it stays.
+    """
+    try:
+        ours = _NAME.search(kept.name) and not kept.is_symlink()
+        if not ours or {path.name for path in kept.iterdir()} != _FILES:
+            return False
+        about = json.loads((kept / _ABOUT).read_text())
+        # Before format 3 there was no checksum, and in its beginnings it was not named.
+        if about.get("format", 3 if "checksum" in about else 2) >= _CACHE_FORMAT:
+            return False
+        kept.rename(folder / kept.name)
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        return False
+    return True

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from seenn_jax.errors import UserError
+from seenn_jax.errors import UserError, raise_passing
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 # Of ImageNet's pixels, and what networks for such images are commonly given.
@@ -100,6 +100,7 @@ def record_of(path: Path, label: int, name: str) -> Record:
     try:
         return Record(content(path), label, name)
     except OSError as error:
+        raise_passing(error)
         return Record(b"", label, name, error.strerror or str(error))
     except ValueError as error:
         return Record(b"", label, name, str(error))

@@ -18,7 +18,7 @@ from seenn_jax.data.images import Corrupt, cores, to_user, why
 from seenn_jax.data.images import decode as decode_image
 from seenn_jax.data.records import Records
 from seenn_jax.data.splits import Loaded, Split
-from seenn_jax.errors import UserError
+from seenn_jax.errors import UserError, raise_passing
 
 _log = logging.getLogger(__name__)
 _NAME = re.compile(r"(?P<set>\w+)(/(?P<config>\w[\w.+-]*))?(:(?P<version>\d+\.\d+\.\d+))?")
@@ -94,7 +94,7 @@ def formats(folder: Path) -> list[str]:
     try:
         info = json.loads((folder / _INFO).read_text())
         return [info.get("fileFormat", "tfrecord"), *info.get("alternativeFileFormats", [])]
-    except (ValueError, AttributeError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise UserError(
             f"{folder / _INFO} is damaged ({why(error)}): restore it, or delete {folder} and "
             "prepare that data set again"
@@ -173,6 +173,7 @@ def open_records(
         }
         wrong = _wrong_files(builder)
     except Exception as error:  # of any kind, where files are damaged
+        raise_passing(error)
         raise _damaged(name, folder, why(error), data_dir) from error
     if wrong:
         raise _damaged(name, folder, wrong, data_dir)
@@ -245,6 +246,7 @@ def open_builder(name: str, folder: Path, data_dir: str | None) -> Any:
         builder = tfds.builder_from_directory(folder)
         features = dict(builder.info.features)
     except Exception as error:  # of any kind, where the JSON files are damaged
+        raise_passing(error)
         raise _damaged(name, folder, why(error), data_dir) from error
     image, label = features.get("image"), features.get("label")
     if not (

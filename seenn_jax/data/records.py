@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int32, Int64
 
 from seenn_jax.data.images import Record, corrupt, to_user, why
-from seenn_jax.errors import UserError
+from seenn_jax.errors import UserError, raise_passing
 
 _CHUNK = 1000  # records read at once: far quicker than one by one
 
@@ -37,6 +37,7 @@ class Records:
         except UserError:
             raise
         except Exception as error:  # of any kind, where a file is damaged
+            raise_passing(error)
             return Record(b"", 0, f"number {index} of {self.name!r}", why(error))
 
     def __iter__(self) -> Iterator[Record]:
@@ -51,7 +52,8 @@ class Records:
             return [self._record(*each) for each in zip(numbers, found, strict=True)]
         except UserError:
             raise
-        except Exception:  # as above; which one it is shows when each is read alone
+        except Exception as error:  # as above; which one it is shows when each is read alone
+            raise_passing(error)
             return [self[index] for index in numbers]
 
     def labels(self, indices: Int64[np.ndarray, "n"]) -> Int32[np.ndarray, "n"]:

@@ -11,9 +11,9 @@ from seenn_jax.data import cifar, cifar10_dvs, digits
 from seenn_jax.data.cifar import CIFARS
 from seenn_jax.data.folders import path_of
 from seenn_jax.data.prepared import prepared
-from seenn_jax.data.splits import Dataset, Loaded, held_out, named, permutation, take
+from seenn_jax.data.splits import Dataset, Loaded, check_loaded, held_out, named, permutation, take
 from seenn_jax.errors import UserError
-from seenn_jax.tables import Table
+from seenn_jax.tables import Table, called_with
 
 # `(*, data_dir, timesteps, skip_corrupt, download) -> (training images, test images, classes)`, the
 # last by name or as a number; see `load_dataset` for the arguments. Each takes those that it needs.
@@ -35,6 +35,7 @@ DATASETS = Table(
             for name in CIFARS
         },
     },
+    called_with("data_dir=", "timesteps=", "skip_corrupt=", "download="),
 )
 
 
@@ -81,9 +82,14 @@ def load_dataset(
         loaded = DATASETS[name](
             data_dir=data_dir, timesteps=timesteps, skip_corrupt=skip_corrupt, download=download
         )
+        check_loaded(DATASETS.words(name), loaded)
     else:
         loaded = _of_tfds(name, data_dir, download, skip_corrupt)
     pool, test, classes = loaded
+    if not len(test.labels):
+        raise UserError(
+            f"data set {name!r} has no test images, so that nothing could be reported: give it some"
+        )
     count = held_out(validation, name, len(pool.labels))
     order = permutation(len(pool.labels), seed=0)
     return Dataset(

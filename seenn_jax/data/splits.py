@@ -1,12 +1,13 @@
 """Splits of a data set in memory, and how images are held out."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int32, Int64, UInt8
 
 from seenn_jax.errors import UserError
+from seenn_jax.tables import check_given
 
 
 class Split(NamedTuple):
@@ -47,6 +48,43 @@ def named(classes: int | Sequence[str]) -> dict:
     if isinstance(classes, int):
         return {"num_classes": classes}
     return {"num_classes": len(classes), "classes": tuple(classes)}
+
+
+def check_loaded(what: str, loaded: Any) -> None:
+    """Raise a UserError for what is no `Loaded`."""
+
+    def good(found):
+        *splits, classes = found
+        names = named(classes).get("classes", ())
+        fine = len(splits) == 2 and all(isinstance(name, str) for name in names)
+        return fine and all(
+            isinstance(part, np.ndarray)
+            for split in splits
+            for part in (split.images, split.labels)
+        )
+
+    wanted = (
+        "(training images, test images, classes), the images as seenn_jax.Split, the classes by "
+        "name or how many they are"
+    )
+    check_given(what, loaded, good, wanted)
+    train, test, classes = loaded
+    count = named(classes)["num_classes"]
+    for title, (images, labels) in (("training", train), ("test", test)):
+        fine = (
+            images.dtype == np.uint8
+            and images.ndim in (4, 5)
+            and images.shape[1:] == train.images.shape[1:]
+            and labels.shape == images.shape[:1]
+            and labels.dtype.kind in "iu"
+            and (not labels.size or 0 <= labels.min() <= labels.max() < count)
+        )
+        check_given(
+            f"{what}, to its {title} split,",
+            (images, labels),
+            lambda _, fine=fine: fine,
+            f"uint8 images [N, H, W, C] of one size, and to each a label from 0 to {count - 1}",
+        )
 
 
 def held_out(validation: int | float, name: str, available: int) -> int:

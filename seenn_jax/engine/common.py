@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from seenn_jax.errors import UserError
 from seenn_jax.exits.criteria import Criterion
+from seenn_jax.tables import check_call
 
 BATCH = 256  # samples in one forward pass, or slots, where nothing else is asked for
 
@@ -34,6 +35,8 @@ def check_criterion(criterion: Any) -> None:
             f"the criterion is a {type(criterion).__name__}: give a Criterion, such as "
             "above(confidence, 0.9), patience(3) or one of your own"
         )
+    arguments = ("memory", "cumulative", "t", "index")
+    check_call("the criterion's `decide`", criterion.decide, *arguments)
 
 
 def check_at_least_one(what: str, value: int) -> None:

@@ -11,7 +11,7 @@ from seenn_jax.engine.common import Exited
 from seenn_jax.engine.slots import early_exit
 from seenn_jax.exits.criteria import Criterion
 from seenn_jax.models.network import Network
-from seenn_jax.tables import Table
+from seenn_jax.tables import Table, called_with, check_given
 from seenn_jax.ticks import input_at
 
 
@@ -52,7 +52,14 @@ def run_network(
         logits=lambda images: network.logits(params, transform(images)),
     )
     arguments = (network.at_rest, inputs, criterion, timesteps, slots)
-    return run(bound, arguments, {"count": count, "scale": scale}, frame_at)
+    found = run(bound, arguments, {"count": count, "scale": scale}, frame_at)
+    check_given(
+        METHODS.words(method),
+        found,
+        lambda x: isinstance(x, Exited) and (x.logits.ndim, x.timesteps.ndim) == (2, 1),
+        "an Exited of logits [N, K] and timesteps [N]",
+    )
+    return found
 
 
 class _Bound(NamedTuple):
@@ -81,4 +88,9 @@ def _full(bound, arguments, options, frame_at):
     return run_full(bound.logits, inputs, criterion, slots, scale=options["scale"])
 
 
-METHODS = Table("METHODS", "method", {"slots": _slots, "masked": _masked, "full": _full})
+METHODS = Table(
+    "METHODS",
+    "method",
+    {"slots": _slots, "masked": _masked, "full": _full},
+    called_with("bound", "arguments", "options", "frame_at"),
+)

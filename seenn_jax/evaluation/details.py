@@ -9,6 +9,7 @@ from seenn_jax.config import default_config
 from seenn_jax.evaluation.answers import PerImage
 from seenn_jax.run import folder
 from seenn_jax.run.inference import Predictor
+from seenn_jax.run.settings import flat
 from seenn_jax.ticks import summed
 
 EXAMPLES = 24  # images of each kind
@@ -80,5 +81,5 @@ def choose(found: PerImage, most: int = EXAMPLES) -> dict[str, Int[np.ndarray, "
 
 
 def _settings(config: dict) -> list[tuple[str, Any, Any]]:
-    defaults = folder.flat(default_config().to_dict())
-    return [(name, value, defaults.get(name)) for name, value in folder.flat(config).items()]
+    defaults = flat(default_config().to_dict())
+    return [(name, value, defaults.get(name)) for name, value in flat(config).items()]

@@ -11,7 +11,7 @@ from seenn_jax.evaluation.answers import per_image
 from seenn_jax.evaluation.details import Details
 from seenn_jax.evaluation.details import details as details_of
 from seenn_jax.evaluation.figures import figures
-from seenn_jax.exits import EXITS, Choice, Exit
+from seenn_jax.exits import EXITS, Choice, Exit, make_exit
 from seenn_jax.run.inference import Predictor, load
 from seenn_jax.run.trained import Trained
 from seenn_jax.run.weights import opened
@@ -83,7 +83,7 @@ def evaluate(
 
 def _exit(run: Predictor, name: str, choice: Choice | None) -> tuple[Exit, Choice | None]:
     """An exit and how its value is chosen, checked before the data are opened."""
-    rule = EXITS[name](run)
+    rule = make_exit(name, run)
     choice = rule.default if choice is None else choice
     rule.check(choice, run.timesteps)
     return rule, choice

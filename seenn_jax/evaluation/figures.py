@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 from flax import nnx
-from jaxtyping import Bool
 
 from seenn_jax import exits, provenance
 from seenn_jax.energy import account, layers, operations
@@ -16,7 +15,7 @@ from seenn_jax.evaluation.answers import (
     counts,
     mistakes,
 )
-from seenn_jax.exits import Answers, Choice, Chosen, Exit
+from seenn_jax.exits import Answers, Choice, Chosen, Exit, made
 from seenn_jax.exits.thresholds import exit_losses
 from seenn_jax.models.network import for_inference
 from seenn_jax.run.inference import Predictor
@@ -39,11 +38,9 @@ def figures(
       found: of each of the same samples, what the run with exits left.
       energy: count operations, too.
     """
-    signal = exit.signal(answers)
-    times = exit.times(signal, chosen.value)
-    if times is None:
-        times = np.full(len(answers.labels), run.timesteps)
-    about = exit.about(answers, times)
+    signal = made.signal_of(exit, answers)
+    times = made.times_of(exit, signal, chosen.value, answers)
+    about = made.about_of(exit, answers, times)
     static = exits.static_accuracy(answers.correct)
     replayed = exits.at_exit(answers.predictions, times)
     return {
@@ -58,7 +55,7 @@ def figures(
         "average_timesteps": float(np.mean(found.timesteps)),
         "exit_shares": exits.exit_shares(found.timesteps, run.timesteps).tolist(),
         "static_accuracy": static.tolist(),
-        "sweep": _sweep(exit, signal, answers.correct),
+        "sweep": _sweep(exit, signal, answers),
         "by_class": by_class(found, run.facts.names),
         "mistakes": mistakes(found),
         "calibration": calibration(found.sure, found.right),
@@ -75,12 +72,14 @@ def figures(
     }
 
 
-def _sweep(exit: Exit, signal: Any, correct: Bool[np.ndarray, "N T"]) -> list[dict]:
+def _sweep(exit: Exit, signal: Any, answers: Answers) -> list[dict]:
     """The rows of the exit's sweep, with how many leave at each t."""
-    return [
-        row | {"exit_counts": counts(exit.times(signal, row["threshold"]), correct.shape[1])}
-        for row in exit.sweep(signal, correct)
-    ]
+
+    def at(value):
+        return counts(made.times_of(exit, signal, value, answers), answers.correct.shape[1])
+
+    rows = made.sweep_of(exit, signal, answers)
+    return [row | {"exit_counts": at(row["threshold"])} for row in rows]
 
 
 def _origin(run: Predictor) -> dict:

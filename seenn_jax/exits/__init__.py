@@ -19,6 +19,7 @@ choose their value on a validation split.
 from seenn_jax.exits.checks import check_finite, check_labels, check_threshold
 from seenn_jax.exits.choose import Choice, Chosen, Given, Risk, Target, Tolerance
 from seenn_jax.exits.criteria import Criterion, above, never, patience, prescribed
+from seenn_jax.exits.made import make_exit
 from seenn_jax.exits.rules import EXITS, Answers, Exit, Rising
 from seenn_jax.exits.scores import SCORES, accumulate, confidence, entropy, logit_scale, margin
 from seenn_jax.exits.temperatures import fit_temperatures
@@ -70,6 +71,7 @@ __all__ = [
     "exit_totals",
     "fit_temperatures",
     "logit_scale",
+    "make_exit",
     "margin",
     "never",
     "oracle_aet",

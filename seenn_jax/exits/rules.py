@@ -14,7 +14,7 @@ from seenn_jax.errors import UserError
 from seenn_jax.exits import criteria, prices, scores, thresholds, times
 from seenn_jax.exits.checks import check_threshold
 from seenn_jax.exits.choose import Choice, Chosen, Given, Risk, Target, Tolerance, too_few
-from seenn_jax.tables import Table
+from seenn_jax.tables import Table, called_with
 
 _log = logging.getLogger(__name__)
 SWEEP = 200  # values of a sweep
@@ -378,4 +378,5 @@ EXITS = Table(
         "policy": lambda run: Policy(run),
         "full": lambda run: Full(),
     },
+    called_with("run"),
 )

@@ -1,7 +1,7 @@
 """Networks and neurons by name, and the network of a config."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from seenn_jax.errors import UserError, check_choice
 from seenn_jax.models import resnet, vgg
 from seenn_jax.models.activations import QCFS, ReLU
 from seenn_jax.models.neurons import LIF
-from seenn_jax.tables import Table
+from seenn_jax.tables import Table, check_call, check_given, check_kind
 
 
 class Neuron(NamedTuple):
@@ -26,6 +26,11 @@ class Neuron(NamedTuple):
 
     make: Callable[[ConfigDict], Callable]
     spikes: bool = True
+
+
+def _check_neuron(what: str, row: Any) -> None:
+    check_kind(what, row, Neuron)
+    check_call(f"`make` of {what}", row.make, "config")
 
 
 NEURONS = Table(
@@ -43,7 +48,34 @@ NEURONS = Table(
         ),
         "relu": Neuron(lambda config: ReLU(), spikes=False),
     },
+    _check_neuron,
 )
+
+# What a network is called with, and the methods that it has.
+_ARGUMENTS = ("width", "image_shape=", "num_classes=", "neuron=", "dtype=", "rngs=")
+_METHODS = {
+    "encode": ("self", "inputs"),
+    "integrate": ("self", "currents", "membranes"),
+    "spike_layers": ("self",),
+    "replace_neurons": ("self", "replace"),
+}
+
+
+def _check_model(what: str, row: Any) -> None:
+    check_kind(what, row, type)
+    check_given(what, row, lambda x: issubclass(x, nnx.Module), "a class of nnx.Module")
+    check_call(what, row.__init__, "self", *_ARGUMENTS)
+    smallest = getattr(row, "smallest", None)
+    side = lambda x: x == int(x) >= 1  # noqa: E731
+    check_given(f"{what}, by its attribute `smallest`,", smallest, side, "a side in pixels")
+    for name, arguments in _METHODS.items():
+        check_call(f"the method `{name}` of {what}", getattr(row, name, None), *arguments)
+
+
+def _check_layers(what: str, found: Any) -> None:
+    good = lambda layers: all(isinstance(layer, nnx.Module) for layer in layers)  # noqa: E731
+    check_given(f"the method `spike_layers` of {what}", found, good, "a list of layers")
+
 
 # A class of the arguments of `SpikingResNet`, with its methods and its attribute `smallest`.
 MODELS = Table(
@@ -58,6 +90,7 @@ MODELS = Table(
         "vgg16": vgg.VGG16,
         "vggsnn": vgg.VGGSNN,
     },
+    _check_model,
 )
 DTYPES = ("bfloat16", "float32", "float64")
 
@@ -124,6 +157,7 @@ def build_model(
         dtype=jnp.dtype(dtype),
         rngs=nnx.Rngs(seed),
     )
+    _check_layers(MODELS.words(name), model.spike_layers())
     if dtype == "float64":
         nnx.update(model, jax.tree.map(lambda a: a.astype(dtype), nnx.state(model)))
     return model

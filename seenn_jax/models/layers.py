@@ -9,7 +9,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Num
 
-from seenn_jax.models.neurons import own
+from seenn_jax.models.neurons import fire, own
 
 CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
 FEW_CHANNELS = 4
@@ -216,8 +216,8 @@ class SpikingBlock(nnx.Module):
     def __call__(self, x, membranes=(None, None)):
         """Return (spikes, membranes) of all ticks of `x`, from `membranes` (None: at rest)."""
         residual = x if self.shortcut is None else self.shortcut(x)
-        spikes, v1 = self.neuron1(self.conv1(x), membranes[0])
-        spikes, v2 = self.neuron2(self.conv2(spikes) + residual, membranes[1])
+        spikes, v1 = fire(self.neuron1, self.conv1(x), membranes[0])
+        spikes, v2 = fire(self.neuron2, self.conv2(spikes) + residual, membranes[1])
         return spikes, (v1, v2)
 
 

@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from seenn_jax.models.layers import ConvBN
+from seenn_jax.tables import check_given
 from seenn_jax.ticks import currents
 
 
@@ -23,8 +24,14 @@ def run_all(
         [B, T, H, W, C] with an input of its own for each tick.
       timesteps: T.
     """
-    logits, _ = model.integrate(currents(model, inputs, timesteps))
-    return logits
+    found = model.integrate(currents(model, inputs, timesteps))
+    check_given(
+        "the method `integrate` of the network",
+        found,
+        lambda pair: len(pair) == 2 and pair[0].ndim == 3 and pair[0].shape[1] == timesteps,
+        f"(logits, membranes), the logits [B, T, K] with T = {timesteps}",
+    )
+    return found[0]
 
 
 def rest(model: nnx.Module, currents: Float[Array, "B T H W D"] | jax.ShapeDtypeStruct):

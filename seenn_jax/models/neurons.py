@@ -6,6 +6,7 @@ and a batch that is sharded over devices stays sharded.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, Num
 
-from seenn_jax.tables import Table
+from seenn_jax.tables import Table, check_call, check_given
 
 # Up to this many ticks the scan is unrolled: the compiler then fuses the ticks with what is around
 # them. Longer runs keep the loop, and with it the size of the program.
@@ -50,10 +51,18 @@ def triangle_derivative(x: Array, gamma: float = 1.0) -> Array:
     return jnp.maximum(0, gamma - jnp.abs(x)) / gamma**2
 
 
+def _check(what: str, row: Any) -> None:
+    check_call(what, row, "x")
+    some = jax.ShapeDtypeStruct((2,), jnp.float32)
+    same = lambda found: (found.shape, found.dtype) == (some.shape, some.dtype)  # noqa: E731
+    check_given(what, jax.eval_shape(row, some), same, "spikes, shaped as the x that it takes")
+
+
 SURROGATES = Table(
     "SURROGATES",
     "surrogate",
     {"dspike": surrogate(dspike_derivative), "triangle": surrogate(triangle_derivative)},
+    _check,
 )
 
 
@@ -184,6 +193,22 @@ class IF(nnx.Module):
             return v, outputs.astype(currents.dtype)
 
         return fold(step, currents, v0)
+
+
+def fire(neuron: Callable, currents: Float[Array, "B T *features"], v: Any) -> tuple[Array, Any]:
+    """(spikes, membranes) of a layer of neurons, from membranes `v` (None: at rest).
+
+    Raises:
+      UserError: the neurons are somebody's own, and give something else.
+    """
+    found = neuron(currents, v)
+    check_given(
+        "the neuron",
+        found,
+        lambda pair: len(pair) == 2 and pair[0].shape == currents.shape,
+        f"(spikes, membranes), the spikes shaped as its currents, {list(currents.shape)}",
+    )
+    return found
 
 
 def own(neuron: Callable) -> Callable:

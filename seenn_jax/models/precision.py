@@ -1,13 +1,13 @@
 """Dtypes of inference by name."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flax import nnx
 
 from seenn_jax.errors import UserError
 from seenn_jax.models.layers import ConvBN
-from seenn_jax.tables import Table
+from seenn_jax.tables import Table, check_call, check_kind
 
 
 class Precision(NamedTuple):
@@ -46,6 +46,12 @@ def to_int8(model: nnx.Module) -> None:
             layer.quantize()
 
 
+def _check(what: str, row: Any) -> None:
+    check_kind(what, row, Precision)
+    check_call(f"`prepare` of {what}", row.prepare, "model")
+    check_kind(f"`dtype` of {what}", row.dtype or "", str)
+
+
 PRECISIONS = Table(
     "PRECISIONS",
     "precision",
@@ -54,4 +60,5 @@ PRECISIONS = Table(
         "float32": Precision("float32"),
         "int8": Precision(prepare=to_int8),
     },
+    _check,
 )

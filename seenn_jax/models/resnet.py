@@ -7,7 +7,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from seenn_jax.models.layers import ConvBN, SpikingBlock, average_pool, linear
-from seenn_jax.models.neurons import own
+from seenn_jax.models.neurons import fire, own
 
 
 class SpikingResNet(nnx.Module):
@@ -82,7 +82,7 @@ class SpikingResNet(nnx.Module):
           (logits of each tick, membranes after the last one: one tuple for the stem and each block)
         """
         stem, *rest = membranes if membranes is not None else (None,) * (1 + len(self.blocks))
-        spikes, v = self.neuron(currents, stem)
+        spikes, v = fire(self.neuron, currents, stem)
         spikes, after = average_pool(spikes, self.stem_pool), [v]
         for block, v in zip(self.blocks, rest, strict=True):
             spikes, v = block(spikes, (None, None) if v is None else v)

@@ -8,7 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from seenn_jax.models.layers import ConvBN, average_pool, linear
-from seenn_jax.models.neurons import own
+from seenn_jax.models.neurons import fire, own
 
 
 class SpikingVGG(nnx.Module):
@@ -81,7 +81,7 @@ class SpikingVGG(nnx.Module):
         for index, (pool, v) in enumerate(zip(self.pools, membranes, strict=True)):
             if index > 0:
                 currents = self.convs[index](spikes)
-            spikes, v = self.neurons[index](currents, v)
+            spikes, v = fire(self.neurons[index], currents, v)
             spikes = average_pool(spikes, pool)
             after.append(v)
         features = spikes.astype(jnp.promote_types(spikes.dtype, jnp.float32))

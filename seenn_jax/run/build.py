@@ -1,7 +1,7 @@
 """From a run's config and the facts of its data to its data set and its networks."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ from seenn_jax.errors import UserError
 from seenn_jax.models import NEURONS, build_model, conversion
 from seenn_jax.models.policy import build_policy
 from seenn_jax.run.folder import DataFacts
+from seenn_jax.tables import check_call
 from seenn_jax.ticks import first_ticks
 
 _log = logging.getLogger(__name__)
@@ -142,10 +143,18 @@ def network(config: ConfigDict, facts: DataFacts) -> nnx.Module:
         model.width,
         image_shape=facts.image_shape,
         num_classes=facts.num_classes,
-        neuron=NEURONS[config.activation].make(config),
+        neuron=_neuron(config),
         dtype=model.dtype,
         seed=config.seed,
     )
+
+
+def _neuron(config: ConfigDict) -> Callable:
+    """What the layers of a network are made with."""
+    found = NEURONS[config.activation].make(config)
+    what = f"what `make` of {NEURONS.words(config.activation)} gives"
+    check_call(what, found, "currents", "v0")
+    return found
 
 
 def convert(

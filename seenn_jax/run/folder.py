@@ -17,6 +17,7 @@ from seenn_jax.errors import UserError
 from seenn_jax.paths import put
 from seenn_jax.plugins import load_plugins
 from seenn_jax.run import records
+from seenn_jax.run.settings import MOST, flat, misfit
 from seenn_jax.ticks import frames, image_shape
 
 _log = logging.getLogger(__name__)
@@ -211,7 +212,9 @@ def kept_exit(workdir: Path) -> dict | None:
     try:
         kept = records.parsed(path.read_bytes())
         return _checked_exit({name: kept[name] for name in KEPT})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} is damaged ({error}): delete it, and evaluate the run again"
         ) from error
@@ -282,11 +285,17 @@ def _json(content: dict) -> bytes:
     return (json.dumps(records.sealed(content), indent=2) + "\n").encode()
 
 
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path} can't be read ({error.strerror}): mend that, or try again later")
+
+
 def _read(path: Path) -> dict:
     """What a run.json holds, checked."""
     try:
         content = records.parsed(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except ValueError as error:
         raise UserError(
             f"{path} is damaged ({error}): restore it, or give another --workdir; where it was "
             f"changed on purpose, delete the entry {records.CHECKSUM!r} in it"
@@ -315,14 +324,9 @@ def config_of(content: dict) -> ConfigDict:
     config = default_config()
     with config.unlocked():
         config.update(content["config"])
-    defaults = flat(default_config().to_dict())
-    for name, value in flat(config.to_dict()).items():
-        kind = str if name == "plugins" else (int, float, str)
-        fits = type(value) is type(defaults.get(name, value))
-        if not fits and not (name == "data.validation" and records.is_number(value)):
-            raise TypeError(f"its config.{name} is {value!r}")
-        if isinstance(value, tuple) and not all(isinstance(each, kind) for each in value):
-            raise TypeError(f"its config.{name} is {value!r}")
+    wrong = misfit(config)
+    if wrong:
+        raise ValueError(wrong[1])
     return config
 
 
@@ -348,7 +352,7 @@ def facts_of(content: dict) -> DataFacts:
 
 
 def _all_at_least(least: int, values: Any) -> bool:
-    return all(type(value) is int and value >= least for value in values)
+    return all(type(value) is int and least <= value <= MOST for value in values)
 
 
 def _check_about(content: dict) -> None:
@@ -372,12 +376,3 @@ def _checked_exit(kept: dict) -> dict:
     ):
         raise ValueError("it names no exit with its value")
     return kept
-
-
-def flat(tree: dict, prefix: str = "") -> dict:
-    """A config as one dict, settings in groups by "group.name"."""
-    found = {}
-    for key, value in tree.items():
-        name = prefix + key
-        found |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return found

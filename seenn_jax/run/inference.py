@@ -18,7 +18,7 @@ from seenn_jax.data import Dataset, Split, Stream, normalize
 from seenn_jax.energy import layers
 from seenn_jax.engine.common import BATCH
 from seenn_jax.errors import UserError
-from seenn_jax.exits import EXITS, Answers, Choice, Chosen, Exit, Given, prices
+from seenn_jax.exits import Answers, Choice, Chosen, Exit, Given, made, prices
 from seenn_jax.models import conversion, is_ann
 from seenn_jax.models.network import inference_network
 from seenn_jax.models.precision import PRECISIONS, Precision
@@ -162,7 +162,7 @@ class Predictor:
                 self.network,
                 params,
                 images,
-                exit.criterion(value, exit_params, images),
+                made.criterion_of(exit, value, exit_params, images),
                 self.timesteps,
                 batch,
                 transform=self.transform,
@@ -232,14 +232,14 @@ class Predictor:
         choice = exit.default if choice is None else choice
         exit.check(choice, self.timesteps)
         if choice is None or isinstance(choice, Given):  # nothing is looked at
-            return exit.choose(choice, None, None)
+            return made.chosen_by(exit, choice, None, None)
         answers = self.answers(self.validation, temperatures)
-        return exit.choose(choice, exit.signal(answers), answers)
+        return made.chosen_by(exit, choice, made.signal_of(exit, answers), answers)
 
     def exit_of(self, exit: str | None, choice: Choice | None) -> tuple[Exit, Chosen, Any]:
         """(exit, its value, temperatures) of `predict`'s arguments; the same errors."""
         if exit is not None:
-            rule, temperatures = EXITS[exit](self), self.temperatures
+            rule, temperatures = made.make_exit(exit, self), self.temperatures
             return rule, self.choose(rule, choice, temperatures), temperatures
         kept = self.trained.exit()
         if kept is None:
@@ -252,7 +252,7 @@ class Predictor:
                 f"`timesteps` is {self.timesteps} and the exit of {self.workdir} was chosen for "
                 f"{kept['timesteps']}: give that, or say which `exit`"
             )
-        rule, temperatures = EXITS[kept["exit"]](self), kept["temperatures"]
+        rule, temperatures = made.make_exit(kept["exit"], self), kept["temperatures"]
         temperatures = None if temperatures is None else np.float32(temperatures)
         if choice is not None:
             return rule, self.choose(rule, choice, temperatures), temperatures

@@ -66,7 +66,7 @@ def _lock(file: IO[str], workdir: Path) -> None:
     try:
         holder = json.loads(file.read())
         host, process = holder["host"], int(holder["process"])
-    except (ValueError, KeyError, TypeError):  # it has just been made
+    except (ValueError, KeyError, TypeError, RecursionError):  # it has just been made
         host, process = "", 0
     here = host == socket.gethostname()
     if locked or (process and not (here and not _runs(process))):
@@ -82,7 +82,7 @@ def _lock(file: IO[str], workdir: Path) -> None:
 def _runs(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:  # of another user
         return True

@@ -6,9 +6,10 @@ Records without one, of older runs, are taken as they are.
 import contextlib
 import json
 import logging
-import math
+import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 CHECKSUM = "checksum"
 Scalars = dict[str, float | int]
@@ -86,6 +87,7 @@ def _scalars(text: bytes) -> Scalars:
     return content
 
 
-def is_number(value: object) -> bool:
+def is_number(value: Any) -> bool:
     """Whether a value of JSON is a number that can be computed with."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    is_real = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_real and abs(value) <= sys.float_info.max

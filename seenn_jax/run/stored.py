@@ -26,7 +26,10 @@ ARRAYS, CHECK = "arrays", "check"
 HEADER = "/.zarray"  # how the key of an array's description ends
 DAMAGED = "damaged-"  # how the names of those that were set aside begin
 # What keeps a checkpoint from being read, and is no fault of its own.
-ELSEWHERE = ("permission denied", "permission_denied", "too many open files", "cannot allocate")
+ELSEWHERE = (
+    *("permission denied", "permission_denied", "too many open files", "cannot allocate"),
+    *("input/output error", "stale file handle", "timed out", "endpoint is not connected"),
+)
 
 
 class Damaged(UserError):

@@ -145,7 +145,7 @@ def _parsed(path: Path) -> tuple[dict[str, Any], Tensors]:
             raise ValueError(f"its format is {texts.get('format')!r}, and {FORMAT!r} can be read")
         about = {key: json.loads(text) for key, text in texts.items() if key != "format"}
         return about, widened(tensors)
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+    except (safetensors.SafetensorError, ValueError, KeyError, RecursionError) as error:
         raise UserError(
             f"{path} is no whole file of weights ({error}): get it again, or give one that "
             "evaluate.py --export_weights wrote"

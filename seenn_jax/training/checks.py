@@ -1,51 +1,28 @@
 """What can't be trained, said before anything is compiled."""
 
-import functools
-import numbers
 from collections.abc import Callable
-from operator import getitem
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from seenn_jax import devices
 from seenn_jax.config import default_config, is_policy
 from seenn_jax.data import Dataset
+from seenn_jax.data.augment import AUGMENTATIONS, augmented_images
 from seenn_jax.data.images import INTERPOLATIONS
 from seenn_jax.errors import UserError, check_choice
 from seenn_jax.models import DTYPES, MODELS, NEURONS, is_ann
 from seenn_jax.models.neurons import SURROGATES
 from seenn_jax.plugins import load_plugins
-from seenn_jax.run import build, folder
+from seenn_jax.run import build
+from seenn_jax.run.settings import misfit, value_of
 from seenn_jax.ticks import frames
 from seenn_jax.training.losses import LOSSES
 from seenn_jax.training.optimizer import OPTIMIZERS, SCHEDULES
 from seenn_jax.training.policy.objective import OBJECTIVES, check_candidates
 
-MOST = 2**31 - 1  # of a whole number, as the devices have it ...
-LARGEST = float(np.finfo(np.float32).max)  # ... and of any other
-KINDS = {
-    bool: ("true or false", lambda value: isinstance(value, bool)),
-    int: (f"a whole number of at most {MOST:,}", lambda value: _is_whole(value, MOST)),
-    float: ("a number that float32 can hold", lambda value: _is_number(value, LARGEST)),
-    str: ("a text", lambda value: isinstance(value, str)),
-    tuple: ("several values in brackets", lambda value: isinstance(value, tuple | list)),
-}
-# Of these settings in brackets, the values.
-ELEMENTS = {
-    "plugins": ("names of modules or files", lambda value: isinstance(value, str)),
-    "training_levels": (
-        f"whole numbers from 1 to {MOST:,}, such as (1, 2, 4, 8), or none (then it is "
-        "`config.quantization_levels`)",
-        lambda value: _is_whole(value, MOST) and value >= 1,
-    ),
-    "policy.candidates": (
-        "whole numbers, such as (1, 2, 4)",
-        lambda value: _is_whole(value, MOST),
-    ),
-}
-OTHER_KINDS = ("seed", "data.validation")  # with a range of their own
 CHOICES = {
     "data.interpolation": INTERPOLATIONS,
     "model.name": MODELS,
@@ -62,16 +39,11 @@ ABOVE_0 = ("above 0", lambda value: value > 0)
 FRACTION = ("from 0 to 1", lambda value: 0 <= value <= 1)
 BELOW_1 = ("at least 0 and below 1", lambda value: 0 <= value < 1)
 NUMBERS = {
-    "seed": ("from 0 to 2^32 - 1", lambda value: 0 <= value < 2**32),
     "timesteps": AT_LEAST_1,
     "epochs": ("from 1 to 1,000,000", lambda value: 1 <= value <= 1_000_000),
     "batch_size": AT_LEAST_1,
     "accumulate": AT_LEAST_1,
     "validate_every": AT_LEAST_1,
-    "data.validation": (
-        "a number of images, at least 1, or a fraction of them, above 0 and below 1",
-        lambda value: 0 < value < 1 or (value >= 1 and value == int(value)),
-    ),
     "data.resize": AT_LEAST_1,
     "checkpoint_every": AT_LEAST_0,
     "rewinds": AT_LEAST_0,
@@ -126,10 +98,12 @@ def check_config(config: ConfigDict) -> None:
 
     The plugins are loaded on the way: what may be chosen is theirs too.
     """
-    check_kinds(config)
+    wrong = misfit(config)
+    if wrong:
+        raise UserError(f"{wrong[1]}; set `config.{wrong[0]}`")
     load_plugins(config.plugins)
     for key, allowed in CHOICES.items():
-        check_choice(f"`config.{key}`", _value(config, key), allowed)
+        check_choice(f"`config.{key}`", value_of(config, key), allowed)
     if is_ann(config) and config.loss != "mean_ce":
         raise UserError(
             f"`config.loss` is {config.loss!r}, a loss over timesteps, and `config.activation`="
@@ -137,11 +111,13 @@ def check_config(config: ConfigDict) -> None:
             "`config.loss`=mean_ce"
         )
     for key, (allowed, good) in NUMBERS.items():
-        _check_number(config, key, allowed, good)
+        _check(config, key, allowed, good)
     _check_framing(config)
     _check_epochs(config, "inherit_epochs")
     if config.loss != "tet":
         _check(config, "tet_distillation", f"0 for the loss {config.loss!r}", lambda v: v == 0)
+    for name in config.augment:
+        check_choice("setting of `config.augment`", name, AUGMENTATIONS)
     if config.augment.mixup:
         allowed = "0 where `config.augment.mixup` is not"
         _check(config, "augment.cutmix", allowed, lambda v: v == 0)
@@ -151,27 +127,13 @@ def check_config(config: ConfigDict) -> None:
         _check(config, "optimizer.momentum", "above 0 for Nesterov's momentum", lambda v: v > 0)
 
 
-def check_kinds(config: ConfigDict) -> None:
-    """Raise a UserError for the first setting of another kind than its default."""
-    for key, default in folder.flat(default_config().to_dict()).items():
-        ranged = isinstance(default, float) and key in NUMBERS | OF_A_POLICY
-        if not (ranged or key in OTHER_KINDS):
-            _check(config, key, *KINDS[type(default)])
-    for key, (allowed, good) in ELEMENTS.items():
-        for element in _value(config, key):
-            if not good(element):
-                raise UserError(
-                    f"`config.{key}` has {element!r}: it must have {allowed}; set `config.{key}`"
-                )
-
-
 def _check_framing(config: ConfigDict) -> None:
     for key, (allowed, good) in RANGES.items():
-        value = _value(config, key)
-        if not (len(value) == 2 and all(map(_is_number, value)) and good(*value)):
+        value = value_of(config, key)
+        if not (len(value) == 2 and good(*value)):
             raise UserError(
                 f"`config.{key}` is {value}: it must be a smallest and a largest number, "
-                f"{allowed}, such as {_value(default_config(), key)}; set `config.{key}`"
+                f"{allowed}, such as {value_of(default_config(), key)}; set `config.{key}`"
             )
     if not config.data.image_size:
         for key in OF_IMAGES:
@@ -187,7 +149,7 @@ def _check_policy(config: ConfigDict) -> None:
     check_candidates(config.policy.candidates, config.timesteps)
     check_choice("`config.policy.objective`", config.policy.objective, OBJECTIVES)
     for key, (allowed, good) in OF_A_POLICY.items():
-        _check_number(config, key, allowed, good)
+        _check(config, key, allowed, good)
     _check_epochs(config, "joint_epochs")
     if config.teacher:
         raise UserError(
@@ -210,27 +172,10 @@ def _check_epochs(config: ConfigDict, key: str) -> None:
     _check(config, key, allowed, lambda value: 0 <= value <= config.epochs)
 
 
-def _check_number(config: ConfigDict, key: str, allowed: str, good: Callable[[Any], bool]) -> None:
-    _check(config, key, allowed, lambda value: _is_number(value) and good(value))
-
-
 def _check(config: ConfigDict, key: str, allowed: str, good: Callable[[Any], bool]) -> None:
-    value = _value(config, key)
+    value = value_of(config, key)
     if not good(value):
         raise UserError(f"`config.{key}` is {value}: it must be {allowed}; set `config.{key}`")
-
-
-def _is_number(value: Any, most: int | float = LARGEST) -> bool:
-    is_real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return is_real and abs(value) <= most  # and no NaN
-
-
-def _is_whole(value: Any, most: int) -> bool:
-    return isinstance(value, numbers.Integral) and _is_number(value, most)
-
-
-def _value(config: ConfigDict, key: str) -> Any:
-    return functools.reduce(getitem, key.split("."), config)
 
 
 def open_data(config: ConfigDict) -> Dataset:
@@ -255,7 +200,22 @@ def open_data(config: ConfigDict) -> Dataset:
             f"`config.batch_size` is {config.batch_size} and {config.data.name} has only "
             f"{dataset.train.size} training images: set `config.batch_size` to at most that"
         )
+    _check_augmentations(config, dataset)
     return dataset
+
+
+def _check_augmentations(config: ConfigDict, dataset: Dataset) -> None:
+    """Let them be traced, to see whether they can be for images of this size."""
+    side = config.data.image_size
+    shape = (side, side, 3) if side else dataset.train.images.shape[1:]
+    one = np.ones(shape[-1], np.float32)
+    jax.eval_shape(
+        lambda key, images: augmented_images(
+            key, images, config.augment, (one, one), config.model.dtype
+        ),
+        jax.random.key(0),
+        jax.ShapeDtypeStruct((2, *shape), np.uint8),
+    )
 
 
 def _check_for_events(config: ConfigDict) -> None:

@@ -1,13 +1,15 @@
 """Losses over the logits of every timestep; targets are distributions, so that mixup works."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
+from ml_collections import ConfigDict
 
-from seenn_jax.tables import Table
+from seenn_jax.tables import Table, called_with, check_call, check_given
 
 
 def mean_cross_entropy(
@@ -65,4 +67,28 @@ LOSSES = Table(
             tet, weight=config.tet_weight, distillation=config.tet_distillation
         ),
     },
+    called_with("config"),
 )
+
+
+def make_loss(config: ConfigDict) -> Callable[[Array, Array], Float[Array, ""]]:
+    """The loss of a config.
+
+    Raises:
+      UserError: it is somebody's own and no function of these arguments; called, it gives something
+        else than a number, or the network has other logits than there are classes.
+    """
+    what = LOSSES.words(config.loss)
+    found = LOSSES[config.loss](config)
+    check_call(f"what {what} gives", found, "logits", "targets")
+
+    def loss(logits, targets):
+        classes = targets.shape[-1]
+        wanted = f"logits [B, T, K] with K = {classes}, one of each class"
+        check_given("the network", logits, lambda x: x.shape[-1] == classes, wanted)
+        value = found(logits, targets)
+        good = lambda x: x.shape == () and jnp.issubdtype(x.dtype, jnp.floating)  # noqa: E731
+        check_given(what, value, good, "one number, float32")
+        return value
+
+    return loss

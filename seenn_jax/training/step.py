@@ -15,7 +15,8 @@ from seenn_jax.data.augment import Normalization, augmented_batch, augmented_ima
 from seenn_jax.models.layers import CONVOLUTION
 from seenn_jax.models.network import run_all
 from seenn_jax.ticks import first_ticks
-from seenn_jax.training.losses import LOSSES, teaching
+from seenn_jax.training.losses import make_loss, teaching
+from seenn_jax.training.optimizer import update
 
 
 class TrainState(NamedTuple):
@@ -86,7 +87,7 @@ def train_step(
     key = jax.random.fold_in(given.key, state.step)
     images = first_ticks(images, timesteps)
     inputs, targets = augmented(key, images, labels, config, normalization, num_classes)
-    loss_function = LOSSES[config.loss](config)
+    loss_function = make_loss(config)
 
     def loss(params, stats, inputs, targets, labels):
         logits, stats = forward(graph, params, stats, inputs, timesteps, config.remat)
@@ -101,7 +102,7 @@ def train_step(
     (value, (accuracy, stats)), grads = accumulated(
         gradient, state.params, state.stats, (inputs, targets, labels), config.accumulate
     )
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    updates, opt_state = update(optimizer, grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     average = state.average
     if average is not None:

@@ -1,6 +1,8 @@
 """The shell around the programs: exit statuses, and one sentence for every mistake."""
 
+import errno
 import logging
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -276,6 +278,20 @@ def test_what_tensorstore_says_after_a_failed_write_is_left_out(monkeypatch, cal
 
     check_refused(*call_main(function), "a disk is full")
     assert [str(value) for value in told] == ["other"]
+
+
+def test_a_disk_that_is_gone_is_said(call_main):
+    for number in (errno.EIO, errno.ESTALE, errno.EMFILE):  # as of a read, which names no file
+        found = call_main(raising(OSError(number, os.strerror(number))))
+        check_refused(*found, f"can't be read or written any more ({os.strerror(number)}): see")
+
+
+def test_a_long_value_is_shortened(call_main):
+    status, _, err = call_main(raising(UserError(f"--x is {'a' * 50_000}b: give another")))
+    assert status == 2
+    assert len(err) < 400
+    assert "aaa...(50,002 characters)...aaa" in err
+    assert err.endswith("ab: give another\n")
 
 
 def test_too_little_memory_is_said(call_main):

@@ -139,7 +139,7 @@ class TestAugment:
     @pytest.mark.parametrize("options", [{"crop": -1}, {"crop": 8}, {"cutout": -1}, {"cutout": 8}])
     def test_out_of_range(self, options):
         ((what, value),) = options.items()
-        with pytest.raises(UserError, match=f"{what} = {value} .* 8 x 10 pixels: .* 0 to 7"):
+        with pytest.raises(UserError, match=f"{what}` is {value}, .* 8 x 10 pixels: .* 0 to 7"):
             augmented(jax.random.key(0), pixels(1, 8, 10, 3), **options)
 
 

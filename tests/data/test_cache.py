@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -125,7 +126,7 @@ def test_an_interruption_leaves_nothing(pairs, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(cache.os, "replace", interrupt)
+        patch.setattr(cache, "_put", interrupt)
         with pytest.raises(KeyboardInterrupt):
             load_dataset("tiny", validation=2)
     assert list((tmp_path / "cache" / "seenn_jax").iterdir()) == []
@@ -139,3 +140,73 @@ def test_goes_on_where_nothing_can_be_kept(pairs, tmp_path, monkeypatch, caplog)
     dataset = load_dataset("tiny", validation=2)
     assert contents(dataset.train, dataset.validation) == expected(pairs)
     assert "could not keep the decoded images" in caplog.text
+
+
+def keep(folder, about, *more):
+    folder.mkdir(parents=True)
+    for name in ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy"):
+        (folder / name).write_bytes(b"pixels")
+    (folder / "info.json").write_text(json.dumps(about))
+    for name in more:
+        (folder / name).write_text("mine")
+
+
+def test_what_older_versions_kept_is_deleted(tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="seenn_jax")
+    root, key = tmp_path / "seenn_jax", "0123456789abcdef"
+    keep(root / f"old-1.0.0-{key}", {"classes": 3})
+    keep(root / f"before-{key}", {"format": 1, "classes": 3, "checksum": 1})
+    stay = {
+        f"now-{key}": {"format": 3, "classes": 3, "checksum": 1},
+        f"not-named-{key}": {"classes": 3, "checksum": 1},
+        f"later-{key}": {"format": 4},
+        f"list-{key}": [],
+        "no-key": {"classes": 3},
+        key: {"classes": 3},
+    }
+    for name, about in stay.items():
+        keep(root / name, about)
+    keep(root / f"more-{key}", {"classes": 3}, "notes.txt")
+    keep(tmp_path / "elsewhere", {"classes": 3})
+    (root / f"link-{key}").symlink_to(tmp_path / "elsewhere")
+    cache.write_cache(root / "new", Split(IMAGES, LABELS), Split(IMAGES, LABELS), 3)
+    there = {path.name for path in root.iterdir()}
+    assert there == {*stay, "new", f"more-{key}", f"link-{key}"}
+    assert f"older version had decoded: before-{key}, old-1.0.0-{key}\n" in caplog.text
+    caplog.clear()
+    cache.write_cache(root / "new", Split(IMAGES, LABELS), Split(IMAGES, LABELS), 3)
+    assert "older version" not in caplog.text
+
+
+def test_one_of_another_process_stays_and_a_damaged_one_goes(tmp_path, caplog):
+    made = Split(IMAGES, LABELS)
+    cache.write_cache(tmp_path / "kept", made, made, 3)
+    theirs = (tmp_path / "kept").stat().st_ino
+    cache.write_cache(tmp_path / "kept", made, made, 3)
+    assert (tmp_path / "kept").stat().st_ino == theirs
+    (tmp_path / "kept" / "info.json").unlink()
+    cache.write_cache(tmp_path / "kept", made, made, 3)
+    assert cache.read_cache(tmp_path / "kept")[2] == 3
+    assert os.listdir(tmp_path) == ["kept"]
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_several_at_once(tmp_path, caplog, damaged):
+    made, ready = Split(IMAGES, LABELS), threading.Barrier(8)
+    if damaged:
+        (tmp_path / "kept").mkdir()
+        (tmp_path / "kept" / "info.json").write_text("{")
+
+    def keep():
+        ready.wait()
+        cache.write_cache(tmp_path / "kept", made, made, 3)
+
+    threads = [threading.Thread(target=keep) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert os.listdir(tmp_path) == ["kept"]
+    assert cache.read_cache(tmp_path / "kept")[2] == 3
+    assert caplog.text == ""

@@ -1,3 +1,4 @@
+import errno
 import io
 import os
 import struct
@@ -271,3 +272,11 @@ class TestContent:
 
     def test_a_file_that_is_gone(self, tmp_path):
         assert record_of(tmp_path / "a.jpg", 0, "a").problem == "No such file or directory"
+
+    def test_what_is_of_the_system_is_no_fault_of_the_file(self, tmp_path, monkeypatch):
+        def open_too_many(*_):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "a.jpg")
+
+        monkeypatch.setattr(images.os, "open", open_too_many)
+        with pytest.raises(OSError, match="Too many open files"):  # and it is not left out
+            record_of(tmp_path / "a.jpg", 0, "a")

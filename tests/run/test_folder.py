@@ -1,5 +1,6 @@
 """A run's folder: claimed once, read back as it was, and never changed by a mistake."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -136,9 +137,12 @@ def test_a_workdir_that_cannot_be_made(tmp_path, make_config):
             folder.claim(workdir, make_config(), FACTS)
 
 
-@pytest.mark.parametrize("text", ["{", '"config"', "[]", "{}", '{"config": {}}'])
+@pytest.mark.parametrize(
+    "text",
+    ["{", '"config"', "[]", "{}", '{"config": {}}', "[" * 100_000, '{"a":' * 100_000, "\xff"],
+)
 def test_a_damaged_run_is_named(tmp_path, text):
-    (tmp_path / "run.json").write_text(text)
+    (tmp_path / "run.json").write_bytes(text.encode("latin1"))
     with pytest.raises(UserError, match=r"run\.json .*: restore it"):
         folder.load(tmp_path)
 
@@ -160,3 +164,28 @@ def test_newest_is_the_run_that_was_trained_last(tmp_path, make_config):
     # One that has only just begun has no checkpoints yet.
     folder.claim(tmp_path / "d", make_config(), FACTS)
     assert folder.newest(tmp_path) == tmp_path / "d"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("image_shape", [8, 8, 10**30]), ("num_classes", 2**31), ("frames", 10**20)]
+)
+def test_sizes_that_no_data_have(tmp_path, make_config, name, value):
+    content = {"config": make_config().to_dict(), "data": FACTS._asdict() | {name: value}}
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=f"the {name} of its data can't be"):
+        folder.load(tmp_path)
+
+
+def test_a_run_that_cannot_be_read_is_not_called_damaged(tmp_path, make_config, monkeypatch):
+    folder.claim(tmp_path, make_config(), FACTS)
+    (tmp_path / folder.EXIT_FILE).touch()
+
+    def gone(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(type(tmp_path), "read_bytes", gone)
+    for read in (folder.load, folder.kept_exit):
+        with pytest.raises(
+            UserError, match=r"json can't be read \(Input/output error\): mend that"
+        ):
+            read(tmp_path)

@@ -73,6 +73,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     [
         (socket.gethostname(), os.getppid(), True),
         (socket.gethostname(), 2**22 + 1, False),  # above the largest number of a process
+        (socket.gethostname(), 10**30, False),
         ("elsewhere", 1, True),
     ],
 )

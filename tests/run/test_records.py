@@ -39,3 +39,23 @@ def test_a_flipped_bit_is_found(data):
 def test_what_is_no_record(text):
     with pytest.raises(ValueError):  # noqa: PT011 - of json, or of records
         records.parsed(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [(1, True), (-2.5, True), (10**300, True)]
+    + [
+        (each, False)
+        for each in (10**400, -(10**400), float("nan"), float("inf"), True, "1", None, [])
+    ],
+    ids=lambda value: str(value)[:9],
+)
+def test_numbers(value, number):
+    assert records.is_number(value) == number
+
+
+def test_a_line_with_a_huge_number_is_left_out(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(f'{{"step": 1, "a": 1{"0" * 400}}}\n{{"step": 2}}\n')
+    found, damaged = records.scalars_in(tmp_path / "metrics.jsonl")
+    assert [scalars for _, scalars in found] == [{"step": 2}]
+    assert damaged == 1

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from seenn_jax.config import default_config
-from seenn_jax.training.losses import LOSSES, mean_cross_entropy, teaching, tet
+from seenn_jax.errors import UserError
+from seenn_jax.training.losses import LOSSES, make_loss, mean_cross_entropy, teaching, tet
 
 LN3 = np.log(3)
 # [B=1, T=2, K=2]: softmax (1/2, 1/2) and (9/10, 1/10); of the mean logits (3/4, 1/4).
@@ -108,3 +109,29 @@ def test_the_distillation_of_the_config_is_used():
     expected = tet(logits, targets, weight=0.0, distillation=2.0)
     assert LOSSES[config.loss](config)(logits, targets) == expected
     assert expected != tet(logits, targets, weight=0.0)
+
+
+@pytest.mark.parametrize(
+    ("row", "what"),
+    [
+        (lambda config: 1.0, "what the loss 'mine' gives is 1.0: it must take .logits, targets"),
+        (lambda config: lambda logits: 1.0, "takes .logits. and is called with .logits, targets"),
+        (lambda config: lambda logits, targets: targets, "gives float32.1, 2.: it must give one"),
+        (lambda config: lambda logits, targets: jnp.int32(1), "must give one number, float32"),
+        (lambda config: lambda logits, targets: (jnp.float32(1), 2), "must give one number"),
+    ],
+)
+def test_a_loss_of_other_arguments_or_values_is_named(row, what):
+    dict.__setitem__(LOSSES, "mine", row)
+    config = default_config()
+    config.loss = "mine"
+    try:
+        with pytest.raises(UserError, match=what):
+            make_loss(config)(LOGITS, FIRST)
+    finally:
+        del LOSSES["mine"]
+
+
+def test_a_network_of_other_classes_is_named():
+    with pytest.raises(UserError, match=r"the network gives float32\[1, 2, 2\]: .* with K = 3"):
+        make_loss(default_config())(LOGITS, jnp.ones((1, 3)))

@@ -15,7 +15,8 @@ from seenn_jax.exits.scores import accumulate
 from seenn_jax.models.network import run_all
 from seenn_jax.run import folder
 from seenn_jax.ticks import seen
-from seenn_jax.training.losses import LOSSES
+from seenn_jax.training.losses import make_loss
+from seenn_jax.training.optimizer import update
 from seenn_jax.training.policy.answers import view
 from seenn_jax.training.policy.objective import OBJECTIVES, entropy_bonus, rewards, sample_weights
 from seenn_jax.training.step import Given, augmented, forward
@@ -106,7 +107,7 @@ def joint_step(
     """
     key = jax.random.fold_in(given.key, state.step)
     inputs, targets = augmented(key, images, labels, config, facts.normalization, facts.num_classes)
-    loss_function = LOSSES[config.loss](config)
+    loss_function = make_loss(config)
     at = np.asarray(config.policy.candidates)
 
     def loss(policy, params):
@@ -131,7 +132,7 @@ def joint_step(
     (value, (metrics, policy_stats, stats)), grads = gradient(*both)
     updated, opt_state = [], []
     for optimizer, g, before, of in zip(optimizers, grads, state.opt_state, both, strict=True):
-        updates, after = optimizer.update(g, before, of)
+        updates, after = update(optimizer, g, before, of)
         updated.append(optax.apply_updates(of, updates))
         opt_state.append(after)
     policy, params = updated
