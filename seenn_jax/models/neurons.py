@@ -6,12 +6,13 @@ and a batch that is sharded over devices stays sharded.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Num, PyTree
 
 from seenn_jax.tables import Table
 
@@ -95,11 +96,13 @@ def if_step(
 
 
 def fold(
-    step: Callable[[Array, Array], tuple[Array, Array]],
+    step: Callable[[Any, Array], tuple[Any, Array]],
     currents: Float[Array, "B T *features"],
-    v0: Float[Array, "B *features"] | None = None,
-) -> tuple[Num[Array, "B T *features"], Float[Array, "B *features"]]:
+    v0: PyTree[Float[Array, "B *features"]] | None = None,
+) -> tuple[Num[Array, "B T *features"], PyTree[Float[Array, "B *features"]]]:
     """Fold `step` over the time axis, from membranes `v0` (None: at rest, zero).
+
+    Neurons with more than a membrane have a tuple of arrays as `v0`.
 
     Returns:
       (spikes of every tick, membranes after the last one).

@@ -66,13 +66,13 @@ def write(
     path = Path(path)
     check_path(path)
     content = io.BytesIO()
-    _nir().write(content, build_graph(model, image_shape, dt=dt, metadata=metadata))
+    library().write(content, build_graph(model, image_shape, dt=dt, metadata=metadata))
     put(path, content.getvalue())
 
 
 def check_path(path: Path) -> None:
     """Raise the UserErrors of `write` that need no network."""
-    _nir()
+    library()
     check_new("nir", path)
 
 
@@ -84,7 +84,7 @@ def build_graph(
     metadata: Mapping[str, Any] | None = None,
 ):
     """The `nir.NIRGraph` of a network; arguments and errors as for `write`."""
-    nir = _nir()
+    nir = library()
     model = nnx.view(model, use_running_average=True)
     neurons = {}
 
@@ -128,12 +128,17 @@ def _builder(model: nnx.Module) -> Callable[["_Graph", Any, "_Signal"], "_Signal
     )
 
 
-def _nir():
+def library() -> Any:
+    """The package nir.
+
+    Raises:
+      UserError: it is not installed.
+    """
     try:
         import nir
     except ImportError as error:
         raise UserError(
-            "writing NIR needs the package nir, which is not installed: pip install nir"
+            "NIR needs the package nir, which is not installed: pip install nir"
         ) from error
     return nir
 
@@ -236,7 +241,8 @@ class _Graph:
             x = self.pool("average", x, *x.shape[:2])
         height, width, channels = x.shape
         shape = np.array([channels, height, width])
-        flat = self.add("flatten", self.nir.Flatten(shape, start_dim=0), [x], scale=x.scale)
+        # From the end: the same axes to who counts that of the batch as one and to who does not.
+        flat = self.add("flatten", self.nir.Flatten(shape, start_dim=-3), [x], scale=x.scale)
         kernel = np.asarray(model.head.kernel[...], np.float32) * x.scale
         weight = kernel.reshape(height, width, channels, -1).transpose(3, 2, 0, 1)
         node = self.nir.Affine(
