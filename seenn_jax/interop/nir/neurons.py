@@ -32,7 +32,7 @@ KINDS = {
 }
 SOFT = "subtract threshold"  # in a node's metadata, of a reset that NIR can't tell
 DIGITS = 6  # of numbers as people write them
-ROUNDING = 2.0**-22  # relative: of two numbers in float32 and their product
+ROUNDING = 2.0**-22  # relative, of a few operations in float32
 
 
 class Constant(nnx.BatchStat):
@@ -168,9 +168,9 @@ def _meant(value: Any, rounded: Any = None) -> Any:
     dt / tau is known as well as tau is, which files have in float32; 0.5 comes back as 0.49999998.
 
     Args:
-      rounded: what float32 has rounded; the value itself by default.
+      rounded: what float32 has rounded besides the value itself.
     """
-    slack = ROUNDING * np.abs(value if rounded is None else rounded)
+    slack = ROUNDING * np.maximum(np.abs(value), 0 if rounded is None else np.abs(rounded))
     with np.errstate(divide="ignore"):
         size = np.floor(np.log10(np.abs(value)))
     for digits in range(1, DIGITS + 1):
