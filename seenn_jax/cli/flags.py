@@ -122,6 +122,7 @@ EVALUATE = {
     "nir": Flag(
         flags.DEFINE_string, _FILES, "FILE", "write the network in NIR (docs/energy-nir.md)"
     ),
+    "nir_lossy": _switch(_FILES, "of a converted network too, with what NIR can't tell beside it"),
     **OF_HOSTS,
 }
 PREDICT = {
