@@ -12,8 +12,8 @@ Euler step of `dt` of those equations is one tick of ours, v' = tau v + I:
   start at lambda / 2 can be told in it. Such a network is refused or, where that is asked for,
   written with them in the nodes' metadata: `read` heeds these, and a reader that leaves them there
   runs another network.
-- NIR fires above v_threshold, we at it: v_threshold is the largest float32 below our threshold,
-  which is in the metadata.
+- NIR fires above v_threshold, we at it, if not `strict`: v_threshold is then the largest float32
+  below our threshold, which is in the metadata.
 - Spikes are 0 and 1. Lambda is in the weights of the layers after a converted one, and where a
   residual skips these, in a `nir.Scale`.
 
@@ -153,7 +153,7 @@ class _Signal(NamedTuple):
     """What a node puts out."""
 
     node: str
-    shape: tuple[int, ...]  # height, width, channels
+    shape: tuple[int, ...]  # height, width, channels; of a vector its length
     scale: float = 1.0  # by which it must be multiplied to be what it is in our network
 
 
@@ -210,10 +210,10 @@ class _Graph:
         }
 
         def everywhere(value):
-            height, width, channels = shape
-            return np.full((channels, height, width), value, np.float32)
+            return np.full((*shape[2:], *shape[:2]), value, np.float32)
 
-        below = np.nextafter(np.float32(threshold), np.float32(0))
+        below = np.float32(threshold)
+        below = below if neuron.strict else np.nextafter(below, np.float32(0))
         membrane = {
             "v_threshold": everywhere(below),
             "v_reset": everywhere(0),
@@ -252,16 +252,25 @@ class _Graph:
         if not flatten:
             x = self.pool("average", x, *x.shape[:2])
         height, width, channels = x.shape
-        shape = np.array([channels, height, width])
+        shape, size = np.array([channels, height, width]), height * width * channels
         # From the end: the same axes to who counts that of the batch as one and to who does not.
-        flat = self.add("flatten", self.nir.Flatten(shape, start_dim=-3), [x], scale=x.scale)
-        kernel = np.asarray(model.head.kernel[...], np.float32) * x.scale
-        weight = kernel.reshape(height, width, channels, -1).transpose(3, 2, 0, 1)
+        node = self.nir.Flatten(shape, start_dim=-3)
+        order = np.arange(size).reshape(height, width, channels).transpose(2, 0, 1).ravel()
+        x = self.add("flatten", node, [x], (size,), x.scale)
+        hidden = model.hidden_layers
+        for index, layer in enumerate(hidden.linears if hidden else ()):
+            x = self.multiply(f"hidden.linears.{index}", layer, x, order)
+            x = self.fire(f"hidden.neurons.{index}", hidden.neurons[index], x)
+            order = slice(None)
+        return self.multiply("head", model.head, x, order)
+
+    def multiply(self, place: str, layer: nnx.Linear, x: _Signal, order: Any) -> _Signal:
+        """A linear layer; `order` are its inputs as they come."""
+        weight = np.asarray(layer.kernel[...], np.float32)[order].T * x.scale
         node = self.nir.Affine(
-            weight=np.float32(weight.reshape(len(weight), -1)),
-            bias=np.asarray(model.head.bias[...], np.float32),
+            weight=np.float32(weight), bias=np.asarray(layer.bias[...], np.float32)
         )
-        return self.add("head", node, [flat])
+        return self.add(place, node, [x], (len(weight),))
 
 
 def _resnet(graph: _Graph, model: SpikingResNet, image: _Signal) -> _Signal:
