@@ -9,13 +9,9 @@ import pytest
 from flax import nnx
 
 from seenn_jax.errors import UserError
-from seenn_jax.interop.official import (
-    convert,
-    load_official,
-    load_state_dict,
-    official_names,
-    read_state_dict,
-)
+from seenn_jax.interop.files import read_state_dict
+from seenn_jax.interop.names import official_names
+from seenn_jax.interop.official import convert, load_official, load_state_dict
 from seenn_jax.models import MODELS, build_model, conversion
 from seenn_jax.models.activations import QCFS
 from seenn_jax.models.network import inference_network, run_all
