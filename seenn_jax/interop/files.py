@@ -9,15 +9,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import safetensors
-import safetensors.numpy
 
 from seenn_jax.errors import UserError
 from seenn_jax.interop import torch_files
 
 WRAPPERS = ("state_dict", "model", "model_state_dict", "net")  # what a state dict lies in
 PREFIX = "module."  # before each name, of a model that was trained under DataParallel
+# Of .safetensors.
+DTYPES: dict[str, Any] = {
+    **{f"{kind}{8 * size}": f"<{kind.lower()}{size}" for kind in "IU" for size in (1, 2, 4, 8)},
+    **{"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": jnp.bfloat16, "BOOL": "?"},
+}
 DENSEST = 1100  # bytes of numbers in one of a file, at most: as much as deflate can
 
 
@@ -75,10 +80,7 @@ def _check_kind(path: Path, content: bytes) -> None:
 
 
 def _is_npz(content: bytes) -> bool:
-    if not zipfile.is_zipfile(io.BytesIO(content)):
-        return content[:4] == b"PK\x03\x04"  # a cut one
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        return all(name.endswith(".npy") for name in archive.namelist())
+    return content[:2] == b"PK"  # as all archives begin, cut ones too
 
 
 def _npz(content: bytes) -> dict[str, np.ndarray]:
@@ -94,11 +96,18 @@ def _is_safetensors(content: bytes) -> bool:
     return content[8:9] == b"{" and int.from_bytes(content[:8], "little") <= len(content)
 
 
+def _safetensors(content: bytes) -> dict[str, np.ndarray]:
+    return {
+        name: np.frombuffer(about["data"], DTYPES[about["dtype"]]).reshape(about["shape"])
+        for name, about in safetensors.deserialize(content)
+    }
+
+
 # Whether it is one, how it is read, what it is called.
 _READERS = (
     (torch_files.is_one, torch_files.load, "what torch.save wrote"),
     (_is_npz, _npz, "a .npz file"),
-    (_is_safetensors, safetensors.numpy.load, "a .safetensors file"),
+    (_is_safetensors, _safetensors, "a .safetensors file"),
 )
 
 

@@ -26,7 +26,6 @@ from seenn_jax.run.folder import DataFacts
 __all__ = ["convert", "load_official", "load_state_dict", "make_run"]
 
 
-
 class Data(NamedTuple):
     """What networks were trained on: side of the images, and what all of this code normalises by.
 

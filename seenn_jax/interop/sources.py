@@ -7,9 +7,7 @@ other says `.up` and `.relu`. TET is brain-intelligence-lab/temporal_efficient_t
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from seenn_jax.errors import UserError
 
@@ -77,7 +75,7 @@ RESNETS = {
 }
 
 
-def canonical(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def canonical(state: Mapping[str, Any]) -> dict[str, Any]:
     """A state dict with each array once, in the older spelling of QCFS."""
     found = {}
     for name, array in state.items():
@@ -87,7 +85,7 @@ def canonical(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return found
 
 
-def source_of(state: Mapping[str, np.ndarray]) -> Source:
+def source_of(state: Mapping[str, Any]) -> Source:
     """Where a state dict comes from.
 
     Of ResNets with `.up`, ResNet-20 of nine blocks is the QCFS authors'. ResNet-18 and -34 are
@@ -110,7 +108,7 @@ def source_of(state: Mapping[str, np.ndarray]) -> Source:
     )
 
 
-def _resnet(state: Mapping[str, np.ndarray]) -> Source:
+def _resnet(state: Mapping[str, Any]) -> Source:
     found = [re.match(r"conv(\d+)_x\.(\d+)\.", name) for name in state]
     places = {each.groups() for each in found if each}
     stages = sorted({int(stage) for stage, _ in places})

@@ -15,13 +15,13 @@ import zipfile
 from collections.abc import Callable
 from typing import Any
 
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 
 from seenn_jax.data.pickles import check_memo
 
 DTYPES = {
-    "BFloat16Storage": ml_dtypes.bfloat16,
+    "BFloat16Storage": jnp.bfloat16,
     "BoolStorage": np.bool_,
     "ByteStorage": np.uint8,
     "CharStorage": np.int8,
@@ -55,16 +55,8 @@ def load(content: bytes) -> Any:
 
 
 def is_one(content: bytes) -> bool:
-    """Whether this may be of `torch.save`."""
-    if zipfile.is_zipfile(io.BytesIO(content)):
-        try:
-            return any(
-                name.endswith("data.pkl")
-                for name in zipfile.ZipFile(io.BytesIO(content)).namelist()
-            )
-        except (zipfile.BadZipFile, ValueError):
-            return False
-    return content[:1] == b"\x80"  # as all pickles begin
+    """Whether this may be of `torch.save`: a pickle, or an archive with one."""
+    return content[:1] == b"\x80" or (content[:2] == b"PK" and b"/data.pkl" in content)
 
 
 def _of_zip(content: bytes) -> Any:
@@ -182,7 +174,7 @@ class _Dtype:
         return np.frombuffer(data, self.dtype, 1)[0].item()
 
 
-def _tensor(storage: np.ndarray, offset: int, shape: tuple, strides: tuple, *_: Any) -> np.ndarray:
+def _tensor(storage: np.ndarray, offset: Any, shape: Any, strides: Any, *_: Any) -> np.ndarray:
     """A view of a storage."""
     sizes = list(itertools.chain(shape, strides, [offset]))
     if len(shape) != len(strides) or not all(isinstance(n, int) and n >= 0 for n in sizes):
