@@ -197,7 +197,8 @@ PROGRAMS = {
         "Make a run of a checkpoint of SEENN's, QCFS's or TET's code (docs/interop.md).",
         {
             "{} c10_res19 --workdir=runs/res19": "",
-            "{} resnet18.pth --workdir=runs/resnet18 --levels=4": "",
+            "{} resnet18.pth --workdir=runs/resnet18 --levels=4": "of QCFS activations",
+            "{} vggsnn.safetensors --data=cifar10_dvs": "in runs/vggsnn",
         },
         IMPORT,
         "FILE",
