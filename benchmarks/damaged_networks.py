@@ -21,11 +21,13 @@ import numpy as np
 import safetensors.numpy
 from absl import app, flags
 from damages import DAMAGES
+from flax import nnx
 
 from seenn_jax.errors import UserError
 from seenn_jax.interop import nir
 from seenn_jax.interop.files import read_state_dict
-from seenn_jax.models import build_model
+from seenn_jax.models.neurons import LIF
+from seenn_jax.models.vgg import SpikingVGG
 from tests.interop.torch_made import saved
 
 TRIES = flags.DEFINE_integer("tries", 2000, "Damaged files of each format.")
@@ -50,13 +52,16 @@ def write_npz(path: Path) -> None:
 
 
 def write_nir(path: Path) -> None:
-    """A ResNet-8 for digits."""
-    model = build_model("resnet8", 4, image_shape=(8, 8, 1), num_classes=10)
-    nir.write(path, model, (8, 8, 1))
+    """Two convolutions, with a pool between them."""
+
+    class Chain(SpikingVGG):
+        plan = (1, "P", 2)
+
+    arguments = {"neuron": LIF(), "dtype": jnp.float32, "rngs": nnx.Rngs(0)}
+    nir.write(path, Chain(4, image_shape=(8, 8, 1), num_classes=10, **arguments), (8, 8, 1))
 
 
 FORMATS: dict[str, tuple[Callable, Callable]] = {
-    "NIR": (write_nir, nir.read),
     "torch.save": (lambda path: path.write_bytes(saved(state())), read_state_dict),
     "torch.save, older": (
         lambda path: path.write_bytes(saved(state(), older=True)),
@@ -67,6 +72,7 @@ FORMATS: dict[str, tuple[Callable, Callable]] = {
         read_state_dict,
     ),
     ".npz": (write_npz, read_state_dict),
+    "NIR": (write_nir, nir.read),
 }
 KINDS = ("flip", "cut", "zeros")
 

@@ -94,12 +94,13 @@ def _convolution(node, name, shape, dtype):
         and padding == [(size // 2, size // 2)] * 2
     )
     if usual:
-        layer = ConvBN(channels, out, size, step, dtype=dtype, rngs=nnx.Rngs(0))
-        layer.freeze()
-        layer.conv.kernel = nnx.Param(kernel)
+        layer = _shapes(ConvBN, channels, out, size, step, dtype=dtype)
+        layer.conv.kernel, layer.conv.bias = nnx.Param(kernel), nnx.data(None)
+        layer.bn = nnx.data(None)  # as it is frozen
         layer.affine = nnx.data((nnx.Param(jnp.ones(out)), nnx.Param(jnp.asarray(bias))))
     else:
-        layer = nnx.Conv(
+        layer = _shapes(
+            nnx.Conv,
             channels,
             out,
             tuple(window),
@@ -109,10 +110,14 @@ def _convolution(node, name, shape, dtype):
             feature_group_count=groups,
             dtype=dtype,
             precision=lax.Precision.HIGHEST,
-            rngs=nnx.Rngs(0),
         )
         layer.kernel, layer.bias = nnx.Param(kernel), nnx.Param(jnp.asarray(bias, jnp.float32))
     return layer, (out, *after)
+
+
+def _shapes(make: Callable, *sizes: Any, **options: Any) -> Any:
+    """A layer without numbers: drawing them would take longer than reading the file's."""
+    return nnx.eval_shape(lambda: make(*sizes, **options, rngs=nnx.Rngs(0)))
 
 
 def _padding(node, name: str, reach: Sequence[int], stride: Sequence[int]) -> list:
@@ -137,7 +142,7 @@ def _dense(node, name, shape, dtype):
     bias = np.zeros(len(weight)) if bias is None else _array(name, "bias", bias, 1)
     if shape != weight.shape[1:] or bias.shape != weight.shape[:1]:
         raise _misfit(name, f"{weight.shape[1]} numbers to {len(weight)}", shape)
-    layer = linear(weight.shape[1], len(weight), rngs=nnx.Rngs(0))
+    layer = _shapes(linear, weight.shape[1], len(weight))
     layer.kernel = nnx.Param(jnp.asarray(weight.T))
     layer.bias = nnx.Param(jnp.asarray(bias, jnp.float32))
     return layer, (len(weight),)
