@@ -80,6 +80,7 @@ def _model(config: ConfigDict) -> None:
     config.model.width = 16  # channels of the first layer
     config.model.tau = 0.5  # decay of the membrane a timestep
     config.model.threshold = 1.0  # membrane at which a neuron fires
+    config.model.fires = ">="  # at its threshold and above it; or ">", as some networks of others
     config.model.surrogate = "dspike"
     config.model.dtype = "float32"  # of activations; parameters stay float32
     # Start from these (fine-tuning): the name of weights, a .safetensors file, or a run; "" for

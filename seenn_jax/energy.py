@@ -65,7 +65,8 @@ def layers(model: nnx.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
       image_shape: (height, width, channels) of one input.
 
     Raises:
-      UserError: a layer with too many MACs for `operations` to count in 32 bits.
+      UserError: a layer with too many MACs for `operations` to count in 32 bits, or a convolution
+        of another kind than `ConvBN`.
     """
     found = []
 
@@ -144,6 +145,13 @@ def _watched(model: nnx.Module, see: Callable[[str, Any, str, Array], None]) -> 
         for path, module in nnx.iter_graph(model)
         if isinstance(module, ConvBN | nnx.Linear)
     ]
+    counted = {id(layer.conv) for _, layer in found if isinstance(layer, ConvBN)}
+    for path, module in nnx.iter_graph(model):
+        if isinstance(module, nnx.Conv) and id(module) not in counted:
+            raise UserError(
+                f"{'.'.join(map(str, path))} is a convolution whose operations are not counted, "
+                "as it is no ConvBN: evaluate without `energy`"
+            )
     for path, layer in found:
         *above, last = path
         parent = model

@@ -23,7 +23,7 @@ from seenn_jax.paths import check_new, put
 from seenn_jax.report.console import print_conversions, print_result
 from seenn_jax.report.files import write_report
 from seenn_jax.run import folder, weights
-from seenn_jax.run.inference import load
+from seenn_jax.run.inference import Predictor, load
 from seenn_jax.run.tensors import DTYPES
 from seenn_jax.run.trained import Trained
 
@@ -58,8 +58,7 @@ def _evaluate() -> None:
             return
     if values["nir"]:
         of_data = {name: values[name] for name in OF_LOADING}
-        nir.export(Path(values["nir"]), load(source, **of_data))
-        console.print(f"Network: {values['nir']}", soft_wrap=True)
+        _export_nir(Path(values["nir"]), load(source, **of_data), values["nir_lossy"], console)
     console.print(f"Evaluating {_place(source)}.", soft_wrap=True)
     details: list[Details] = []
     asked = {name: values[name] for name in PASSED_ON}
@@ -84,6 +83,17 @@ def _evaluate() -> None:
         console.print(f"Next: {command('predict')} {which} FILE_OR_FOLDER", soft_wrap=True)
 
 
+def _export_nir(path: Path, run: Predictor, lossy: bool, console: Console) -> None:
+    nir.export(path, run, lossy=lossy)
+    console.print(f"Network: {path}", soft_wrap=True)
+    if run.kind == "converted":
+        console.print(
+            "Its neurons begin at half their threshold and are reset by its subtraction, which is "
+            "in their metadata alone: a reader that does not look there runs another network.",
+            soft_wrap=True,
+        )
+
+
 def _check(values: dict) -> None:
     """Raise a UserError for what takes no network to be seen wrong."""
     check_named(values)
@@ -106,6 +116,8 @@ def _check(values: dict) -> None:
                 f"`weights_dtype`={values['weights_dtype']} goes with `export_weights`: give that "
                 "too, or leave it out"
             )
+    if values["nir_lossy"] and not values["nir"]:
+        raise UserError("`nir_lossy` goes with `nir`: give that too, or leave it out")
     if values["json"]:
         check_new("json", Path(values["json"]))
     if values["nir"]:

@@ -122,6 +122,7 @@ EVALUATE = {
     "nir": Flag(
         flags.DEFINE_string, _FILES, "FILE", "write the network in NIR (docs/energy-nir.md)"
     ),
+    "nir_lossy": _switch(_FILES, "of a converted network too, with what NIR can't tell beside it"),
     **OF_HOSTS,
 }
 PREDICT = {
@@ -140,6 +141,14 @@ PREDICT = {
     "json": Flag(
         flags.DEFINE_string, _FILES, "FILE", "write a line of JSON for each image; - for stdout"
     ),
+}
+IMPORT = {
+    "workdir": Flag(flags.DEFINE_string, "The run", "DIR", "a new folder; else runs/NAME_OF_FILE"),
+    "data": Flag(
+        flags.DEFINE_string, "The run", "NAME", "cifar10, cifar100, cifar10_dvs or imagenet2012"
+    ),
+    "timesteps": Flag(flags.DEFINE_integer, "The run", "T", "else 4; 8 to convert, 10 of events"),
+    "levels": Flag(flags.DEFINE_integer, "The run", "L", "of QCFS activations; else 8"),
 }
 
 
@@ -183,6 +192,16 @@ PROGRAMS = {
         },
         PREDICT,
         "FILE_OR_FOLDER ...",
+    ),
+    "import": Program(
+        "Make a run of a checkpoint of SEENN's, QCFS's or TET's code (docs/interop.md).",
+        {
+            "{} c10_res19 --workdir=runs/res19": "",
+            "{} resnet18.pth --workdir=runs/resnet18 --levels=4": "of QCFS activations",
+            "{} vggsnn.safetensors --data=cifar10_dvs": "in runs/vggsnn",
+        },
+        IMPORT,
+        "FILE",
     ),
 }
 # Old names of flags, which work for one release.

@@ -70,7 +70,7 @@ def load(data: bytes) -> dict[str, Any]:
       UnpicklingError: it is damaged, no dict, or asks for more than arrays of bytes need.
     """
     try:
-        _check_memo(data)
+        check_memo(data)
         content = _Unpickler(io.BytesIO(data), encoding="bytes").load()
     except pickle.UnpicklingError:
         raise
@@ -81,7 +81,7 @@ def load(data: bytes) -> dict[str, Any]:
     return {text(key): _array(value) for key, value in content.items()}
 
 
-def _check_memo(data: bytes) -> None:
+def check_memo(data: bytes) -> None:
     """Raise an UnpicklingError for a memo of more than there is, for which gigabytes are taken."""
     for opcode, argument, _ in pickletools.genops(data):
         if opcode.name.endswith("PUT") and int(argument or 0) > len(data):

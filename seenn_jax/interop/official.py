@@ -1,70 +1,73 @@
-"""Checkpoints of the official SEENN code (PyTorch) into the networks of this package.
+"""Checkpoints of SEENN's, QCFS's and TET's code (PyTorch) into the networks of this package.
 
-Their names are those of Intelligent-Computing-Lab-Yale/SEENN: models/resnet.py, spike_vgg.py and
-spike_vgg_dvs.py (VGGSNNwoAP); and, of networks with QCFS activations, those of the QCFS authors'
-ResNets (putshua/ANN_SNN_QCFS: Models/ResNet.py). Their VGG-16 has two hidden linear layers of 4096
-with activations before the last, which the one here has not, so that its files can't be read.
+Which they are stands in `sources`, what their parameters are called in `names`, how files are read
+in `files`.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from ml_collections import ConfigDict
 
-from seenn_jax.errors import UserError
-from seenn_jax.models.activations import QCFS, inverse_softplus
-from seenn_jax.models.resnet import SpikingResNet
-from seenn_jax.models.vgg import SpikingVGG
+from seenn_jax.config import default_config
+from seenn_jax.errors import UserError, check_choice
+from seenn_jax.interop.files import read_state_dict
+from seenn_jax.interop.names import official_names
+from seenn_jax.interop.sources import Source, canonical, source_of
+from seenn_jax.models.activations import inverse_softplus
+from seenn_jax.run import build, checkpoints, folder
+from seenn_jax.run.folder import DataFacts
+
+__all__ = ["convert", "load_official", "load_state_dict", "make_run"]
+
+
+class Data(NamedTuple):
+    """What networks were trained on: side of the images, and what all of this code normalises by.
+
+    Mean and standard deviation are of pixels scaled to 0..1. Event data are given as the counts
+    they are, and those here are divided by 255 first.
+    """
+
+    side: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+DATA = {
+    "cifar10": Data(32, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar100": Data(32, (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    "cifar10_dvs": Data(48, (0.0, 0.0), (1 / 255, 1 / 255)),
+    "imagenet2012": Data(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+BY_CLASSES = {100: "cifar100", 1000: "imagenet2012"}
 
 
 def load_official(model: nnx.Module, path: str | Path) -> None:
     """Replace the parameters and BatchNorm statistics of `model` by those of a file.
 
     Args:
-      model: a ResNet-19, VGG-16 or VGGSNN of `models.build_model`, or a ResNet with
-        `conversion.QCFS` activations, of the same width and classes.
-      path: `.pth`/`.pt` (a state dict; needs torch, opened with `weights_only=True`) or `.npz` with
-        the same names.
+      model: of `models.build_model`, of the same architecture, width and classes as the file's;
+        its neurons `conversion.QCFS` where the file has thresholds.
+      path: of a state dict; see `files.read_state_dict`.
 
     Raises:
-      UserError: the file is absent, of another kind, or of another network.
+      UserError: the file is absent, of another kind, or of another network; the model is untouched.
     """
     load_state_dict(model, read_state_dict(path))
 
 
-def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
-    """Names and arrays of a `.pth`, `.pt` or `.npz` file; see `load_official`."""
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"there is no checkpoint file at {path}: give the path of a .pth or .npz")
-    if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
-    if path.suffix not in (".pth", ".pt"):
-        raise UserError(f"{path} ends in {path.suffix!r}: a .pth, .pt or .npz file can be read")
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError(
-            f"reading {path} needs torch, which is not installed: pip install torch, or convert "
-            "the file to .npz where torch is"
-        ) from error
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    state = state.get("state_dict", state)
-    return {name: tensor.numpy() for name, tensor in state.items()}
-
-
 def load_state_dict(model: nnx.Module, state: Mapping[str, np.ndarray]) -> None:
     """As `load_official`, from names and arrays in PyTorch's layout (OIHW)."""
-    # A model that was trained under DataParallel has "module." before every name.
-    if all(name.startswith("module.") for name in state):
+    if all(name.startswith("module.") for name in state):  # trained under DataParallel
         state = {name.removeprefix("module."): array for name, array in state.items()}
-    arrays = convert(model, state)
-    names = official_names(model).values()
-    # `seqbn.module` is the same BatchNorm, listed a second time.
-    unused = {n for n in state if ".seqbn." not in n and "num_batches" not in n} - set(names)
+    known = canonical(state)
+    arrays = convert(model, known)
+    unused = known.keys() - set(official_names(model).values())
     if unused:
         raise UserError(
             f"the checkpoint has {min(unused)!r}, which this {type(model).__name__} has not: it is "
@@ -82,8 +85,8 @@ def convert(model: nnx.Module, state: Mapping[str, np.ndarray]) -> dict[tuple, n
     Paths whose name `state` lacks altogether are left out only for BatchNorm statistics, which
     have no gradient.
     """
-    arrays = {}
-    names = official_names(model)
+    arrays, state = {}, canonical(state)
+    names, from_map = official_names(model), _reads_map(model)
     for path, variable in nnx.to_flat_state(nnx.state(model)):
         name = names[path]
         if name not in state:
@@ -96,7 +99,7 @@ def convert(model: nnx.Module, state: Mapping[str, np.ndarray]) -> dict[tuple, n
         array = np.asarray(state[name])
         if name.endswith(".up"):
             array = _raw_threshold(name, array)
-        array = _channels_last(array, model.last_map if getattr(model, "flat", False) else None)
+        array = _channels_last(array, model.last_map if path[:-1] == from_map else None)
         if array.shape != variable.shape:
             raise UserError(
                 f"the checkpoint's {name!r} has the shape {array.shape} (channels last) and the "
@@ -106,11 +109,18 @@ def convert(model: nnx.Module, state: Mapping[str, np.ndarray]) -> dict[tuple, n
     return arrays
 
 
+def _reads_map(model: nnx.Module) -> tuple | None:
+    """The path of the linear layer that reads all positions of a map, where one does."""
+    if not getattr(model, "flat", False):
+        return None
+    return ("hidden_layers", "linears", 0) if model.hidden else ("head",)
+
+
 def _raw_threshold(name: str, threshold: np.ndarray) -> np.ndarray:
-    if not np.all(threshold > 0):
+    if threshold.size != 1 or not np.all((threshold > 0) & np.isfinite(threshold)):
         raise UserError(
-            f"the checkpoint's {name!r} is {threshold}, and thresholds must be positive: it can't "
-            "be converted; train it again"
+            f"the checkpoint's {name!r} is {threshold}, and thresholds must be positive and finite "
+            "numbers: it can't be converted; train it again"
         )
     return np.asarray(inverse_softplus(jnp.asarray(threshold, float).squeeze()))
 
@@ -118,87 +128,88 @@ def _raw_threshold(name: str, threshold: np.ndarray) -> np.ndarray:
 def _channels_last(array: np.ndarray, last_map: tuple[int, int] | None) -> np.ndarray:
     if array.ndim == 4:
         return array.transpose(2, 3, 1, 0)
-    if array.ndim == 2 and last_map is not None:
+    if array.ndim == 2 and last_map is not None and not array.shape[1] % math.prod(last_map):
         # PyTorch flattens channels first.
         array = array.reshape(len(array), -1, *last_map).transpose(0, 2, 3, 1)
         return array.reshape(len(array), -1).T
     return array.T
 
 
-def official_names(model: nnx.Module) -> dict[tuple, str]:
-    """The official code's name of every parameter and statistic, by its path in `model`."""
-    unknown = UserError(
-        f"a {type(model).__name__} such as this has no counterpart in the official code: it has "
-        "ResNet-19, VGG-16 and VGGSNN, and with QCFS activations ResNet-18, -20 and -34"
-    )
-    thresholds = {}
-    if isinstance(model, SpikingVGG):
-        layers, head = _vgg_layers(model)
-    elif isinstance(model, SpikingResNet) and isinstance(model.neuron, QCFS):
-        layers, thresholds, head = _qcfs_layers(model)
-    elif isinstance(model, SpikingResNet):
-        layers, head = _resnet_layers(model)
-    else:
-        raise unknown
-    names = {("head", "kernel"): f"{head}.weight", ("head", "bias"): f"{head}.bias"}
-    for path, (conv, norm) in layers.items():
-        names |= {
-            (*path, "conv", "kernel"): f"{conv}.weight",
-            (*path, "conv", "bias"): f"{conv}.bias",
-            (*path, "bn", "scale"): f"{norm}.weight",
-            (*path, "bn", "bias"): f"{norm}.bias",
-            (*path, "bn", "mean"): f"{norm}.running_mean",
-            (*path, "bn", "var"): f"{norm}.running_var",
-        }
-    names |= {(*path, "raw"): f"{layer}.up" for path, layer in thresholds.items()}
-    paths = [path for path, _ in nnx.to_flat_state(nnx.state(model))]
-    if not names.keys() >= set(paths):
-        raise unknown
-    return {path: names[path] for path in paths}
+# --- A run of it ---------------------------------------------------------------------------------
 
 
-def _resnet_layers(model: SpikingResNet) -> tuple[dict[tuple, tuple[str, str]], str]:
-    layers = {("stem",): ("conv1", "bn.bn")}
-    stage, index = 1, 0
-    for number, block in enumerate(model.blocks):
-        if number > 0 and block.shortcut is not None:
-            stage, index = stage + 1, 0
-        name, path = f"layer{stage}.{index}", ("blocks", number)
-        layers[(*path, "conv1")] = (f"{name}.conv1.module", f"{name}.bn1.bn")
-        layers[(*path, "conv2")] = (f"{name}.conv2.module", f"{name}.bn2.bn")
-        if block.shortcut is not None:
-            shortcut = (f"{name}.downsample.1.module", f"{name}.downsample.2.bn")
-            layers[(*path, "shortcut", "projection")] = shortcut
-        index += 1
-    return layers, "fc1.module"
+def make_run(
+    path: str | Path,
+    workdir: str | Path,
+    *,
+    data: str | None = None,
+    timesteps: int | None = None,
+    levels: int | None = None,
+) -> Source:
+    """Write a run whose network is a checkpoint's, for all that takes a run but more training.
+
+    Args:
+      path: of the file; see `files.read_state_dict`.
+      workdir: a new folder.
+      data: that it was trained on, a key of `DATA`; None goes by its channels and classes.
+      timesteps: T; None is 4, 8 of a network to convert, 10 of event data.
+      levels: L of QCFS activations, which the file does not have; None is 8. The ordinary network
+        needs it, and not what it is converted to.
+
+    Returns:
+      where the file comes from.
+
+    Raises:
+      UserError: the file can't be read or is of no known network; the folder is there; data whose
+        images the network can't take.
+    """
+    path, workdir = Path(path), Path(workdir)
+    if workdir.exists():
+        raise UserError(f"`workdir`={workdir} exists already: give the name of a new folder")
+    state = read_state_dict(path)
+    try:
+        source = source_of(state)
+        config, facts = _described(source, canonical(state), data, timesteps, levels)
+        model = build.network(config, facts)
+        load_state_dict(model, state)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    about = {"path": path.name, "source": source.about}
+    folder.claim(workdir, config, facts, started_from=about)
+    _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    with checkpoints.open_checkpoints(workdir) as manager:
+        checkpoints.save(manager, 1, {"params": params, "stats": stats}, 0.0)
+    return source
 
 
-def _qcfs_layers(model: SpikingResNet) -> tuple[dict[tuple, tuple[str, str]], dict, str]:
-    layers, thresholds = {("stem",): ("conv1.0", "conv1.1")}, {("neuron",): "conv1.2"}
-    stage, index = 2, 0
-    for number, block in enumerate(model.blocks):
-        if number > 0 and block.shortcut is not None:
-            stage, index = stage + 1, 0
-        name, path = f"conv{stage}_x.{index}", ("blocks", number)
-        chain = f"{name}.residual_function"
-        layers[(*path, "conv1")] = (f"{chain}.0", f"{chain}.1")
-        layers[(*path, "conv2")] = (f"{chain}.3", f"{chain}.4")
-        layers[(*path, "shortcut")] = (f"{name}.shortcut.0", f"{name}.shortcut.1")
-        thresholds[(*path, "neuron1")] = f"{chain}.2"
-        thresholds[(*path, "neuron2")] = f"{name}.relu"
-        index += 1
-    return layers, thresholds, "fc"
-
-
-def _vgg_layers(model: SpikingVGG) -> tuple[dict[tuple, tuple[str, str]], str]:
-    layers, position = {}, 0
-    for index, pool in enumerate(model.pools):
-        path, name = ("convs", index), f"features.{position}"
-        if model.flat:
-            layers[path] = (f"{name}.fwd.module.0", f"{name}.fwd.module.1")
-            position += 1
-        else:
-            # Each of convolution, BatchNorm, neuron and pool has a place in the chain.
-            layers[path] = (f"{name}.module", f"features.{position + 1}.bn")
-            position += 3 if pool == 1 else 4
-    return layers, "classifier.module" if model.flat else "classifier.0.module"
+def _described(
+    source: Source,
+    state: Mapping[str, np.ndarray],
+    data: str | None,
+    timesteps: int | None,
+    levels: int | None,
+) -> tuple[ConfigDict, DataFacts]:
+    width, channels = map(int, state[source.first].shape[:2])
+    classes = len(state[source.last])
+    events, converted = channels == 2, source.activation == "qcfs"
+    name = data or ("cifar10_dvs" if events else BY_CLASSES.get(classes, "cifar10"))
+    check_choice("`data`", name, DATA)
+    side, mean, std = DATA[name]
+    if len(mean) != channels:
+        raise UserError(
+            f"it takes images of {channels} channel(s) and those of {name!r} have {len(mean)}: "
+            "give the `data` that it was trained on"
+        )
+    config = default_config()
+    config.update(activation=source.activation, epochs=1)
+    config.timesteps = timesteps or (10 if events else 8 if converted else 4)
+    config.model.update(name=source.model, width=width, fires=source.fires)
+    config.model.surrogate = source.surrogate
+    config.quantization_levels = levels or config.quantization_levels
+    config.loss = "mean_ce" if converted else "tet"
+    config.data.name = name
+    config.data.image_size = side if name == "imagenet2012" else 0
+    # All of these train on every training image, so that nothing can be chosen on them.
+    config.data.train_on_validation = True
+    frames = config.timesteps if events else 0
+    return config, DataFacts((side, side, channels), classes, list(mean), list(std), frames)

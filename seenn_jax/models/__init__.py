@@ -14,6 +14,18 @@ from seenn_jax.models.activations import QCFS, ReLU
 from seenn_jax.models.neurons import LIF
 from seenn_jax.tables import Table, check_call, check_given, check_kind
 
+FIRES = (">=", ">")
+
+
+def strict(config: ConfigDict) -> bool:
+    """Whether neurons fire above their threshold only, and not at it.
+
+    Raises:
+      UserError: `config.model.fires` is neither.
+    """
+    check_choice("`config.model.fires`", config.model.fires, FIRES)
+    return config.model.fires == ">"
+
 
 class Neuron(NamedTuple):
     """A row of `NEURONS`.
@@ -38,7 +50,12 @@ NEURONS = Table(
     "activation",
     {
         "lif": Neuron(
-            lambda config: LIF(config.model.tau, config.model.threshold, config.model.surrogate)
+            lambda config: LIF(
+                config.model.tau,
+                config.model.threshold,
+                config.model.surrogate,
+                strict=strict(config),
+            )
         ),
         "qcfs": Neuron(
             lambda config: QCFS(
@@ -85,10 +102,15 @@ MODELS = Table(
         "resnet8": resnet.ResNet8,
         "resnet18": resnet.ResNet18,
         "resnet19": resnet.ResNet19,
+        "resnet19_tet": resnet.ResNet19TET,
         "resnet20": resnet.ResNet20,
+        "resnet20_seenn": resnet.ResNet20SEENN,
         "resnet34": resnet.ResNet34,
+        "resnet34_small": resnet.ResNet34Small,
         "vgg16": vgg.VGG16,
+        "vgg16_qcfs": vgg.VGG16QCFS,
         "vggsnn": vgg.VGGSNN,
+        "vggsnn_pool": vgg.VGGSNNPool,
     },
     _check_model,
 )

@@ -39,6 +39,7 @@ def convert(
     model: nnx.Module,
     image_shape: tuple[int, int, int],
     thresholds: Mapping[str, float] | None = None,
+    strict: bool = False,
 ) -> nnx.Module:
     """The spiking network of an ANN: of the same class, with an IF neuron for each activation.
 
@@ -46,6 +47,7 @@ def convert(
       model: an ANN, which is left as it is.
       image_shape: (height, width, channels) of one input.
       thresholds: of the ReLUs by their place, from `calibrate`; QCFS has its own.
+      strict: the neurons fire above their threshold only.
 
     Raises:
       UserError: a layer that spikes already, an activation that is neither QCFS nor ReLU, a ReLU
@@ -79,7 +81,7 @@ def convert(
                 f"{place} has the threshold {value}, and thresholds must be positive: train with a "
                 "lower learning rate, or calibrate on images that this layer responds to"
             )
-        return IF(threshold)
+        return IF(threshold, strict)
 
     snn = nnx.clone(model)
     snn.replace_neurons(spiking)

@@ -1,6 +1,7 @@
 """Layers without state in time: they see all ticks of a [B, T, H, W, C] tensor at once."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -219,6 +220,38 @@ class SpikingBlock(nnx.Module):
         spikes, v1 = fire(self.neuron1, self.conv1(x), membranes[0])
         spikes, v2 = fire(self.neuron2, self.conv2(spikes) + residual, membranes[1])
         return spikes, (v1, v2)
+
+
+class Hidden(nnx.Module):
+    """Linear layers with neurons, before the read-out; carries their membranes.
+
+    Maps Float[Array, "B T N"] to Float[Array, "B T M"].
+
+    Args:
+      in_features: N.
+      sizes: neurons of each layer; M is the last.
+    """
+
+    def __init__(self, in_features, sizes, *, neuron, dtype, rngs):
+        self.dtype = dtype
+        widths = [in_features, *sizes]
+        pairs = itertools.pairwise(widths)
+        self.linears = nnx.List([linear(n, m, rngs=rngs) for n, m in pairs])
+        self.neurons = nnx.List([own(neuron) for _ in sizes])
+
+    def __call__(self, x, membranes=None):
+        """Return (spikes, membranes) of all ticks of `x`, from `membranes` (None: at rest)."""
+        after = []
+        membranes = (None,) * len(self.linears) if membranes is None else membranes
+        for layer, neuron, v in zip(self.linears, self.neurons, membranes, strict=True):
+            x, v = fire(neuron, layer(x).astype(self.dtype), v)
+            after.append(v)
+        return x, tuple(after)
+
+    def replace_neurons(self, replace) -> None:
+        """As of a network."""
+        for index, neuron in enumerate(self.neurons):
+            self.neurons[index] = replace(f"hidden.neurons.{index}", neuron)
 
 
 def average_pool(x: Num[Array, "B T H W C"], size: int) -> Num[Array, "B T h w C"]:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Num, PyTree
 
 from seenn_jax.tables import Table, check_call, check_given
 
@@ -73,42 +73,52 @@ def lif_step(
     tau: float | Float[Array, ""],
     threshold: float,
     spike: Callable[[Array], Array],
+    strict: bool = False,
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
     """One tick of a leaky integrate-and-fire neuron with hard reset (SEENN, eq. 1-2).
 
     v = tau v + current; s = H(v - threshold); v = v (1 - s). Gradient flows through the reset.
+    A `strict` one fires at v > threshold: 1 - H(threshold - v), whose derivative is the same.
 
     Returns:
       (membrane after the reset, spikes), both of the shape and dtype of `current`.
     """
     v = tau * v + current
-    s = spike(v - threshold)
+    s = 1 - spike(threshold - v) if strict else spike(v - threshold)
     return v * (1 - s), s
 
 
 def if_step(
-    v: Float[Array, "..."], current: Float[Array, "..."], *, threshold: Float[Array, ""] | float
+    v: Float[Array, "..."],
+    current: Float[Array, "..."],
+    *,
+    threshold: Float[Array, ""] | float,
+    strict: bool = False,
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
     """One tick of an integrate-and-fire neuron with soft reset (Bu et al., ICLR 2022, eq. 2-4).
 
-    v = v + current; s = H(v - threshold); v = v - threshold s. It fires at v >= threshold, as all
-    neurons here do: then T = L ticks of one current, from threshold / 2, fire as often as QCFS
-    rounds to, halfway between two levels too. (SEENN's code has >, which rounds those down.)
+    v = v + current; s = H(v - threshold); v = v - threshold s. It fires at v >= threshold: then
+    T = L ticks of one current, from threshold / 2, fire as often as QCFS rounds to, halfway between
+    two levels too. A `strict` one fires at v > threshold, as in SEENN's code, which rounds those
+    down.
 
     Returns:
       (membrane after the reset, output threshold s)
     """
     v = v + current
-    output = threshold * (v >= threshold).astype(v.dtype)
+    fires = v > threshold if strict else v >= threshold
+    output = threshold * fires.astype(v.dtype)
     return v - output, output
 
 
 def fold(
-    step: Callable[[Array, Array], tuple[Array, Array]],
+    step: Callable[[Any, Array], tuple[Any, Array]],
     currents: Float[Array, "B T *features"],
-    v0: Float[Array, "B *features"] | None = None,
-) -> tuple[Num[Array, "B T *features"], Float[Array, "B *features"]]:
+    v0: PyTree[Float[Array, "B *features"]] | None = None,
+) -> tuple[Num[Array, "B T *features"], PyTree[Float[Array, "B *features"]]]:
     """Fold `step` over the time axis, from membranes `v0` (None: at rest, zero).
+
+    Neurons with more than a membrane have a tuple of arrays as `v0`.
 
     Returns:
       (spikes of every tick, membranes after the last one).
@@ -131,12 +141,14 @@ class LIF:
       surrogate: name of the surrogate derivative, a key of `SURROGATES`.
       spike_dtype: of the spikes, where it is not that of the currents: "int8" for quantised
         inference, in which no gradient flows.
+      strict: fire above the threshold only.
     """
 
     tau: float = 0.5
     threshold: float = 1.0
     surrogate: str = "dspike"
     spike_dtype: str | None = None
+    strict: bool = False
 
     def __post_init__(self):
         SURROGATES[self.surrogate]  # an unknown one is a UserError
@@ -155,6 +167,7 @@ class LIF:
                 tau=self.tau,
                 threshold=self.threshold,
                 spike=SURROGATES[self.surrogate],
+                strict=self.strict,
             )
             return v, spikes if self.spike_dtype is None else spikes.astype(self.spike_dtype)
 
@@ -176,9 +189,11 @@ class IF(nnx.Module):
 
     Args:
       threshold: above 0, lambda of the activation that the layer stands for.
+      strict: fire above the threshold only.
     """
 
-    def __init__(self, threshold: Float[Array, ""] | float):
+    def __init__(self, threshold: Float[Array, ""] | float, strict: bool = False):
+        self.strict = strict
         self.threshold = nnx.Param(jnp.asarray(threshold))
 
     def __call__(self, currents, v0=None):
@@ -189,7 +204,7 @@ class IF(nnx.Module):
             v0 = jnp.full((currents.shape[0], *currents.shape[2:]), threshold / 2, dtype)
 
         def step(v, current):
-            v, outputs = if_step(v, current, threshold=threshold)
+            v, outputs = if_step(v, current, threshold=threshold, strict=self.strict)
             return v, outputs.astype(currents.dtype)
 
         return fold(step, currents, v0)

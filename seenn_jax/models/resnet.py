@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from seenn_jax.models.layers import ConvBN, SpikingBlock, average_pool, linear
+from seenn_jax.models.layers import ConvBN, Hidden, SpikingBlock, average_pool, linear
 from seenn_jax.models.neurons import fire, own
 
 
@@ -14,7 +14,9 @@ class SpikingResNet(nnx.Module):
     """3x3 stem, stages of spiking blocks with strides 1, 2, 2 ..., global average pool, linear.
 
     Class attributes, of which each network has its own:
-      stages: number of blocks in each stage; stage i has width * 2^i channels.
+      stages: number of blocks in each stage; stage i has width * first * 2^i channels.
+      first: channels of the first stage in those of the stem.
+      hidden: neurons of each linear layer before the last, in channels of the stem.
       pool: whether shortcuts average where the size changes (ResNet-19), or take every second
         pixel (He et al. 2016, QCFS).
       large_images: a 7x7 stem of stride 2 and a 2x2 average pool after its neuron, as for ImageNet,
@@ -32,6 +34,8 @@ class SpikingResNet(nnx.Module):
     """
 
     stages: tuple[int, ...]
+    first = 1
+    hidden: tuple[int, ...] = ()
     pool = True
     large_images = False
     smallest = 4
@@ -44,15 +48,20 @@ class SpikingResNet(nnx.Module):
         stack, features = [], width
         for stage, count in enumerate(self.stages):
             for index in range(count):
-                out = width * 2**stage
+                out = width * self.first * 2**stage
                 stride = 2 if stage > 0 and index == 0 else 1
                 kinds = {"neuron": neuron, "dtype": dtype, "rngs": rngs, "pool": self.pool}
                 stack.append(SpikingBlock(features, out, stride, **kinds))
                 features = out
         self.blocks = nnx.List(stack)
+        self.hidden_layers = nnx.data(None)
+        if self.hidden:
+            sizes = [width * multiple for multiple in self.hidden]
+            kinds = {"neuron": neuron, "dtype": dtype, "rngs": rngs}
+            self.hidden_layers, features = Hidden(features, sizes, **kinds), sizes[-1]
         self.head = linear(features, num_classes, rngs=rngs)
 
-    def spike_layers(self) -> list[ConvBN]:
+    def spike_layers(self) -> list[nnx.Module]:
         """The layers whose inputs are spikes and nothing else."""
         layers = [
             layer
@@ -60,7 +69,9 @@ class SpikingResNet(nnx.Module):
             for layer in (block.conv1, block.conv2, block.shortcut)
             if isinstance(layer, ConvBN)  # neither none nor one that averages
         ]
-        return layers if self.stem_pool == 1 else layers[1:]
+        layers = layers if self.stem_pool == 1 else layers[1:]
+        # The first of the hidden layers gets an average.
+        return [*layers, *self.hidden_layers.linears[1:], self.head] if self.hidden else layers
 
     def replace_neurons(self, replace: Callable[[str, Callable], Callable]) -> None:
         """Put `replace(place, neuron)` for each neuron, in the order in which they run."""
@@ -68,6 +79,8 @@ class SpikingResNet(nnx.Module):
         for index, block in enumerate(self.blocks):
             block.neuron1 = replace(f"blocks.{index}.neuron1", block.neuron1)
             block.neuron2 = replace(f"blocks.{index}.neuron2", block.neuron2)
+        if self.hidden:
+            self.hidden_layers.replace_neurons(replace)
 
     def encode(self, inputs: Float[Array, "B T H W C"]) -> Float[Array, "B T h w D"]:
         """The currents of the first spiking layer; no state, so once a sample for still images."""
@@ -79,9 +92,12 @@ class SpikingResNet(nnx.Module):
         """Run the ticks of `currents` from `membranes` (None: at rest).
 
         Returns:
-          (logits of each tick, membranes after the last one: one tuple for the stem and each block)
+          (logits of each tick, membranes after the last one: of the stem, of each block, and of the
+          hidden layers where there are any)
         """
-        stem, *rest = membranes if membranes is not None else (None,) * (1 + len(self.blocks))
+        count = 1 + len(self.blocks) + bool(self.hidden)
+        stem, *rest = membranes if membranes is not None else (None,) * count
+        hidden = rest.pop() if self.hidden else None
         spikes, v = fire(self.neuron, currents, stem)
         spikes, after = average_pool(spikes, self.stem_pool), [v]
         for block, v in zip(self.blocks, rest, strict=True):
@@ -89,6 +105,9 @@ class SpikingResNet(nnx.Module):
             after.append(v)
         # The mean of spikes is summed in float32.
         features = jnp.mean(spikes, (2, 3), dtype=jnp.promote_types(spikes.dtype, jnp.float32))
+        if self.hidden:
+            features, v = self.hidden_layers(features, hidden)
+            after.append(v)
         return self.head(features), tuple(after)
 
 
@@ -128,3 +147,23 @@ class ResNet34(SpikingResNet):
     stages = (3, 4, 6, 3)
     pool = False
     large_images = True
+
+
+class ResNet34Small(ResNet34):
+    """The same with a 3x3 stem, for small images: QCFS's, and SEENN's to convert, of width 64."""
+
+    large_images = False
+
+
+class ResNet20SEENN(ResNet20):
+    """SEENN's ResNet-20 for conversion, of width 128, which has a block less than its name says."""
+
+    stages = (3, 3, 2)
+
+
+class ResNet19TET(ResNet19):
+    """TET's ResNet-19 (Deng et al., ICLR 2022), of width 64: a narrow stem and a hidden layer."""
+
+    first = 2
+    hidden = (4,)
+    pool = False

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from seenn_jax.models.layers import ConvBN, average_pool, linear
+from seenn_jax.models.layers import ConvBN, Hidden, average_pool, linear
 from seenn_jax.models.neurons import fire, own
 
 
@@ -17,6 +17,7 @@ class SpikingVGG(nnx.Module):
     Class attributes, of which each network has its own:
       plan: channels as multiples of the width, "P" = 2x2 average pool; (channels, stride) for a
         strided layer. The first entry is the stem.
+      hidden: neurons of each linear layer before the last, as multiples of the width.
       flat: read out from all positions of the last map, and not from their average.
       smallest: side of the smallest images that it takes.
 
@@ -24,6 +25,7 @@ class SpikingVGG(nnx.Module):
     """
 
     plan: tuple
+    hidden: tuple[int, ...] = ()
     flat = False
     smallest = 16
 
@@ -43,7 +45,13 @@ class SpikingVGG(nnx.Module):
         self.neurons = nnx.List([own(neuron) for _ in convs])
         self.last_map = self._last_map(image_shape)
         positions = math.prod(self.last_map) if self.flat else 1
-        self.head = linear(features * positions, num_classes, rngs=rngs)
+        features *= positions
+        self.hidden_layers = nnx.data(None)
+        if self.hidden:
+            sizes = [width * multiple for multiple in self.hidden]
+            kinds = {"neuron": neuron, "dtype": dtype, "rngs": rngs}
+            self.hidden_layers, features = Hidden(features, sizes, **kinds), sizes[-1]
+        self.head = linear(features, num_classes, rngs=rngs)
 
     def _last_map(self, image_shape: tuple[int, int, int]) -> tuple[int, int]:
         """(height, width) of what is read out."""
@@ -54,14 +62,17 @@ class SpikingVGG(nnx.Module):
 
     def spike_layers(self) -> list[nnx.Module]:
         """The layers whose inputs are spikes and nothing else: not the stem, none after a pool."""
-        layers = [*self.convs[1:], self.head]
-        pools = [*self.pools[:-1], self.pools[-1] if self.flat else None]
+        hidden = self.hidden_layers.linears if self.hidden else ()
+        layers = [*self.convs[1:], *hidden, self.head]
+        pools = [*self.pools[:-1], self.pools[-1] if self.flat else None, *(1 for _ in hidden)]
         return [layer for layer, before in zip(layers, pools, strict=True) if before == 1]
 
     def replace_neurons(self, replace: Callable[[str, Callable], Callable]) -> None:
         """Put `replace(place, neuron)` for each neuron, in the order in which they run."""
         for index, neuron in enumerate(self.neurons):
             self.neurons[index] = replace(f"neurons.{index}", neuron)
+        if self.hidden:
+            self.hidden_layers.replace_neurons(replace)
 
     def encode(self, inputs: Float[Array, "B T H W C"]) -> Float[Array, "B T H W D"]:
         """The currents of the first spiking layer; no state, so once a sample for still images."""
@@ -73,12 +84,13 @@ class SpikingVGG(nnx.Module):
         """Run the ticks of `currents` from `membranes` (None: at rest).
 
         Returns:
-          (logits of each tick, membranes after the last one: one for each layer)
+          (logits of each tick, membranes after the last one: one for each layer, and those of the
+          hidden layers together)
         """
         if membranes is None:
-            membranes = (None,) * len(self.convs)
+            membranes = (None,) * (len(self.convs) + bool(self.hidden))
         after, spikes = [], None
-        for index, (pool, v) in enumerate(zip(self.pools, membranes, strict=True)):
+        for index, (pool, v) in enumerate(zip(self.pools, membranes, strict=False)):
             if index > 0:
                 currents = self.convs[index](spikes)
             spikes, v = fire(self.neurons[index], currents, v)
@@ -89,6 +101,9 @@ class SpikingVGG(nnx.Module):
             features = features.reshape(*features.shape[:2], math.prod(features.shape[2:]))
         else:
             features = features.mean((2, 3))
+        if self.hidden:
+            features, v = self.hidden_layers(features, membranes[-1])
+            after.append(v)
         return self.head(features), tuple(after)
 
 
@@ -102,4 +117,20 @@ class VGGSNN(SpikingVGG):
     """The network for event data of Deng et al., ICLR 2022."""
 
     plan = (1, (2, 2), 4, (4, 2), 8, (8, 2), 8, (8, 2))
+    flat = True
+
+
+class VGG16QCFS(SpikingVGG):
+    """VGG-16 as the QCFS authors convert it: a fifth pool and two hidden linear layers."""
+
+    plan = (*VGG16.plan, "P")
+    hidden = (64, 64)
+    flat = True
+    smallest = 32
+
+
+class VGGSNNPool(SpikingVGG):
+    """VGGSNN with average pools for its strides (Deng et al., ICLR 2022)."""
+
+    plan = (1, 2, "P", 4, 4, "P", 8, 8, "P", 8, 8, "P")
     flat = True

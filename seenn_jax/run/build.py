@@ -22,7 +22,7 @@ from seenn_jax.data.folders import path_of
 from seenn_jax.data.images import Framing
 from seenn_jax.engine.common import BATCH
 from seenn_jax.errors import UserError
-from seenn_jax.models import NEURONS, build_model, conversion
+from seenn_jax.models import NEURONS, build_model, conversion, strict
 from seenn_jax.models.policy import build_policy
 from seenn_jax.run.folder import DataFacts
 from seenn_jax.tables import check_call
@@ -178,7 +178,7 @@ def convert(
         images = (images for images, _ in batches(some, config, facts))
         percentile = conversion.PERCENTILE if percentile is None else percentile
         thresholds = conversion.calibrate(model, images, percentile)
-    return conversion.convert(model, facts.image_shape, thresholds)
+    return conversion.convert(model, facts.image_shape, thresholds, strict(config))
 
 
 def batches(

@@ -143,10 +143,13 @@ def test_the_network_is_written_to_a_new_file(program, trained, ann, tmp_path):
         f"--nir={new} is for a spiking network, and --ann is for the ordinary one that it was "
         "converted from",
     )
+    call = ("evaluate.py", f"--workdir={ann}", "--exit=full", f"--nir={new}")
+    check_refused(*program(*call), "reset by its subtraction", "give --nir_lossy to write")
     assert not new.exists()
-    status, out, err = program("evaluate.py", f"--workdir={ann}", "--exit=full", f"--nir={new}")
+    status, out, err = program(*call, "--nir_lossy")
     assert (status, err) == (0, "")
     assert f"Network: {new}" in out
+    assert "a reader that does not look there runs another network" in out
     assert new.is_file()
 
 
@@ -228,6 +231,7 @@ def test_the_exit_of_rounded_weights_is_their_own(program, copy_of_trained, tmp_
         (["--weights=digits"], ["unknown weights 'digits'", "known ones are"]),
         (["--weights=no.safetensors"], ["no.safetensors can't be read"]),
         (["--weights=a", "--workdir=b"], ["--weights=a and --workdir=b name two networks"]),
+        (["--nir_lossy"], ["--nir_lossy goes with --nir: give that too"]),
         (["--weights_dtype=int8"], ["--weights_dtype=int8 goes with --export_weights"]),
         (
             ["--export_weights=new.safetensors", "--weights_dtype=int4"],

@@ -1,7 +1,9 @@
 """Golden tensors of the official code, and files that are not what they should be."""
 
+import json
 from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,19 +11,19 @@ import pytest
 from flax import nnx
 
 from seenn_jax.errors import UserError
-from seenn_jax.interop.official import (
-    convert,
-    load_official,
-    load_state_dict,
-    official_names,
-    read_state_dict,
-)
+from seenn_jax.interop.files import read_state_dict
+from seenn_jax.interop.names import official_names
+from seenn_jax.interop.official import convert, load_official, load_state_dict, make_run
+from seenn_jax.interop.sources import canonical, source_of
 from seenn_jax.models import MODELS, build_model, conversion
 from seenn_jax.models.activations import QCFS
 from seenn_jax.models.network import inference_network, run_all
 from seenn_jax.models.neurons import LIF
 from seenn_jax.models.resnet import SpikingResNet
+from seenn_jax.run.inference import load
 from seenn_jax.training.losses import tet
+from tests.interop.make_golden import drawn
+from tests.interop.torch_made import saved
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
 FILES = {"resnet19": "reference_resnet19_w16.npz", "vgg16": "reference_vgg16_w16.npz"}
@@ -223,11 +225,101 @@ def test_qcfs_files():
             names_of(name)
 
 
-def test_bad_files(tmp_path):
-    with pytest.raises(UserError, match="there is no checkpoint file at"):
-        read_state_dict(tmp_path / "net.pth")
-    (tmp_path / "net.h5").touch()
-    with pytest.raises(UserError, match=r"ends in '.h5'"):
-        read_state_dict(tmp_path / "net.h5")
+def state_of(name):
+    """The state dict of a golden file."""
+    with np.load(Path(__file__).parent / "golden" / f"{name}.npz") as golden:
+        shapes = json.loads(golden["shapes"].item())
+    return {key: drawn(key, tuple(shape)) for key, shape in shapes.items()}
+
+
+def test_both_spellings_of_qcfs_and_layers_listed_twice():
+    new = state_of("resnet20")
+    assert "conv2_x.0.act.thresh" in new
+    old = {k.replace(".act.", ".relu.").replace(".thresh", ".up"): v for k, v in new.items()}
+    assert canonical(new) == old
+    assert [source_of(state).fires for state in (new, old)] == [">=", ">="]
+    seenn = state_of("resnet20_seenn")
+    assert source_of(seenn)[:4] == ("SEENN's resnet20, to convert", "resnet20_seenn", "qcfs", ">")
+    tet = state_of("resnet19_tet")
+    again = {
+        **{k.replace(".bn.", ".seqbn.module."): v for k, v in tet.items() if ".bn." in k},
+        **{k.replace("fc1.", "fc1_s.layer.module."): v for k, v in tet.items() if "fc1." in k},
+        "bn1.bn.num_batches_tracked": np.array(3),
+    }
+    assert canonical(tet | again).keys() == tet.keys()
+
+
+def test_where_a_state_dict_comes_from():
+    for name in ("resnet18", "resnet34_small", "vgg16_qcfs", "vggsnn", "vggsnn_pool"):
+        assert source_of(state_of(name)).model == name
+    for name in ("resnet19", "vgg16", "vggsnn"):
+        names = official_names(nnx.eval_shape(lambda name=name: small(name))).values()
+        assert source_of(dict.fromkeys(names)).model == name
+    with pytest.raises(UserError, match=r"tensors are called a, b \.\.\., as in none that can be"):
+        source_of({"a": 1, "b": 2})
+    deep = dict.fromkeys(["conv1.2.up", *(f"conv2_x.{i}.relu.up" for i in range(5))])
+    with pytest.raises(UserError, match=r"of \(5,\) blocks: ones of \(2, 2, 2, 2\), \(3, 3, 3\)"):
+        source_of(deep)
+
+
+def test_a_run_is_made_that_is_loaded_as_any(tmp_path):
+    state = state_of("vggsnn_pool")
+    rows = np.float32(np.random.default_rng(0).normal(size=(10, 32 * 9)))
+    state |= {"classifier.module.weight": rows, "classifier.module.bias": np.zeros(10, np.float32)}
+    path, workdir = tmp_path / "dvs_vgg", tmp_path / "run"
+    path.write_bytes(saved({"state_dict": {f"module.{k}": v for k, v in state.items()}}))
+    assert make_run(path, workdir, timesteps=3).model == "vggsnn_pool"
+    predictor = load(workdir)
+    config, facts = predictor.config, predictor.facts
+    assert (config.model.fires, config.model.surrogate, config.timesteps) == (">", "triangle", 3)
+    assert (config.data.name, facts.image_shape, facts.frames) == ("cifar10_dvs", (48, 48, 2), 3)
+    assert predictor.model.neurons[0].strict
+    kernel = predictor.model.convs[0].conv.kernel[...]
+    np.testing.assert_array_equal(
+        kernel.transpose(3, 2, 0, 1), state["features.0.fwd.module.0.weight"]
+    )
+    # What was learnt is not chosen on, and frames are the counts that they are.
+    with pytest.raises(UserError, match="has learnt its validation split"):
+        predictor.validation  # noqa: B018
+    np.testing.assert_allclose(predictor.transform(jnp.full((1, 1, 48, 48, 2), 3, jnp.uint8)), 3)
+    with pytest.raises(UserError, match="exists already: give the name of a new folder"):
+        make_run(path, workdir)
+
+
+def test_what_makes_no_run(tmp_path):
+    state = state_of("resnet20_seenn")
+    for change, data, match in (
+        (
+            {"conv1.2.up": np.float32([np.inf])},
+            None,
+            "'conv1.2.up' with numbers that are not",
+        ),
+        (
+            {"conv1.2.up": np.float32([-1])},
+            None,
+            r"'conv1\.2\.up' is \[-1\.\], and thresholds",
+        ),
+        (
+            {"surplus": np.zeros(1)},
+            None,
+            r"net: the checkpoint has 'surplus', which this Res",
+        ),
+        ({}, "cifar10_dvs", r"images of 3 channel\(s\) and those of 'cifar10_dvs' have 2"),
+        ({}, "digits", "unknown `data` 'digits': the known ones are cifar10, cifar100"),
+    ):
+        (tmp_path / "net").write_bytes(saved(state | change))
+        with pytest.raises(UserError, match=match):
+            make_run(tmp_path / "net", tmp_path / "run", data=data)
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_model_is_untouched_by_what_does_not_fit(tmp_path):
+    model = small("vggsnn_pool")
+    before = jax.tree.map(np.asarray, nnx.state(model))
+    state = pytorch_names(model, np.random.default_rng(0))
+    state["classifier.module.bias"] = np.zeros(9, np.float32)  # the last of all
+    with pytest.raises(UserError, match="width and classes"):
+        load_state_dict(model, state)
+    chex.assert_trees_all_equal(jax.tree.map(np.asarray, nnx.state(model)), before)
     with pytest.raises(UserError, match="no counterpart"):
         load_state_dict(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), {})

@@ -15,7 +15,9 @@ from seenn_jax.models.neurons import LIF
 SHAPES = dict.fromkeys(MODELS, (8, 8, 3)) | {
     "resnet34": (16, 16, 3),
     "vgg16": (16, 16, 3),
+    "vgg16_qcfs": (32, 32, 3),
     "vggsnn": (16, 16, 2),
+    "vggsnn_pool": (16, 16, 2),
 }
 BATCH, TIMESTEPS, CLASSES = 2, 4, 5
 WIDTH = 6  # more than the channels that have a convolution of their own

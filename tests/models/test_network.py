@@ -23,7 +23,10 @@ from tests.models.networks import (
 )
 
 # Of the same blocks as resnet8 or resnet20, and more of them.
-DEEP = ("resnet18", "resnet19", "resnet34")
+DEEP = (
+    *("resnet18", "resnet19", "resnet19_tet", "resnet20_seenn", "resnet34", "resnet34_small"),
+    *("vgg16_qcfs", "vggsnn_pool"),
+)
 EACH = [pytest.param(n, marks=[pytest.mark.slow] if n in DEEP else []) for n in MODELS]
 
 # --- Time -----------------------------------------------------------------------------------------

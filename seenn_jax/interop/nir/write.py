@@ -9,10 +9,11 @@ Euler step of `dt` of those equations is one tick of ours, v' = tau v + I:
   v_reset, 0, as we do. With tau = 1 it becomes `nir.IF`, dv/dt = r I, with r = 1 / dt.
 - A layer of IF neurons of a converted network becomes `nir.IF`. That resets to v_reset and says
   nothing of the membrane at the start, so neither the soft reset (lambda is subtracted) nor the
-  start at lambda / 2 can be told in it: they are in the node's metadata, and a reader that leaves
-  them there runs another network.
-- NIR fires above v_threshold, we at it: v_threshold is the largest float32 below our threshold,
-  which is in the metadata.
+  start at lambda / 2 can be told in it. Such a network is refused or, where that is asked for,
+  written with them in the nodes' metadata: `read` heeds these, and a reader that leaves them there
+  runs another network.
+- NIR fires above v_threshold, we at it, if not `strict`: v_threshold is then the largest float32
+  below our threshold, which is in the metadata.
 - Spikes are 0 and 1. Lambda is in the weights of the layers after a converted one, and where a
   residual skips these, in a `nir.Scale`.
 
@@ -49,6 +50,7 @@ def write(
     *,
     dt: float | None = None,
     metadata: Mapping[str, Any] | None = None,
+    lossy: bool = False,
 ) -> None:
     """Write a network to a NIR file (HDF5).
 
@@ -58,21 +60,23 @@ def write(
       image_shape: (height, width, channels) of one input.
       dt: the time step, see the module's docstring.
       metadata: strings, numbers and arrays that go with the graph.
+      lossy: write a converted network too, with what NIR can't tell in the metadata of its nodes.
 
     Raises:
       UserError: the file exists or has no folder, nir is not installed, or NIR can't express the
-        network: activations that do not spike, or a shortcut that averages an odd map.
+        network: activations that do not spike, a shortcut that averages an odd map, or, unless
+        `lossy`, neurons of a converted network.
     """
     path = Path(path)
     check_path(path)
     content = io.BytesIO()
-    _nir().write(content, build_graph(model, image_shape, dt=dt, metadata=metadata))
+    library().write(content, build_graph(model, image_shape, dt=dt, metadata=metadata, lossy=lossy))
     put(path, content.getvalue())
 
 
 def check_path(path: Path) -> None:
     """Raise the UserErrors of `write` that need no network."""
-    _nir()
+    library()
     check_new("nir", path)
 
 
@@ -82,9 +86,10 @@ def build_graph(
     *,
     dt: float | None = None,
     metadata: Mapping[str, Any] | None = None,
+    lossy: bool = False,
 ):
     """The `nir.NIRGraph` of a network; arguments and errors as for `write`."""
-    nir = _nir()
+    nir = library()
     model = nnx.view(model, use_running_average=True)
     neurons = {}
 
@@ -97,7 +102,7 @@ def build_graph(
     dt = (LIF_DT if leaky else IF_DT) if dt is None else dt
     if not 0 < dt < float("inf"):
         raise UserError(f"the time step dt is {dt}: it must be above 0, in seconds")
-    graph = _Graph(nir, dt)
+    graph = _Graph(nir, dt, lossy)
     height, width, channels = image_shape
     image = graph.add("input", nir.Input(np.array([channels, height, width])), (), image_shape)
     last = _builder(model)(graph, model, image)
@@ -106,15 +111,16 @@ def build_graph(
     return nir.NIRGraph(graph.nodes, graph.edges, metadata=about | dict(metadata or {}))
 
 
-def export(path: str | Path, run: Any) -> None:
+def export(path: str | Path, run: Any, *, lossy: bool = False) -> None:
     """Write the network of a loaded run, with what a reader must know of its inputs; see `write`.
 
     Args:
       run: a `run.inference.Predictor`.
+      lossy: as of `write`.
     """
     mean, std = run.facts.normalization
     about = {"mean": mean, "std": std, "timesteps": run.timesteps, "dataset": run.config.data.name}
-    write(path, run.model, run.facts.image_shape, metadata=about)
+    write(path, run.model, run.facts.image_shape, metadata=about, lossy=lossy)
 
 
 def _builder(model: nnx.Module) -> Callable[["_Graph", Any, "_Signal"], "_Signal"]:
@@ -128,12 +134,17 @@ def _builder(model: nnx.Module) -> Callable[["_Graph", Any, "_Signal"], "_Signal
     )
 
 
-def _nir():
+def library() -> Any:
+    """The package nir.
+
+    Raises:
+      UserError: it is not installed.
+    """
     try:
         import nir
     except ImportError as error:
         raise UserError(
-            "writing NIR needs the package nir, which is not installed: pip install nir"
+            "NIR needs the package nir, which is not installed: pip install nir"
         ) from error
     return nir
 
@@ -142,15 +153,15 @@ class _Signal(NamedTuple):
     """What a node puts out."""
 
     node: str
-    shape: tuple[int, ...]  # height, width, channels
+    shape: tuple[int, ...]  # height, width, channels; of a vector its length
     scale: float = 1.0  # by which it must be multiplied to be what it is in our network
 
 
 class _Graph:
     """Nodes and edges, as they are added."""
 
-    def __init__(self, nir, dt):
-        self.nir, self.dt = nir, dt
+    def __init__(self, nir, dt, lossy):
+        self.nir, self.dt, self.lossy = nir, dt, lossy
         self.nodes, self.edges = {}, []
 
     def add(self, place, node, sources, shape=(), scale=1.0) -> _Signal:
@@ -186,6 +197,12 @@ class _Graph:
             )
         threshold = float(neuron.threshold if isinstance(neuron, LIF) else neuron.threshold[...])
         soft = isinstance(neuron, IF)
+        if soft and not self.lossy:
+            raise UserError(
+                f"{place} begins at half its threshold and is reset by its subtraction, which NIR "
+                "can't tell: give `nir_lossy` to write both into the metadata of the nodes, for "
+                "readers that look there; another reader runs another network"
+            )
         about = {
             "threshold": threshold,
             "reset": "subtract threshold" if soft else "zero",
@@ -193,10 +210,10 @@ class _Graph:
         }
 
         def everywhere(value):
-            height, width, channels = shape
-            return np.full((channels, height, width), value, np.float32)
+            return np.full((*shape[2:], *shape[:2]), value, np.float32)
 
-        below = np.nextafter(np.float32(threshold), np.float32(0))
+        below = np.float32(threshold)
+        below = below if neuron.strict else np.nextafter(below, np.float32(0))
         membrane = {
             "v_threshold": everywhere(below),
             "v_reset": everywhere(0),
@@ -235,15 +252,25 @@ class _Graph:
         if not flatten:
             x = self.pool("average", x, *x.shape[:2])
         height, width, channels = x.shape
-        shape = np.array([channels, height, width])
-        flat = self.add("flatten", self.nir.Flatten(shape, start_dim=0), [x], scale=x.scale)
-        kernel = np.asarray(model.head.kernel[...], np.float32) * x.scale
-        weight = kernel.reshape(height, width, channels, -1).transpose(3, 2, 0, 1)
+        shape, size = np.array([channels, height, width]), height * width * channels
+        # From the end: the same axes to who counts that of the batch as one and to who does not.
+        node = self.nir.Flatten(shape, start_dim=-3)
+        order = np.arange(size).reshape(height, width, channels).transpose(2, 0, 1).ravel()
+        x = self.add("flatten", node, [x], (size,), x.scale)
+        hidden = model.hidden_layers
+        for index, layer in enumerate(hidden.linears if hidden else ()):
+            x = self.multiply(f"hidden.linears.{index}", layer, x, order)
+            x = self.fire(f"hidden.neurons.{index}", hidden.neurons[index], x)
+            order = slice(None)
+        return self.multiply("head", model.head, x, order)
+
+    def multiply(self, place: str, layer: nnx.Linear, x: _Signal, order: Any) -> _Signal:
+        """A linear layer; `order` are its inputs as they come."""
+        weight = np.asarray(layer.kernel[...], np.float32)[order].T * x.scale
         node = self.nir.Affine(
-            weight=np.float32(weight.reshape(len(weight), -1)),
-            bias=np.asarray(model.head.bias[...], np.float32),
+            weight=np.float32(weight), bias=np.asarray(layer.bias[...], np.float32)
         )
-        return self.add("head", node, [flat])
+        return self.add(place, node, [x], (len(weight),))
 
 
 def _resnet(graph: _Graph, model: SpikingResNet, image: _Signal) -> _Signal:

@@ -166,7 +166,7 @@ def test_what_is_read_back_is_the_network(name, tmp_path):
     network, neuron, image_shape = NETWORKS[name]
     model, images = exact(network, neuron, image_shape)
     path = tmp_path / "network.nir"
-    write(path, model, image_shape, metadata={"std": np.float32([0.5, 0.25])})
+    write(path, model, image_shape, metadata={"std": np.float32([0.5, 0.25])}, lossy=True)
     graph = nir.read(path)
 
     graph_of_ours, state = nnx.split(model)
@@ -217,7 +217,7 @@ def test_an_euler_step_is_a_tick_for_any_time_step():
 
 def test_a_converted_network_s_thresholds_go_into_the_weights():
     model, _ = exact(Small, QCFS(4), (8, 8, 2))
-    graph = build_graph(model, (8, 8, 2))
+    graph = build_graph(model, (8, 8, 2), lossy=True)
     assert graph.metadata["dt"] == 1
     stem = graph.nodes["stem_neuron"]
     assert np.all(stem.r == 1)
@@ -244,7 +244,7 @@ def test_a_run_is_exported_with_what_a_reader_must_know(trained, make_config, tm
     ann = untrained(tmp_path / "ann", config, facts)
     for workdir, kind, other in ((trained, nir.LIF, nir.IF), (ann, nir.IF, nir.LIF)):
         path = tmp_path / f"{workdir.name}.nir"
-        export(path, load(workdir))
+        export(path, load(workdir), lossy=workdir is ann)
         graph = nir.read(path)
         assert len(only(kind, graph)) == 3
         assert only(other, graph) == []
@@ -270,9 +270,11 @@ def test_what_cannot_be_written_is_named(tmp_path, monkeypatch):
     taken = tmp_path / "taken.nir"
     taken.write_text("mine")
     ann, _ = exact(Small, lambda x, v0=None: (x, None), (8, 8, 2))
+    converted, _ = exact(Small, QCFS(4), (8, 8, 2))
     for path, network, shape, match in (
         (taken, model, (8, 8, 2), "taken.nir exists already: give the name of a new file"),
         (tmp_path / "no" / "a.nir", model, (8, 8, 2), "there is no folder .*no; make it"),
+        (tmp_path / "a.nir", converted, (8, 8, 2), r"half its threshold .* give `nir_lossy` to"),
         (tmp_path / "a.nir", ann, (8, 8, 2), r"stem\.neuron is a <lambda>, which does not spike"),
         (tmp_path / "a.nir", model, (7, 8, 2), r"blocks\.1 averages a map of 7x8.*halved"),
     ):
