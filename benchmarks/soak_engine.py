@@ -13,7 +13,7 @@ from soak_runs import Row, end_of, flags_of, start, tell
 
 from seenn_jax import Criterion, early_exit
 from seenn_jax.engine import Exited
-from seenn_jax.run import checkpoints
+from seenn_jax.run import checkpoints, folder
 
 SAMPLES, AT_A_TIME = 1_000_000, 50_000
 TIMESTEPS, SLOTS = 6, (1000, 512, 4096, 77)
@@ -55,31 +55,35 @@ def _answers(numbers: np.ndarray, due: np.ndarray, slots: int) -> Exited:
 
 
 def steps(tries: int | None, scratch: Path, rng: random.Random) -> list[Row]:
-    """A training whose memory is looked at from its first tenth to its end."""
+    """A training whose memory is looked at in its second half."""
     wanted, workdir = tries or STEPS, scratch / "run"
     epochs = -(-wanted // (1237 // BATCH))
     changes = {"epochs": epochs, "batch_size": BATCH, "timesteps": 1}
     often = {"validate_every": max(1, epochs // 20), "checkpoint_every": 0}
     program = start(flags_of(workdir, **changes, **often))
-    memory: list[float] = []
-    watching = threading.Thread(target=_watch, args=(program, memory))
+    seen: list[tuple[int, float]] = []
+    watching = threading.Thread(target=_watch, args=(program, workdir, seen))
     watching.start()
     ended = end_of(program, seconds=3600)
     watching.join()
-    early = max(memory[len(memory) // 10 : len(memory) // 5], default=0)
-    late = max(memory[len(memory) * 9 // 10 :], default=0)
+    early = max((mib for epoch, mib in seen if 0.4 <= epoch / epochs < 0.5), default=0)
+    late = max((mib for epoch, mib in seen if epoch / epochs >= 0.9), default=0)
     taken = max(checkpoints.steps(workdir), default=0)
-    note = f"{early:.0f} MiB after the first tenth, {late:.0f} MiB in the last"
+    note = f"{early:.0f} MiB before the half of them, {late:.0f} MiB in the last tenth"
     failed = ended.status != 0 or taken < wanted or late > early * (1 + GROWTH)
     if failed:
         tell("steps", f"{note}; status {ended.status}: {ended.err[-500:]}")
-    return [Row("training steps at constant memory", taken, int(failed), ended.traceback, note)]
+    return [
+        Row("training steps at constant memory", taken, int(failed), int(ended.traceback), note)
+    ]
 
 
-def _watch(program: subprocess.Popen, memory: list[float]) -> None:
-    """Note the memory of a program, in MiB, until it ends."""
+def _watch(program: subprocess.Popen, workdir: Path, seen: list[tuple[int, float]]) -> None:
+    """Note epochs and the memory of a program, in MiB, until it ends."""
+    log = workdir / folder.METRICS_FILE
     while program.poll() is None:
+        epochs = log.read_bytes().count(b"\n") if log.is_file() else 0
         for line in Path(f"/proc/{program.pid}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):
-                memory.append(int(line.split()[1]) / 1024)
+                seen.append((epochs, int(line.split()[1]) / 1024))
         time.sleep(0.2)
