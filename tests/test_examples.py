@@ -130,7 +130,7 @@ def test_a_module_that_is_not_there(make_config, call_train, tmp_path):
 
 def test_what_a_plugin_added_is_gone_when_it_fails(make_config, call_train, tmp_path):
     path = tmp_path / "mine.py"
-    path.write_text("import seenn_jax; seenn_jax.LOSSES['mine'] = None; 1 / 0")
+    path.write_text("import seenn_jax; seenn_jax.LOSSES['mine'] = lambda config: None; 1 / 0")
     with pytest.raises(seenn_jax.UserError, match="ZeroDivisionError"):
         call_train(make_config(plugins=(str(path),)), tmp_path / "run")
     assert "mine" not in seenn_jax.LOSSES

@@ -228,6 +228,9 @@ def _parse(arguments: list[str], known: list[str]) -> list[str]:
         if what is None:
             raise
         name, value = what["name"], what["value"]
+        for argument in arguments:  # a value may have a colon
+            given = argument.lstrip("-").removeprefix(f"{name}=")
+            value = given if str(error).startswith(f"flag --{name}={given}: ") else value
         allowed = flags.FLAGS[name].parser.syntactic_help or "true or false"
         raise UserError(f"--{name} is {value!r}: it must be {allowed}; set it to one") from error
 

@@ -89,6 +89,7 @@ FIRST_MISTAKES = [
         ["evaluate"],
         "there is no run in runs/: train one with python -m seenn_jax train --config=configs/",
     ),
+    (["evaluate", "--slots={1: 2}"], "--slots is '{1: 2}': it must be an integer; set it to one"),
     (["evaluate", "--json=/proc/x.json"], "--json=/proc/x.json can't be written ("),
     (["evaluate", "--nir=/proc/x.nir"], "--nir=/proc/x.nir can't be written ("),
     (

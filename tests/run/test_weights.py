@@ -179,7 +179,9 @@ def test_paths_of_this_machine_stay_here(trained, tmp_path):
 
 
 def test_a_plugin_goes_by_the_name_of_its_file(trained, tmp_path, monkeypatch):
-    (tmp_path / "mine.py").write_text("import seenn_jax\nseenn_jax.LOSSES['of_weights'] = None\n")
+    (tmp_path / "mine.py").write_text(
+        "import seenn_jax\nseenn_jax.LOSSES['of_weights'] = lambda config: None\n"
+    )
     trained_ = weights.opened(trained)
     config = trained_.config.copy_and_resolve_references()
     config.plugins = (*config.plugins, str(tmp_path / "mine.py"))
