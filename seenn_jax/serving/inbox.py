@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from seenn_jax.errors import UserError
 from seenn_jax.serving.answers import Answer, Counters, Refused, Stopped
 
 SPARE = 64  # of what is over, kept in a queue at least until it is cleared away
@@ -94,18 +95,23 @@ class Inbox:
           wait: whether to wait for room, where the inbox does.
 
         Raises:
+          UserError: more images than may wait at all.
           Refused: there is no room, and `put` does not wait for it.
           Stopped: the server takes no more.
         """
+        if request.count > self.most:
+            raise UserError(
+                f"the request has {request.count} images, and the server lets {self.most} wait "
+                "(`queue`): send fewer at a time, or raise `queue`"
+            )
         with self.changed:
             while not self.stopped and self.queued + request.count > self.most:
-                could_wait = self.wait and request.count <= self.most
-                if not (wait and could_wait):
-                    if not could_wait:  # otherwise it is asked again
+                if not (wait and self.wait):
+                    if not self.wait:  # otherwise it is asked again
                         self.counters.refused += request.count
                     raise Refused(
-                        f"{self.queued} images wait already, and the server lets {self.most} "
-                        f"wait (`queue`): ask again later with {request.count}, or raise `queue`"
+                        f"{self.queued} images wait already, and the server lets {self.most} wait "
+                        f"(`queue`): ask again later with {request.count}, or raise `queue`"
                     )
                 self._room.wait()
             if self.stopped:
