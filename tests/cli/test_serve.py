@@ -47,7 +47,7 @@ def test_without_the_extra(program, monkeypatch):
 def test_what_it_starts(program, monkeypatch, trained):
     found = {}
 
-    class Server:
+    class Idle(serve.Server):
         def __init__(self, run, **options):
             found.update(options, run=run)
 
@@ -60,7 +60,7 @@ def test_what_it_starts(program, monkeypatch, trained):
         def counters(self):
             return {"answers": 1234}
 
-    monkeypatch.setattr(serve, "Server", Server)
+    monkeypatch.setattr(serve, "Server", Idle)
     monkeypatch.setattr(serve, "_listen", lambda uvicorn, app, listening: found.update(app=app))
     flags = ("--port=0", "--slots=8", "--queue=5", "--exit=patience", "--threshold=2")
     status, out, err = program(MODULE, "serve", f"--workdir={trained}", *flags)

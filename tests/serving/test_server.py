@@ -1,7 +1,6 @@
 """Futures: each has its answer once, whatever else happens."""
 
 import asyncio
-import collections
 import concurrent.futures
 import threading
 import time
@@ -12,7 +11,7 @@ import pytest
 import seenn_jax
 from seenn_jax.exits import prices
 from seenn_jax.serving import Refused, Server, Stopped, TooLate, served
-from tests.serving.toy import FEATURES, T, every_tick, inputs, offline, toy
+from tests.serving.toy import FEATURES, T, check_counters, every_tick, inputs, offline, storm, toy
 
 NEVER = 1.0  # no confidence exceeds it
 NAMES = ("ant", "bee", "cow")
@@ -35,8 +34,8 @@ def held():
 
 def wanted(x, values):
     """(numbers, timesteps) by the offline engine."""
-    exited = offline(x, np.broadcast_to(np.float32(values), len(x)))
-    return exited.logits.argmax(-1).tolist(), exited.timesteps.tolist()
+    numbers, timesteps = offline(x, np.broadcast_to(np.float32(values), len(x)))
+    return numbers.tolist(), timesteps.tolist()
 
 
 def test_an_answer_says_what_the_engine_says(shared):
@@ -237,82 +236,35 @@ def test_sessions_are_for_event_data(shared):
         shared.session()
 
 
-@pytest.mark.parametrize("ticks", [1, 3])
-def test_everything_at_once(ticks):
-    everything(600, ticks, seed=ticks)
-
-
-@pytest.mark.slow
-def test_everything_for_longer():
-    everything(20_000, 2, seed=0)
-
-
-def everything(count, ticks, seed):
-    """Random deadlines, cancellations, a full queue and failures; each answered once, rightly."""
-    random = np.random.default_rng(seed)
-    x = inputs(count, seed)
-    bad = random.random(count) < 0.02
-    x[bad, 0] = np.nan
-    values = random.choice(np.float32([0.0, 0.5, 0.7, NEVER]), count)
-    numbers, timesteps = wanted(np.where(bad[:, None], 0, x), values)
-    cumulative = np.asarray(every_tick(x)).argmax(-1)
-    told, futures = collections.Counter(), {}
+@pytest.mark.parametrize(
+    ("count", "ticks"), [(500, 1), (500, 3), pytest.param(20_000, 2, marks=pytest.mark.slow)]
+)
+def test_everything_at_once(count, ticks):
+    """Deadlines, cancellations, a full queue, failures; each answered once, rightly."""
     with Server(toy(), slots=8, ticks_per_call=ticks, queue=40) as server:
-        for i in range(count):
-            options = {"deadline": random.exponential(0.002)} if random.random() < 0.3 else {}
-            try:
-                future = server.submit(x[i], exit=float(values[i]), **options)
-            except Refused:
-                time.sleep(0.0005)
-                continue
-            future.add_done_callback(lambda _, i=i: told.update([i]))
-            futures[i] = future
-            if random.random() < 0.1:
-                futures[int(random.choice([*futures][-30:]))].cancel()
-    assert told == dict.fromkeys(futures, 1)
-    counts = collections.Counter()
-    for i, future in futures.items():
-        error = None if future.cancelled() else future.exception()
-        if future.cancelled() or isinstance(error, TooLate):
-            counts["cancelled" if future.cancelled() else "failed"] += 1
-        elif error is not None:
-            assert bad[i]
-            assert "not finite" in str(error)
-            counts["failed"] += 1
-        else:
-            answer = future.result()
-            counts["answers"] += 1
-            counts["late"] += not answer.complete
-            assert not bad[i]
-            if answer.complete:
-                assert (answer.number, answer.timesteps) == (numbers[i], timesteps[i])
-            else:
-                assert answer.number == cumulative[i, answer.timesteps - 1]
-    found = server.counters()
-    assert {name: found[name] for name in ("answers", "cancelled", "failed", "late")} == {
-        name: counts[name] for name in ("answers", "cancelled", "failed", "late")
-    }
-    assert found["requests"] == len(futures)
-    assert found["requests"] + found["refused"] == count
-    assert min(counts["answers"], counts["cancelled"], counts["failed"]) > 0
+        counts = storm(server, count, seed=ticks)
+    check_counters(server, counts)
+    assert counts.total() == count
+    ends = ("answered", "cancelled", "too late", "not finite")
+    assert min(counts[end] for end in ends) > 0
     assert sorted(server._worker._free) == list(range(server._worker.rows))
 
 
 def test_a_loaded_run_answers_as_predict(trained):
     run = seenn_jax.load(trained)
     images = run.dataset.test.images[:60]
-    for exit, choice in (("confidence", seenn_jax.Given(0.4)), ("patience", seenn_jax.Given(2))):
-        found = run.predict(images, exit=exit, choice=choice)
-        assert len(set(found.timesteps)) > 1
-        with Server(run, slots=16, exit=exit, choice=choice) as server:
-            answers = server.submit_all(images[:60]).result()
-            with pytest.raises(seenn_jax.UserError, match=r"0\.4|5\.5"):
-                server.submit(images[0], exit=5.5)
-        assert [answer.number for answer in answers] == found.classes.tolist()
-        assert [answer.timesteps for answer in answers] == found.timesteps.tolist()
-        assert tuple(answer.name for answer in answers) == found.names
-        confidence = [answer.confidence for answer in answers]
-        np.testing.assert_allclose(confidence, found.confidence, rtol=1e-5)
+    exit, choice = "confidence", seenn_jax.Given(0.4)
+    found = run.predict(images, exit=exit, choice=choice)
+    assert len(set(found.timesteps)) > 1
+    with Server(run, slots=16, exit=exit, choice=choice) as server:
+        answers = server.submit_all(images).result()
+        with pytest.raises(seenn_jax.UserError, match=r"threshold 5\.5"):
+            server.submit(images[0], exit=5.5)
+    assert [answer.number for answer in answers] == found.classes.tolist()
+    assert [answer.timesteps for answer in answers] == found.timesteps.tolist()
+    assert tuple(answer.name for answer in answers) == found.names
+    confidence = [answer.confidence for answer in answers]
+    np.testing.assert_allclose(confidence, found.confidence, rtol=1e-5)
 
 
 def test_a_policy_is_asked_once_for_each_image(trained_policy):

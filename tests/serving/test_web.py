@@ -18,15 +18,15 @@ from PIL import Image
 
 from seenn_jax.data.files import fitted
 from seenn_jax.serving import Server, web
-from tests.serving import toy as toys
 from tests.serving.toy import T, toy
+from tests.serving.toy import step as step_of_features
 
 ROOT = Path(__file__).parents[2]
 SHAPE = (2, 2, 1)
 
 
 def step(params, state, images):
-    return toys.step(params, state, images.reshape(-1, 4) / 64 - 2)
+    return step_of_features(params, state, images.reshape(-1, 4) / 64 - 2)
 
 
 SEEING = toy(step=step, shape=SHAPE, dtype=np.dtype(np.uint8))
