@@ -20,7 +20,7 @@ FLOORS = (
     ("models", "data", "exits"),
     ("energy", "engine"),
     ("run",),
-    ("training", "evaluation", "interop"),
+    ("serving", "training", "evaluation", "interop"),
     ("report",),
     ("cli",),
     ("__main__",),

@@ -150,6 +150,27 @@ IMPORT = {
     "timesteps": Flag(flags.DEFINE_integer, "The run", "T", "else 4; 8 to convert, 10 of events"),
     "levels": Flag(flags.DEFINE_integer, "The run", "L", "of QCFS activations; else 8"),
 }
+_SERVING = "The server"
+SERVE = {
+    **{name: flag for name, flag in PREDICT.items() if name not in ("slots", "json")},
+    "host": Flag(
+        flags.DEFINE_string, _SERVING, "NAME", "where it listens; else 127.0.0.1", "127.0.0.1"
+    ),
+    "port": Flag(flags.DEFINE_integer, _SERVING, "N", "and on which port; else 8000", 8000),
+    "slots": Flag(flags.DEFINE_integer, _SERVING, "N", "images under way at a time; else 64", 64),
+    "ticks_per_call": Flag(
+        flags.DEFINE_integer, _SERVING, "N", "before the host looks again; else 1", 1
+    ),
+    "queue": Flag(flags.DEFINE_integer, _SERVING, "N", "images that may wait; else 1024", 1024),
+    "body": Flag(flags.DEFINE_integer, _SERVING, "MIB", "largest body of a request; else 16", 16),
+    "resize": Flag(
+        flags.DEFINE_bool,
+        _SERVING,
+        "",
+        "bring images of other sizes to the network's (default); --noresize refuses them",
+        True,
+    ),
+}
 
 
 class Program(NamedTuple):
@@ -202,6 +223,14 @@ PROGRAMS = {
         },
         IMPORT,
         "FILE",
+    ),
+    "serve": Program(
+        "Answer images over HTTP, by the exit that evaluate chose last.",
+        {
+            "{} --weights=digits-resnet8": "http://127.0.0.1:8000",
+            "{} --workdir=runs/digits --slots=32 --port=8080": "",
+        },
+        SERVE,
     ),
 }
 # Old names of flags, which work for one release.

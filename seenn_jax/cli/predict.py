@@ -15,20 +15,15 @@ from rich.table import Table
 from seenn_jax.cli.console import patient_console
 from seenn_jax.cli.flags import PREDICT, choice_of
 from seenn_jax.cli.main import main as run_program
-from seenn_jax.cli.named import RUNS, check_named
+from seenn_jax.cli.named import check_data_used, check_named, exit_words, loaded
 from seenn_jax.engine.common import check_at_least_one
 from seenn_jax.errors import UserError
-from seenn_jax.exits import Chosen, Exit
 from seenn_jax.paths import check_new, put
 from seenn_jax.report.words import plural
-from seenn_jax.run import folder, weights
-from seenn_jax.run.inference import Predictor, load
 from seenn_jax.run.prediction import Predictions, joined
 
 SHOWN = 50  # rows of the table
 _CONTROLS = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}  # that JSON does not escape
-# Arguments of `load` as they are.
-PASSED_ON = ("precision", "timesteps", "data_dir", "data_name", "checkpoint")
 
 
 def main() -> None:
@@ -42,16 +37,11 @@ def _predict(paths: list[str]) -> None:
     choice = choice_of(flags.FLAGS)
     _check(paths, values)
     to_stdout = values["json"] == "-"
-    source = (
-        weights.read(values["weights"])
-        if values["weights"]
-        else Path(values["workdir"] or folder.newest(RUNS))
-    )
-    run = load(source, **{name: values[name] for name in PASSED_ON})
+    run = loaded(values)
     run.batch = values["slots"] or run.batch
     images = run.opened(paths)
     exit, chosen, temperatures = run.exit_of(values["exit"], choice)
-    _check_data_used(run, values)
+    check_data_used(run, values)
     parts = run.stream(images, exit, chosen, temperatures)
     started = time.perf_counter()
     found = joined(list(_printed(parts) if to_stdout else parts))
@@ -60,7 +50,7 @@ def _predict(paths: list[str]) -> None:
     if not to_stdout:
         _print_table(found, console)
     console.print(_summary(found, len(images), seconds), soft_wrap=True)
-    console.print(_exit_words(exit, chosen, run.timesteps), soft_wrap=True)
+    console.print(exit_words(exit, chosen, run.timesteps), soft_wrap=True)
     if values["json"] and not to_stdout:
         content = "".join(f"{line}\n" for line in lines(found))
         # JSON writes what is no text in the name of a file as Python does: \udcff.
@@ -77,16 +67,6 @@ def _check(paths: list[str], values: dict) -> None:
     check_named(values)
     if values["slots"] is not None:
         check_at_least_one("slots", values["slots"])
-
-
-def _check_data_used(run: Predictor, values: dict) -> None:
-    """Raise a UserError where the place of the data is given, and nothing was looked up there."""
-    for name in ("data_dir", "data_name"):
-        if values[name] and "dataset" not in vars(run):
-            raise UserError(
-                f"`{name}`={values[name]} is of the data that a threshold is chosen on, and here "
-                "none is: leave it out, or ask for one by `tolerance`, `target_timesteps` or `risk`"
-            )
 
 
 def lines(found: Predictions) -> Iterator[str]:
@@ -137,9 +117,3 @@ def _summary(found: Predictions, asked: int, seconds: float) -> str:
         f"{plural(count, 'image')}{unread}; {found.timesteps.mean():.3f} timesteps on average; "
         f"{seconds:.1f} s, {count / seconds:,.0f} images/s, reading included"
     )
-
-
-def _exit_words(exit: Exit, chosen: Chosen, timesteps: int) -> str:
-    if chosen.value is None:
-        return f"{exit.name} exit: {chosen.rule} (T = {timesteps})"
-    return f"{exit.name} exit, {exit.knob} {chosen.value:.6g} (T = {timesteps}), {chosen.rule}"

@@ -106,23 +106,23 @@ def record_of(path: Path, label: int, name: str) -> Record:
         return Record(b"", label, name, str(error))
 
 
-def decode(record: Record, mode: str = "RGB") -> Image.Image:
+def decode(record: Record, mode: str = "RGB", most_pixels: int = MOST_PIXELS) -> Image.Image:
     """The image of a record, upright by its EXIF orientation.
 
     Grey, CMYK and palettes are converted to `mode`, transparency is dropped where that has none.
 
     Raises:
       Corrupt: it can't be read to its end, is of another format than `FORMATS`, of more than
-        `MOST_PIXELS`, or has more than 8 bits a channel.
+        `most_pixels` (100 million at most), or has more than 8 bits a channel.
     """
     try:
         if record.problem:
             raise ValueError(record.problem)
         _check_png(record.data)
         image = Image.open(io.BytesIO(record.data), formats=FORMATS)
-        if image.width * image.height > MOST_PIXELS:
+        if image.width * image.height > most_pixels:
             raise ValueError(
-                f"it has {image.width} x {image.height} pixels, more than {MOST_PIXELS:,}"
+                f"it has {image.width} x {image.height} pixels, more than {most_pixels:,}"
             )
         image.load()  # to the end, where some formats have their tags
         turn = _TURNS.get(_orientation(image))

@@ -114,29 +114,49 @@ def _all_slots(
 ) -> _Slots:
     """One tick of all slots; whoever exits hands its slot on. Arguments as for `early_exit`."""
     samples = len(carry.times) - 1
-    fresh = carry.t == 0
-    state, logits = tick(_renew(carry.state, init_state, fresh), carry.index, carry.t)
-    memory = _renew(carry.memory, criterion.memory, fresh)
-    total = jnp.where(fresh[:, None], 0, carry.total) + logits
-    t = carry.t + 1
-    cumulative = total if scale is None else total * scale[t - 1, None]
-    busy = carry.index < count
     known = jnp.minimum(carry.index, samples - 1)
-    memory, leave = criterion.decide(memory, cumulative, t, known)
-    leave = busy & (leave | (t >= timesteps))
+    carry, cumulative, leave = one_tick_of_all(
+        carry, tick, init_state, criterion, timesteps, known, scale
+    )
+    leave = (carry.index < count) & leave
     # A slot whose sample stays writes to the row behind the last one.
     row = jnp.where(leave, carry.index, samples)
     position = carry.queue + jnp.cumsum(leave, dtype=jnp.int32) - 1
-    return _Slots(
-        state=state,
-        memory=memory,
-        total=total,
-        t=jnp.where(leave, 0, t),
+    return carry._replace(
+        t=jnp.where(leave, 0, carry.t),
         index=jnp.where(leave, jnp.minimum(position, samples), carry.index),
         queue=carry.queue + jnp.sum(leave, dtype=jnp.int32),
         logits=carry.logits.at[row].set(cumulative),
-        times=carry.times.at[row].set(t),
+        times=carry.times.at[row].set(carry.t),
     )
+
+
+def one_tick_of_all(
+    slots: Any,
+    tick: Callable[[Any, Array, Array], tuple[Any, Array]],
+    init_state: Any,
+    criterion: Criterion,
+    timesteps: int | Int[Array, "S"],
+    index: Int[Array, "S"],
+    scale: Float[Array, "T"] | None,
+) -> tuple[Any, Float[Array, "S K"], Bool[Array, "S"]]:
+    """(slots after one tick, cumulative logits, which of them exit); fresh ones are at rest before.
+
+    Args:
+      slots: a NamedTuple with at least `state`, `memory`, `total` and `t` of each slot.
+      tick: `(state, index, t from 0) -> (state, logits [S, K])`.
+      timesteps: T, or the latest exit of each slot.
+      index: of the samples in the slots. The rest as for `early_exit`.
+    """
+    fresh = slots.t == 0
+    state, logits = tick(_renew(slots.state, init_state, fresh), index, slots.t)
+    memory = _renew(slots.memory, criterion.memory, fresh)
+    total = jnp.where(fresh[:, None], 0, slots.total) + logits
+    t = slots.t + 1
+    cumulative = total if scale is None else total * scale[t - 1, None]
+    memory, leave = criterion.decide(memory, cumulative, t, index)
+    slots = slots._replace(state=state, memory=memory, total=total, t=t)
+    return slots, cumulative, leave | (t >= timesteps)
 
 
 def _until_done(start: _Slots, body: Callable[[_Slots], _Slots], count: Int[Array, ""]) -> _Slots:

@@ -330,8 +330,15 @@ class Policy:
         self, value: Real[ArrayLike, ""], params: Any, images: Array
     ) -> criteria.Criterion:
         """See `Exit`."""
+        values = jnp.broadcast_to(value, images.shape[:1])
+        return criteria.prescribed(self.beforehand(values, params, images))
+
+    def beforehand(
+        self, values: Real[ArrayLike, "N"], params: Any, images: Array
+    ) -> Int[Array, "N"]:
+        """Exit times of images by a price for each: what a server asks as they come."""
         logits = self.run.policy_logits(params, images)
-        return criteria.prescribed(prices.exit_times(logits, self.candidates, value))
+        return prices.exit_times(logits, self.candidates, jnp.asarray(values)[:, None])
 
     def about(self, answers: Answers, exits: Int[np.ndarray, "N"]) -> dict:
         """What the policy costs, and SEENN-I on the same samples at as many timesteps on average.

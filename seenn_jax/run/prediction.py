@@ -50,7 +50,7 @@ def opened(images: Any, config: ConfigDict, facts: DataFacts, timesteps: int) ->
     """
     paths = [images] if isinstance(images, str | Path) else images
     if isinstance(paths, list | tuple) and paths and isinstance(paths[0], str | Path):
-        frame = _frame(config, facts)
+        frame = frame_of(config, facts)
         return Files(find_images(paths), frame, facts.image_shape)
     images = np.asarray(images)
     shape = (*(timesteps,) * bool(facts.frames), *facts.image_shape)
@@ -62,8 +62,12 @@ def opened(images: Any, config: ConfigDict, facts: DataFacts, timesteps: int) ->
     return images
 
 
-def _frame(config: ConfigDict, facts: DataFacts) -> Frame:
-    """How an image of any size and colour becomes one that the network takes, as in evaluation."""
+def frame_of(config: ConfigDict, facts: DataFacts) -> Frame:
+    """How an image of any size and colour becomes one that the network takes, as in evaluation.
+
+    Raises:
+      UserError: a network that does not see images.
+    """
     if facts.frames or facts.image_shape[-1] not in (1, 3):
         what = "recordings of an event camera" if facts.frames else "images of other channels"
         raise UserError(

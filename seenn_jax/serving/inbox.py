@@ -1,0 +1,238 @@
+"""What waits on the host: requests in the order in which they came, frames, deadlines."""
+
+import collections
+import heapq
+import itertools
+import threading
+import time
+from concurrent.futures import Future
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from seenn_jax.errors import UserError
+from seenn_jax.serving.answers import Answer, Counters, Refused, Stopped
+
+SPARE = 64  # of what is over, kept in a queue at least until it is cleared away
+
+
+class Request:
+    """Images that are answered together: one, several, or the frames of one.
+
+    Attributes:
+      future: pending until the answer is set, so that it can be cancelled until then.
+      inputs: [n, ...]; of a sample with frames the list of those that have come.
+      count: n.
+      given: how many of the inputs are on the device, or were.
+      rows: there, with the position of each.
+      answers: so far, of each position.
+      over: answered, cancelled, failed or too late.
+      ended: no more frames come.
+    """
+
+    __slots__ = (
+        *("answers", "began", "count", "deadline", "ended", "future", "given", "inputs", "left"),
+        *("over", "rows", "single", "trace", "value"),
+    )
+
+    def __init__(
+        self,
+        inputs: Any,
+        value: float | int,
+        seconds: float | int | None = None,
+        *,
+        count: int = 1,
+        single: bool = True,
+        trace: bool = False,
+    ):
+        self.future: Future = Future()
+        self.inputs, self.value, self.count, self.single = inputs, value, count, single
+        self.began = time.perf_counter()
+        self.deadline = None if seconds is None else self.began + seconds
+        self.trace, self.given, self.left = trace, 0, count
+        self.rows: dict[int, int] = {}
+        self.answers: list[Answer | None] = [None] * count
+        self.over = self.ended = False
+
+
+class Piece(NamedTuple):
+    """Inputs of a request that go to the device together."""
+
+    request: Request
+    position: int  # of the first
+    frame: int
+    inputs: np.ndarray  # [m, ...]
+
+
+class Inbox:
+    """A bounded queue between those who ask and the one thread that answers.
+
+    Args:
+      most: images that may wait.
+      wait: whether `put` waits for room where there is none.
+      frames: whether a request is a sample whose frames come one by one.
+    """
+
+    def __init__(self, most: int, wait: bool, frames: bool, counters: Counters):
+        self.most, self.wait, self.frames, self.counters = most, wait, frames, counters
+        lock = threading.RLock()
+        self.changed, self._room = threading.Condition(lock), threading.Condition(lock)
+        self.queued = 0  # images that wait for a row
+        self.stopped = False
+        self._waiting: collections.deque[Request] = collections.deque()
+        self._growing: collections.deque[Request] = collections.deque()  # with a row and new frames
+        self._deadlines: list[tuple[float, int, Request]] = []
+        self._leaving: list[Request] = []  # cancelled, or without more frames
+        self._over = 0  # of those that wait
+        self._timed = 0  # requests with a deadline that are not over
+        self._news = self._sleeps = False  # since `sleep`
+        self._number = itertools.count()
+
+    def put(self, request: Request, wait: bool = True) -> None:
+        """Let a request in.
+
+        Args:
+          wait: whether to wait for room, where the inbox does.
+
+        Raises:
+          UserError: more images than may wait at all.
+          Refused: there is no room, and `put` does not wait for it.
+          Stopped: the server takes no more.
+        """
+        if request.count > self.most:
+            raise UserError(
+                f"the request has {request.count} images, and the server lets {self.most} wait "
+                "(`queue`): send fewer at a time, or raise `queue`"
+            )
+        with self.changed:
+            while not self.stopped and self.queued + request.count > self.most:
+                if not (wait and self.wait):
+                    if not self.wait:  # otherwise it is asked again
+                        self.counters.refused += request.count
+                    raise Refused(
+                        f"{self.queued} images wait already, and the server lets {self.most} wait "
+                        f"(`queue`): ask again later with {request.count}, or raise `queue`"
+                    )
+                self._room.wait()
+            if self.stopped:
+                raise Stopped("the server has been stopped: start another one")
+            self.counters.requests += request.count
+            self.queued += request.count
+            self._waiting.append(request)
+            if request.deadline is not None:
+                heapq.heappush(self._deadlines, (request.deadline, next(self._number), request))
+                self._timed += 1
+            self._tell()
+        request.future.add_done_callback(lambda future: self._left(future, request))
+
+    def _left(self, future: Future, request: Request) -> None:
+        if future.cancelled():
+            self.leave(request)
+
+    def leave(self, request: Request) -> None:
+        """Let the answering thread know that a request was cancelled, or has no more frames."""
+        with self.changed:
+            self._leaving.append(request)
+            self._tell()
+
+    def grow(self, request: Request, frame: np.ndarray) -> None:
+        """Add a frame to a sample."""
+        with self.changed:
+            request.inputs.append(frame)
+            if request.given:
+                self._growing.append(request)
+            self._tell()
+
+    def take(self, room: int, rows: int) -> list[Piece]:
+        """What goes to the device next: at most `room` inputs, of which `rows` are first ones."""
+        with self.changed:
+            pieces = self._frames(room)
+            room -= len(pieces)
+            while self._waiting and room and rows:
+                request = self._waiting[0]
+                if request.over:
+                    self._waiting.popleft()
+                    self._over -= 1
+                    continue
+                taken = 1 if self.frames else min(room, rows, request.count - request.given)
+                given = request.given
+                inputs = request.inputs[given : given + taken]
+                pieces.append(Piece(request, given, 0, np.asarray(inputs)))
+                request.given += taken
+                room, rows, self.queued = room - taken, rows - taken, self.queued - taken
+                if request.given >= request.count:
+                    self._waiting.popleft()
+                    if self.frames:
+                        self._growing.append(request)
+            if pieces:
+                self._room.notify_all()
+            return pieces + self._frames(room)
+
+    def _frames(self, room: int) -> list[Piece]:
+        """Frames of samples that have a row."""
+        pieces: list[Piece] = []
+        while self._growing and len(pieces) < room:
+            request, given = self._growing[0], self._growing[0].given
+            if request.over or given == len(request.inputs):
+                self._growing.popleft()
+                continue
+            pieces.append(Piece(request, 0, given, request.inputs[given][None]))
+            request.given += 1
+        return pieces
+
+    def forget(self, request: Request) -> None:
+        """Free what a request takes that is over."""
+        with self.changed:
+            if request.given < request.count:
+                self.queued -= request.count - request.given
+                self._over += 1
+                self._room.notify_all()
+            if self._over > SPARE + len(self._waiting) // 2:
+                self._waiting = collections.deque(x for x in self._waiting if not x.over)
+                self._over = 0
+            self._timed -= request.deadline is not None
+            if len(self._deadlines) > SPARE + 2 * self._timed:
+                self._deadlines = [x for x in self._deadlines if not x[2].over]
+                heapq.heapify(self._deadlines)
+
+    def drain(self) -> list[Request]:
+        """All that waits."""
+        with self.changed:
+            return [request for request in self._waiting if not request.over]
+
+    def leaving(self) -> list[Request]:
+        """Requests that were cancelled or have no more frames, since this was asked last."""
+        with self.changed:
+            found, self._leaving = self._leaving, []
+            return found
+
+    def expired(self) -> list[Request]:
+        """Requests whose deadline has come."""
+        found: list[Request] = []
+        with self.changed:
+            while self._deadlines and self._deadlines[0][0] <= time.perf_counter():
+                found.append(heapq.heappop(self._deadlines)[2])
+        return [request for request in found if not request.over]
+
+    def sleep(self) -> None:
+        """Wait for news since this was called last, or until a deadline comes."""
+        with self.changed:
+            if not self._news:
+                first = self._deadlines[0][0] if self._deadlines else None
+                seconds = None if first is None else max(0, first - time.perf_counter())
+                self._sleeps = True
+                self.changed.wait(seconds)
+                self._sleeps = False
+            self._news = False
+
+    def _tell(self) -> None:
+        self._news = True
+        if self._sleeps:
+            self.changed.notify_all()
+
+    def stop(self) -> None:
+        """Take no more."""
+        with self.changed:
+            self.stopped = True
+            self._tell()
+            self._room.notify_all()

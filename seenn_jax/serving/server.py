@@ -1,0 +1,269 @@
+"""Answers for images as they come, from slots that are never empty while something waits."""
+
+import asyncio
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from seenn_jax.engine.common import check_at_least_one
+from seenn_jax.errors import UserError, check_choice
+from seenn_jax.exits import Choice
+from seenn_jax.run.inference import Predictor
+from seenn_jax.serving.answers import Answer, Counters, Refused
+from seenn_jax.serving.core import Served
+from seenn_jax.serving.inbox import Inbox, Request
+from seenn_jax.serving.runs import served as served_of
+from seenn_jax.serving.worker import Worker
+
+WHEN_FULL = ("refuse", "wait")
+
+
+class Server:
+    """Answers images as they come; a context manager.
+
+        with Server(seenn_jax.load("digits-resnet8"), slots=32) as server:
+            server.submit(image).result()       # an Answer; a thread of its own runs the network
+
+    Requests are let into slots in the order in which they came, and answered as they exit. Those of
+    `submit_all` and `map` come back in their order.
+
+    Args:
+      predictor: a loaded run, or a `Served` of a network of your own.
+      slots: images under way at a time. Each tick computes all of them.
+      ticks_per_call: that the device runs before the host looks again. What exits earlier makes
+        room at once.
+      queue: images that may wait on the host.
+      when_full: "refuse" what is too much with `Refused`, or "wait" for room.
+      exit, choice: as for `Predictor.predict`.
+
+    Raises:
+      UserError: fewer than one slot, tick or place in the queue; what `Predictor.predict` says of
+        `exit` and `choice`.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor | Served,
+        *,
+        slots: int = 64,
+        ticks_per_call: int = 1,
+        queue: int = 1024,
+        when_full: str = "refuse",
+        exit: str | None = None,
+        choice: Choice | None = None,
+    ):
+        for what, value in (("ticks_per_call", ticks_per_call), ("queue", queue)):
+            check_at_least_one(what, value)
+        check_choice("when_full", when_full, WHEN_FULL)
+        if isinstance(predictor, Predictor):
+            predictor = served_of(predictor, exit, choice)
+        self.served = predictor
+        self._counters = Counters(predictor.timesteps)
+        self._inbox = Inbox(queue, when_full == "wait", predictor.frames, self._counters)
+        self._worker = Worker(predictor, slots, ticks_per_call, self._inbox, self._counters)
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> "Server":
+        self._worker.compile()
+        self._thread = threading.Thread(target=self._worker.run, name="seenn_jax server")
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Take no more, answer what was taken, and end."""
+        self._inbox.stop()
+        if self._thread is not None:
+            self._thread.join()
+
+    @property
+    def running(self) -> bool:
+        """Whether it answers."""
+        return self._thread is not None and self._thread.is_alive() and not self._inbox.stopped
+
+    def submit(
+        self,
+        image: Shaped[Any, "..."],
+        *,
+        deadline: float | int | None = None,
+        exit: float | int | None = None,
+        ticks: bool = False,
+    ) -> "Future[Answer]":
+        """Ask for one image; the future can be cancelled until it has its answer.
+
+        Args:
+          image: [H, W, C] (event data [T, H, W, C]), of the shape and dtype that the network takes.
+          deadline: in seconds from now. An image that is under way then gets the answer so far,
+            which is not `complete`; one without a tick so far fails with `TooLate`. It is looked
+            at between calls.
+          exit: value of the exit for this image: a threshold, a patience, a price.
+          ticks: whether the answer has what was said at each tick.
+
+        Raises:
+          UserError: an image of another shape or dtype, a value that the exit can't have, a
+            deadline that is not above 0. Of its kind are `Refused`, of a full queue, and `Stopped`.
+        """
+        return self._put(self._request(image, False, deadline, exit, ticks))
+
+    def submit_all(
+        self,
+        images: Shaped[Any, "N ..."],
+        *,
+        deadline: float | int | None = None,
+        exit: float | int | None = None,
+        ticks: bool = False,
+    ) -> "Future[list[Answer]]":
+        """Ask for several images, which are answered together, in their order; see `submit`.
+
+        It is cheaper than a future for each. At the deadline those that have not exited have the
+        answer so far; where one has none, the request is `TooLate`. Not for event data.
+        """
+        return self._put(self._request(images, True, deadline, exit, ticks))
+
+    def map(self, images: Iterable[Any], **options: Any) -> Iterator[Answer]:
+        """Answers in the order of the images, each of which is submitted as `submit` does.
+
+        All are submitted before it returns.
+        """
+        futures = [self.submit(image, **options) for image in images]
+        return (future.result() for future in futures)
+
+    async def predict(self, image: Shaped[Any, "..."], **options: Any) -> Answer:
+        """`submit`, awaited. Who is cancelled while waiting frees the slot."""
+        request = self._request(image, False, **options)
+        return await self._awaited(request)
+
+    async def predict_all(self, images: Shaped[Any, "N ..."], **options: Any) -> list[Answer]:
+        """`submit_all`, awaited."""
+        return await self._awaited(self._request(images, True, **options))
+
+    async def _awaited(self, request: Request) -> Any:
+        try:
+            future = self._put(request, wait=False)
+        except Refused:
+            if not self._inbox.wait:
+                raise
+            future = await asyncio.to_thread(self._put, request)
+        return await asyncio.wrap_future(future)
+
+    def session(
+        self, *, deadline: float | int | None = None, exit: float | int | None = None
+    ) -> "Session":
+        """A recording whose frames come one by one; see `submit` for the arguments.
+
+        Raises:
+          UserError: a network for still images.
+        """
+        if not self.served.frames:
+            raise UserError(
+                "a session is for event data, and this network takes still images: use `submit`"
+            )
+        return Session(self, deadline, self._value(exit))
+
+    def counters(self) -> dict[str, Any]:
+        """What has happened to images so far.
+
+        `requests`, `answers` (of which `late` are not complete), `refused`, `cancelled`, `failed`,
+        `exits` by t, `waiting`, `seconds` of all answers, and `latency`: {quantile: seconds} of the
+        latest.
+        """
+        return {**self._counters.as_dict(), "waiting": self._inbox.queued}
+
+    def _request(
+        self,
+        images: Any,
+        several: bool,
+        deadline: float | int | None = None,
+        exit: float | int | None = None,
+        ticks: bool = False,
+    ) -> Request:
+        served, images = self.served, np.asarray(images)
+        if several and served.frames:
+            raise UserError("recordings are answered one by one: use `submit` for each")
+        shape = (*(served.timesteps,) * served.frames, *served.shape)
+        if images.shape[several:] != shape or images.dtype != served.dtype:
+            wanted = ["N", *shape] if several else [*shape]
+            raise UserError(
+                f"the images are {images.dtype.name}{list(images.shape)}, and this network takes "
+                f"{np.dtype(served.dtype).name}{wanted}: bring them to that shape and dtype"
+            )
+        count = len(images) if several else 1
+        if not count:
+            raise UserError("there are no images: give at least one")
+        _check_deadline(deadline)
+        inputs = images if several else images[None]
+        if served.frames:
+            inputs = list(images)
+        request = Request(
+            inputs, self._value(exit), deadline, count=count, single=not several, trace=ticks
+        )
+        request.ended = True  # no frame comes later
+        return request
+
+    def _value(self, exit: float | int | None) -> float | int:
+        if exit is None:
+            return self.served.value
+        self.served.check(exit)
+        return exit
+
+    def _put(self, request: Request, wait: bool = True) -> Future:
+        self._inbox.put(request, wait)
+        return request.future
+
+
+class Session:
+    """A recording whose frames come one by one; see `Server.session`.
+
+    Its membranes wait for the next frame in a slot of their own, from the first frame on: as many
+    sessions as there are slots are under way, others wait.
+
+    Attributes:
+      answer: future of the Answer: set when the network is sure, after T frames, at the deadline,
+        or by `end`.
+    """
+
+    def __init__(self, server: Server, deadline: float | int | None, value: float | int):
+        _check_deadline(deadline)
+        self._server = server
+        self._request = Request([], value, deadline)
+        self.answer: Future[Answer] = self._request.future
+
+    def send(self, frame: Shaped[Any, "..."]) -> bool:
+        """Show the next frame, [H, W, C]; False where no more is needed.
+
+        Raises:
+          UserError: a frame of another shape or dtype; `Refused` or `Stopped` of the first.
+        """
+        served, request, frame = self._server.served, self._request, np.asarray(frame)
+        if frame.shape != served.shape or frame.dtype != served.dtype:
+            raise UserError(
+                f"the frame is {frame.dtype.name}{list(frame.shape)}, and this network takes "
+                f"{np.dtype(served.dtype).name}{[*served.shape]}: bring it to that shape and dtype"
+            )
+        if self.answer.done() or request.ended or len(request.inputs) == served.timesteps:
+            return False
+        if request.inputs:
+            self._server._inbox.grow(request, frame)
+        else:
+            request.inputs = [frame]
+            self._server._put(request)
+        return True
+
+    def end(self) -> "Future[Answer]":
+        """No more frames come: the answer is the one after those that have come."""
+        if not self._request.inputs:
+            self.answer.cancel()
+        elif not self.answer.done():
+            self._server._inbox.leave(self._request)
+        return self.answer
+
+
+def _check_deadline(deadline: float | int | None) -> None:
+    if deadline is not None and not deadline > 0:
+        raise UserError(f"`deadline` is {deadline}: give seconds from now, above 0")

@@ -1,0 +1,291 @@
+"""The one thread that talks to the device: what comes goes up, what is answered comes down."""
+
+import collections
+import functools
+import time
+
+import jax
+import numpy as np
+
+from seenn_jax.errors import UserError
+from seenn_jax.serving.answers import Answer, Counters, TooLate
+from seenn_jax.serving.core import Arrivals, Seen, Served, advance, empty
+from seenn_jax.serving.inbox import Inbox, Request
+
+AHEAD = 2  # calls under way where one can be filled
+
+
+class Worker:
+    """Calls of `core.advance`, one after the other, for what an inbox has.
+
+    The next call starts as soon as the one before has ended, with all that has come meanwhile, and
+    only then are answers given. Where more waits than a call takes, it starts before that end, so
+    that the device never waits.
+
+    Args:
+      served: what is served.
+      slots: S.
+      ticks: of a call, at most.
+      inbox: what is asked.
+    """
+
+    def __init__(self, served: Served, slots: int, ticks: int, inbox: Inbox, counters: Counters):
+        self.served, self.inbox, self.counters = served, inbox, counters
+        self.room = slots * ticks  # inputs that go up with a call
+        self.rows = rows = slots + AHEAD * self.room
+        self._state = empty(served, slots, rows)
+        self._params = jax.device_put(served.params)
+        self._advance = jax.jit(functools.partial(advance, served, ticks), donate_argnums=1)
+        self._calls = 0
+        self._flying: collections.deque[tuple[int, Seen]] = collections.deque()
+        self._free = list(range(rows))
+        # Of each row: its request; the call that brought it; whether it is under way; its inputs
+        # that have gone up, T where all ticks see the same; its ticks, as of the last call read.
+        self._owner: list[Request | None] = [None] * rows
+        self._since = np.zeros(rows, np.int64)
+        self._active = np.zeros(rows, bool)
+        self._given = np.zeros(rows, np.int32)
+        self._ticks = np.zeros(rows, np.int32)
+        self._dropped = np.zeros(rows, bool)
+        # Of the last call read; a row may have another sample by now.
+        self._times = np.zeros(rows, np.int32)
+        self._classes = np.zeros(rows, np.int32)
+        self._confidence = np.zeros(rows, np.float32)
+        self._seen: Seen | None = None
+        self._traces: tuple[np.ndarray, np.ndarray] | None = None
+        self._ending: list[Request] = []  # without more frames
+
+    def compile(self) -> None:
+        """Compile, by a call without a sample."""
+        self._start([])
+        jax.block_until_ready(self._flying.popleft()[1].done)
+
+    def run(self) -> None:
+        """Answer until the inbox is stopped and all that it took is answered."""
+        try:
+            while not (self._turn() is False and self._at_end()):
+                pass
+        except BaseException as error:
+            self._fail_all(error)
+            raise
+
+    def _at_end(self) -> bool:
+        inbox = self.inbox
+        if inbox.stopped and not inbox.queued and not self._active.any():
+            return True
+        if not (inbox.stopped and self._end_open_ones()):
+            inbox.sleep()
+        return False
+
+    def _end_open_ones(self) -> bool:
+        """After a stop no more frames come: whether there was a sample that waited for one."""
+        found = [self._owner[row] for row in np.flatnonzero(self._active)]
+        waiting = [x for x in found if x is not None and not x.ended]
+        for request in waiting:
+            request.ended = True
+        self._ending += waiting
+        return bool(waiting)
+
+    def _turn(self) -> bool:
+        """Start what can be started, and answer what has ended; False for nothing to do."""
+        changed = self._clear()
+        if not self._flying and not self._dispatch():
+            return changed
+        while len(self._flying) < AHEAD and self._full() and self._dispatch():
+            pass
+        number, seen = self._flying.popleft()
+        jax.block_until_ready(seen.done)
+        ended = self._read(number, seen)
+        self._clear()
+        if not self._flying:
+            self._dispatch()
+        self._answer(ended)
+        return True
+
+    def _full(self) -> bool:
+        """Whether so much waits that a call is as full as it gets."""
+        free = len(self._free)
+        return bool(self.inbox.queued >= min(self.room, free) if free else self._runnable())
+
+    def _runnable(self) -> bool:
+        return bool(np.any(self._active & (self._ticks < self._given)))
+
+    def _dispatch(self) -> bool:
+        """Start a call, if there is anything to do."""
+        pieces = self.inbox.take(self.room, len(self._free))
+        if pieces or self._runnable():
+            self._start(pieces)
+            return True
+        return False
+
+    def _start(self, pieces: list) -> None:
+        self._calls += 1
+        room, served = self.room, self.served
+        arrivals = Arrivals(
+            inputs=np.zeros((room, *served.shape), served.dtype),
+            row=np.full(room, self.rows, np.int32),
+            frame=np.zeros(room, np.int32),
+            value=np.zeros(room, np.float32),
+            dropped=self._dropped,
+        )
+        self._dropped = np.zeros(self.rows, bool)  # JAX may still read the other one
+        start = 0
+        for request, position, frame, inputs in pieces:
+            count = len(inputs)
+            here = slice(start, start + count)
+            start += count
+            if frame:
+                rows = list(request.rows)
+            else:
+                rows = self._free[-count:]
+                del self._free[-count:]
+                self._seat(request, position, rows)
+            arrivals.inputs[here], arrivals.row[here] = inputs, rows
+            arrivals.frame[here], arrivals.value[here] = frame, request.value
+            self._given[rows] = frame + 1 if served.frames else served.timesteps
+        self._state, seen = self._advance(self._params, self._state, arrivals)
+        for leaf in seen[:4]:
+            leaf.copy_to_host_async()
+        self._flying.append((self._calls, seen))
+
+    def _seat(self, request: Request, position: int, rows: list[int]) -> None:
+        """Give rows to samples of a request."""
+        for row in rows:
+            self._owner[row], request.rows[row] = request, position
+            position += 1
+        self._since[rows] = self._calls
+        self._active[rows], self._ticks[rows] = True, 0
+
+    def _read(self, number: int, seen: Seen) -> list[tuple[Request, int, int]]:
+        """What a call has left: (request, position, row) of the samples that exited."""
+        times, done, self._classes, self._confidence = map(np.asarray, seen[:4])
+        self._times, self._seen, self._traces = times, seen, None
+        mine = self._active & (self._since <= number)
+        self._ticks[mine] = times[mine]
+        ended: list = []
+        for row in np.flatnonzero(mine & done).tolist():
+            request = self._owner[row]
+            ended.append((request, request.rows.pop(row), row))
+            self._vacate(row)
+        return ended
+
+    def _vacate(self, row: int) -> None:
+        self._owner[row], self._active[row] = None, False
+        self._free.append(row)
+
+    def _answer(self, ended: list[tuple[Request, int, int]]) -> None:
+        now = time.perf_counter()
+        for request, position, row in ended:
+            if request.over:
+                continue
+            answer = self._answer_of(request, row, True, now)
+            if answer.confidence != answer.confidence:
+                self._fail(request, _not_finite())
+                continue
+            request.answers[position] = answer
+            request.left -= 1
+            if not request.left:
+                self._finish(request)
+
+    def _answer_of(self, request: Request, row: int, complete: bool, now: float) -> Answer:
+        number, ticks = int(self._classes[row]), int(self._times[row])
+        return Answer(
+            number,
+            self.served.names[number],
+            float(self._confidence[row]),
+            ticks,
+            complete,
+            now - request.began,
+            self._all_ticks(row, ticks) if request.trace else (),
+        )
+
+    def _all_ticks(self, row: int, ticks: int) -> tuple[tuple[int, float], ...]:
+        if self._traces is None:
+            seen = self._seen
+            self._traces = np.asarray(seen.all_classes), np.asarray(seen.all_confidence)
+        classes, confidence = (x[row, :ticks].tolist() for x in self._traces)
+        return tuple(zip(classes, confidence, strict=True))
+
+    def _clear(self) -> bool:
+        """Settle what is cancelled, too late or without more frames; False for nothing."""
+        changed = False
+        for request in self.inbox.leaving():
+            if request.over:
+                continue
+            if request.future.cancelled():
+                self._end(request)
+                self._tell(request)
+                changed = True
+            else:
+                request.ended = True
+                self._ending.append(request)
+        late = self.inbox.expired()
+        ending = [request for request in self._ending if not request.over]
+        done = [request for request in ending if self._has_run(request)]
+        self._ending = [request for request in ending if request not in done]
+        for request in (*late, *done):
+            self._settle(request)
+        return changed or bool(late or done)
+
+    def _has_run(self, request: Request) -> bool:
+        """Whether all frames that have come have been run."""
+        return all(self._ticks[row] == len(request.inputs) for row in request.rows) and bool(
+            request.rows
+        )
+
+    def _settle(self, request: Request) -> None:
+        """Answer with what there is so far."""
+        now = time.perf_counter()
+        for row, position in request.rows.items():
+            if self._ticks[row]:
+                request.answers[position] = self._answer_of(request, row, False, now)
+        if None in request.answers:
+            self._fail(request, TooLate("the deadline came before the first tick: allow more time"))
+        elif any(answer.confidence != answer.confidence for answer in request.answers):
+            self._fail(request, _not_finite())
+        else:
+            self._finish(request)
+
+    def _finish(self, request: Request) -> None:
+        self._end(request)
+        if self._tell(request):
+            for answer in request.answers:
+                self.counters.answered(answer)  # type: ignore[arg-type]
+            request.future.set_result(request.answers[0] if request.single else request.answers)
+
+    def _fail(self, request: Request, error: Exception) -> None:
+        self._end(request)
+        if self._tell(request):
+            self.counters.failed += request.count
+            request.future.set_exception(error)
+
+    def _tell(self, request: Request) -> bool:
+        """Whether the future still waits for an answer; one that was cancelled is counted."""
+        waits = request.future.set_running_or_notify_cancel()
+        if not waits:
+            self.counters.cancelled += request.count
+        return waits
+
+    def _end(self, request: Request) -> None:
+        """Free what a request takes."""
+        request.over = True
+        for row in request.rows:
+            self._dropped[row] = True
+            self._vacate(row)
+        request.rows.clear()
+        self.inbox.forget(request)
+
+    def _fail_all(self, error: BaseException) -> None:
+        """After a mistake of ours or of the device nobody is to wait for ever."""
+        self.inbox.stop()
+        under_way = {id(x): x for x in self._owner if x is not None}
+        for request in (*under_way.values(), *self.inbox.drain()):
+            if not request.over:
+                self._fail(request, RuntimeError(f"the server has failed: {error!r}"))
+
+
+def _not_finite() -> UserError:
+    return UserError(
+        "a logit of this image is not finite: give finite pixels, or see whether the network has "
+        "learnt"
+    )
