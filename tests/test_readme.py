@@ -18,6 +18,7 @@ PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 # Commands of README.md that are not run here, by how they begin.
 NOT_RUN = {
     "python -m seenn_jax predict": "takes images of the reader's own",
+    "python -m seenn_jax serve": "does not end",
 }
 # Blocks of Python that are not run here, by page and by what is in them.
 NOT_RUN_IN_PYTHON = {

@@ -17,7 +17,7 @@ from seenn_jax.report.words import by_timesteps, decider
 def draw_curve(result: dict[str, Any]) -> Figure:
     """Accuracy against average timesteps: the sweep, each t for everyone, what was chosen."""
     timesteps = result["timesteps"]
-    figure, axes = _canvas(6.4, "average timesteps per sample (stretched near 1)", "accuracy (%)")
+    figure, axes = canvas(6.4, "average timesteps per sample (stretched near 1)", "accuracy (%)")
     if result["sweep"]:
         label = f"{result['exit']} exit, every {decider(result)}"
         _plot_sweep(axes, result["sweep"], "exits", 2.2, label)
@@ -95,7 +95,7 @@ def _plot_sweep(
 def draw_exits(result: dict[str, Any]) -> Figure:
     """The share of samples that exit at each timestep, as bars."""
     timesteps = result["timesteps"]
-    figure, axes = _canvas(4.4, "timestep of the exit", "share of samples (%)")
+    figure, axes = canvas(4.4, "timestep of the exit", "share of samples (%)")
     bars = axes.bar(
         range(1, timesteps + 1),
         [100 * share for share in result["exit_shares"]],
@@ -110,7 +110,7 @@ def draw_exits(result: dict[str, Any]) -> Figure:
     return figure
 
 
-def _canvas(width: float, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+def canvas(width: float, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
     """An empty picture in the common style, `width` inches wide, with timesteps along x."""
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
     figure = Figure(figsize=(width, 4.0), layout=layout, facecolor=LIGHT["paper"])

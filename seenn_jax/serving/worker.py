@@ -1,7 +1,6 @@
 """The one thread that talks to the device: what comes goes up, what is answered comes down."""
 
 import collections
-import functools
 import time
 
 import jax
@@ -34,8 +33,13 @@ class Worker:
         self.room = slots * ticks  # inputs that go up with a call
         self.rows = rows = slots + AHEAD * self.room
         self._state = empty(served, slots, rows)
-        self._params = jax.device_put(served.params)
-        self._advance = jax.jit(functools.partial(advance, served, ticks), donate_argnums=1)
+        # As leaves: a call has no classes of parameters to look through.
+        leaves, tree = jax.tree.flatten(served.params)
+        self._params = jax.device_put(leaves)
+        self._advance = jax.jit(
+            lambda leaves, *rest: advance(served, ticks, tree.unflatten(leaves), *rest),
+            donate_argnums=1,
+        )
         self._calls = 0
         self._flying: collections.deque[tuple[int, Seen]] = collections.deque()
         self._free = list(range(rows))

@@ -1,4 +1,4 @@
-"""The toy network of benchmarks/serve_soak.py."""
+"""The toy network of benchmarks/served_toy.py."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ import pytest
 
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-    import serve_soak
+    import served_toy
 
-FEATURES, T = serve_soak.FEATURES, serve_soak.T
-toy, inputs, step = serve_soak.toy, serve_soak.inputs, serve_soak.step
-offline, every_tick = serve_soak.offline, serve_soak.every_tick
-storm, check_counters = serve_soak.storm, serve_soak.check_counters
+FEATURES, T = served_toy.FEATURES, served_toy.T
+toy, inputs, step = served_toy.toy, served_toy.inputs, served_toy.step
+offline, every_tick = served_toy.offline, served_toy.every_tick
+storm, check_counters = served_toy.storm, served_toy.check_counters
