@@ -1,6 +1,6 @@
 """Give every setting and flag odd values, and count what becomes of it.
 
-    python benchmarks/odd_flags.py --tries=200 --json=results/odd_flags.json
+    python benchmarks/odd_flags.py --tries=200 --json=FILE
 
 Each try is a program that is called in a process of its own; of every tenth, also a really started
 one. A value is refused by one sentence, or it is right: what it trains can be evaluated. What must
