@@ -1,6 +1,6 @@
-"""Damage data files and give settings wrong values, and count what becomes of it.
+"""Damage data files, and count what becomes of it.
 
-python benchmarks/damaged_data.py --tries=600 --pictures=600 --values=200
+python benchmarks/damaged_data.py --tries=600 --pictures=600
 
 Each try is a process of its own. A damaged file is one of a data set that is made for it, with a
 bit flipped, cut at a place, gone, or zero for a stretch. What is counted:
@@ -23,7 +23,6 @@ import os
 import random
 import shutil
 import signal
-import sys
 import tempfile
 import traceback
 from collections import Counter
@@ -238,96 +237,15 @@ def tell(details: Path | None, what: list) -> None:
             file.write(json.dumps(what) + "\n")
 
 
-# --- Settings ------------------------------------------------------------------------------------
-
-NASTY = ("None", "abc", "-1", "0", "2.5", "nan", "1e400", "99999999999999999999", "", "(1,'a')")
-NASTY += ("100000", "1e-300", "()", "True", "\x1b[2J", "1,2", "../..", "-0.0")
-OF_TRAIN = (
-    *("seed", "plugins", "training_levels", "policy.candidates", "policy.width", "policy.copies"),
-    *("timesteps", "epochs", "inherit_epochs", "batch_size", "accumulate", "validate_every"),
-    *("checkpoint_every", "model.width", "model.tau", "model.threshold", "model.name", "loss"),
-    *("model.surrogate", "model.dtype", "activation", "quantization_levels", "initial_threshold"),
-    *("tet_weight", "tet_distillation", "label_smoothing", "optimizer.learning_rate", "ema"),
-    *("optimizer.momentum", "optimizer.weight_decay", "optimizer.schedule", "teacher"),
-    *("augment.crop", "augment.flip", "augment.cutout", "augment.roll", "augment.rotate"),
-    *("augment.mixup", "augment.cutmix", "data.name", "data.dir", "data.validation"),
-    *("data.image_size", "data.crop_area", "data.resize", "data.workers", "init_weights"),
-)
-OF_EVALUATE = (
-    *("timesteps", "threshold", "tolerance", "target_timesteps", "risk", "delta", "slots"),
-    *("exit", "method", "split", "precision", "percentile", "data_dir", "data_name", "json"),
-    *("nir", "export_weights", "weights", "wait"),
-)
-SMALL = (
-    *("--config=digits", "--config.epochs=1", "--config.inherit_epochs=0", "--config.timesteps=2"),
-    *("--config.model.width=4", "--config.augment.crop=0", "--config.validate_every=1"),
-)
-
-
-def call(program: str, arguments: list[str], place: Path) -> str:
-    """What becomes of a program with these arguments."""
-    import importlib
-
-    os.chdir(place)
-    sys.argv = [f"seenn-jax {program}", *arguments]
-    out, err, status = Path(place, "out"), Path(place, "err"), 0
-    with out.open("w") as sys.stdout, err.open("w") as sys.stderr:
-        os.dup2(sys.stdout.fileno(), 1)
-        os.dup2(sys.stderr.fileno(), 2)
-        try:
-            importlib.import_module(f"seenn_jax.cli.{program}").main()
-        except SystemExit as end:
-            status = end.code or 0
-    said = err.read_text(errors="replace")
-    if status == 0:
-        return "right"
-    errors = [line for line in said.splitlines() if line.startswith("error: ")]
-    one = status == 2 and len(errors) == 1 and "Traceback" not in said and "\x1b" not in said
-    return f"sentence {errors[0]}" if one else f"traceback {said[-2000:]}"
-
-
-def valued(count: int, place: Path, details: Path | None) -> dict[str, Counter]:
-    """{what: {outcome: how often}} of so many settings with wrong values."""
-    run = place / "run"
-    (place / "at").mkdir(parents=True)
-    arguments = [*SMALL, f"--workdir={run}"]
-    trained = apart(lambda: call("train", arguments, place / "at"), 10 * SECONDS)  # it compiles
-    if trained != "right":
-        raise SystemExit(f"the run to evaluate was not trained: {trained}")
-    rng = random.Random(0)
-    pairs = [(f"config.{key}", value) for key in OF_TRAIN for value in NASTY]
-    chosen = rng.sample(pairs, count * 2 // 3)
-    others = [(flag, value) for flag in OF_EVALUATE for value in NASTY]
-    chosen += rng.sample(others, count - len(chosen))
-    table: dict[str, Counter] = {"settings of train": Counter(), "flags of evaluate": Counter()}
-    for number, (flag, value) in enumerate(chosen):
-        training = flag.startswith("config.")
-        at, given = place / f"at{number}", f"--{flag}={value}"
-        at.mkdir()
-        arguments = [*SMALL, f"--workdir={at / 'new'}"] if training else [f"--workdir={run}"]
-        program = "train" if training else "evaluate"
-        answer = apart(lambda p=program, a=[*arguments, given], at=at: call(p, a, at))
-        table["settings of train" if training else "flags of evaluate"][answer.split()[0]] += 1
-        tell(details, [program, flag, value, answer])
-        shutil.rmtree(at, ignore_errors=True)
-    return table
-
-
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--tries", type=int, default=600, help="damaged files of data sets")
     parser.add_argument("--pictures", type=int, default=600, help="damaged images, recordings")
-    parser.add_argument("--values", type=int, default=200, help="values of settings")
     parser.add_argument("--details", type=Path, help="write a line of JSON for each try")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        table = {}
-        if asked.tries or asked.pictures:
-            table |= damaged(asked.tries, asked.pictures, Path(scratch), asked.details)
-        if asked.values:
-            os.environ["XDG_CACHE_HOME"] = str(Path(scratch, "cache"))
-            table |= valued(asked.values, Path(scratch, "values"), asked.details)
+        table = damaged(asked.tries, asked.pictures, Path(scratch), asked.details)
     print("|  | tries |", " | ".join(OUTCOMES), "|")
     print("| --- " * (len(OUTCOMES) + 2) + "|")
     for name, counts in table.items():

@@ -1,12 +1,12 @@
-"""Damaged files and wrong settings, as damaged_runs.py and damaged_data.py try them."""
+"""Damaged files and odd settings, as damaged_runs.py, damaged_data.py and odd_flags.py try them."""
 
-import os
 import random
 from collections import Counter
 from pathlib import Path
 
 import damaged_data
 import damaged_runs
+import odd_flags
 from soak_runs import Row
 
 # What has a checksum.
@@ -41,10 +41,9 @@ def data(tries: int | None, scratch: Path, rng: random.Random) -> list[Row]:
 
 
 def settings(tries: int | None, scratch: Path, rng: random.Random) -> list[Row]:
-    """A row for training and one for evaluation."""
-    os.environ["XDG_CACHE_HOME"] = str(scratch / "cache")
-    table = damaged_data.valued(tries or VALUES, scratch, None)
-    return [_row(f"wrong: {what}", found, True) for what, found in table.items()]
+    """A row for each program."""
+    table = odd_flags.valued(tries or VALUES, scratch, seed=rng.randrange(2**32))
+    return [_row(f"odd values: {what}", found, True) for what, found in table.items()]
 
 
 def _row(what: str, outcomes: Counter, guarded: bool) -> Row:
