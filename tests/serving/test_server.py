@@ -256,16 +256,9 @@ def test_a_loaded_run_answers_as_predict(trained):
     exit, choice = "confidence", seenn_jax.Given(0.4)
     found = run.predict(images, exit=exit, choice=choice)
     assert len(set(found.timesteps)) > 1
-    what, traces = served(run, exit, choice), []
-
-    def step(*arguments):
-        traces.append(1)
-        return what.step(*arguments)
-
-    with Server(what._replace(step=step), slots=16) as server:
-        before = len(traces)
+    with Server(run, slots=16, exit=exit, choice=choice) as server:
         answers = server.submit_all(images).result()
-        assert len(traces) == before  # all is compiled before the first request
+        assert server._worker._advance._cache_size() == 1  # compiled before the first request
         with pytest.raises(seenn_jax.UserError, match=r"threshold 5\.5"):
             server.submit(images[0], exit=5.5)
     assert [answer.number for answer in answers] == found.classes.tolist()
