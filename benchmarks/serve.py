@@ -183,7 +183,7 @@ def draw(rows, offline, path):
     for name in names:
         points = [row for row in rows if (row["server"], row["ticks_per_call"]) == name]
         points = [(row["load"], row["p99_ms"]) for row in points if row["load"]]
-        label = f"{name[0]}, {name[1]} ticks a call" if name[1] else name[0]
+        label = f"{name[0]}, ticks a call: {name[1]}" if name[1] else name[0]
         axes.plot(*zip(*points, strict=True), marker="o", color=next(colors), label=label)
     axes.axvline(offline, color=LIGHT["rule"], label="offline engine")
     axes.set_yscale("log")
@@ -213,8 +213,8 @@ def main(_) -> None:
     for name, ticks, server in servers(run, exit, choice, how):
         with server:
             for share in (*map(float, LOADS.value), None):
-                if name == "one by one" and len(rows) and _is_hopeless(rows, name):
-                    continue
+                if share is not None and _is_beyond(rows, name, ticks):
+                    continue  # the queue of a larger load would only take longer
                 rows.append(row_of(name, ticks, share, offline, server, images))
     print(f"knee at {KNEE.value:g} ms: {knees(rows)}")
     if PICTURE.value:
@@ -234,11 +234,12 @@ def main(_) -> None:
         records.add(JSON.value, records.record(what, figures, config=changes, seed=SEED.value))
 
 
-def _is_hopeless(rows, name):
+def _is_beyond(rows, name, ticks):
     """Whether the last load of this server was far beyond what it can do."""
-    last = rows[-1]
-    beyond = last["load"] and last["answered_per_second"] < 0.5 * last["load"]
-    return bool(last["server"] == name and beyond)
+    last = rows[-1] if rows else {"server": None, "ticks_per_call": None}
+    if (last["server"], last["ticks_per_call"]) != (name, ticks):
+        return False
+    return last["answered_per_second"] < 0.5 * last["load"]
 
 
 if __name__ == "__main__":

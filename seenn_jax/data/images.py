@@ -106,15 +106,16 @@ def record_of(path: Path, label: int, name: str) -> Record:
         return Record(b"", label, name, str(error))
 
 
-def decode(record: Record, mode: str = "RGB", most_pixels: int = MOST_PIXELS) -> Image.Image:
+def decode(record: Record, mode: str = "RGB", most_pixels: int | None = None) -> Image.Image:
     """The image of a record, upright by its EXIF orientation.
 
     Grey, CMYK and palettes are converted to `mode`, transparency is dropped where that has none.
 
     Raises:
       Corrupt: it can't be read to its end, is of another format than `FORMATS`, of more than
-        `most_pixels` (100 million at most), or has more than 8 bits a channel.
+        `most_pixels` (None: `MOST_PIXELS`), or has more than 8 bits a channel.
     """
+    most_pixels = MOST_PIXELS if most_pixels is None else most_pixels
     try:
         if record.problem:
             raise ValueError(record.problem)

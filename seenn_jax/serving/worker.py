@@ -32,10 +32,11 @@ class Worker:
         self.served, self.inbox, self.counters = served, inbox, counters
         self.room = slots * ticks  # inputs that go up with a call
         self.rows = rows = slots + AHEAD * self.room
-        self._state = empty(served, slots, rows)
+        device = jax.local_devices()[0]  # said, so that what a call returns is placed as it was
+        self._state = jax.device_put(empty(served, slots, rows), device)
         # As leaves: a call has no classes of parameters to look through.
         leaves, tree = jax.tree.flatten(served.params)
-        self._params = jax.device_put(leaves)
+        self._params = jax.device_put(leaves, device)
         self._advance = jax.jit(
             lambda leaves, *rest: advance(served, ticks, tree.unflatten(leaves), *rest),
             donate_argnums=1,
