@@ -62,10 +62,10 @@ def kinds(scratch: Path) -> list[Kind]:
         end_of(program)
     return [
         Kind("killed: digits", 25, digits, one, one),
-        Kind("killed: a policy", 10, policy, one, one),
-        Kind("killed: streamed images, 2 workers", 10, streamed, one, one),
-        Kind("killed: two processes", 10, flags_of, start_two, start_two),
-        Kind("killed on 8 devices, continued on 1", 10, float64, eight, alone, 1e-6),
+        Kind("killed: a policy", 20, policy, one, one),
+        Kind("killed: streamed images, 2 workers", 20, streamed, one, one),
+        Kind("killed: two processes", 20, flags_of, start_two, start_two),
+        Kind("killed on 8 devices, continued on 1", 20, float64, eight, alone, 1e-6),
     ]
 
 
