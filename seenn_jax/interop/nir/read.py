@@ -10,7 +10,6 @@ import dataclasses
 import graphlib
 import io
 import math
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +27,6 @@ from seenn_jax.models.layers import ConvBN
 from seenn_jax.models.neurons import LIF, SURROGATES
 
 DENSEST = 1100  # bytes of numbers in one of a file, at most: as much as gzip can
-_HEAP = b"GCOL\1\0\0\0"
 
 
 class Step(NamedTuple):
@@ -207,31 +205,11 @@ def _opened(path: Path) -> Any:
             f"{path} can't be read ({error.strerror}): give the path of a NIR file"
         ) from error
     try:
-        _check_heaps(content)
         with h5py.File(io.BytesIO(content), "r") as file:
             _check(file, len(content))
         return nir.read(io.BytesIO(content), type_check=False)
     except Exception as error:
         raise _damaged(path, error) from error
-
-
-def _check_heaps(content: bytes) -> None:
-    """Raise a ValueError for a heap of texts that HDF5, which trusts the sizes in it, never leaves.
-
-    A heap is its signature and version, its size, and objects: index, count, size, content to a
-    multiple of 8; at index 0 what is free, whose size is that of all (HDF5 file format, III.E).
-    """
-    at = content.find(_HEAP)
-    while 0 <= at <= len(content) - 16:
-        (size,) = struct.unpack_from("<Q", content, at + 8)
-        place, end = at + 16, min(at + size, len(content))
-        while place + 16 <= end:
-            index, length = struct.unpack_from("<H6xQ", content, place)
-            taken = (16 + -(-length // 8) * 8 if index else length) % 2**64
-            if taken == 0:
-                raise ValueError("a heap in it has an object of no size")
-            place += taken
-        at = content.find(_HEAP, at + 1)
 
 
 def _check(file: Any, length: int) -> None:
