@@ -2,7 +2,7 @@
 
     from pathlib import Path
     import jax.export
-    program = jax.export.deserialize(Path("slots.stablehlo").read_bytes())
+    program = jax.export.deserialize(bytearray(Path("slots.stablehlo").read_bytes()))
     logits, timesteps = program.call(images, np.int32(len(images)), np.float32(0.9))
 
 Parameters and normalisation are in the file; images are uint8, as they are stored.

@@ -10,6 +10,7 @@ import dataclasses
 import graphlib
 import io
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ from seenn_jax.interop.nir.write import library
 from seenn_jax.models.layers import ConvBN
 from seenn_jax.models.neurons import LIF, SURROGATES
 
+HEADER = 16  # bytes, in a heap of HDF5
 DENSEST = 1100  # bytes of numbers in one of a file, at most: as much as gzip can
 
 
@@ -205,11 +207,31 @@ def _opened(path: Path) -> Any:
             f"{path} can't be read ({error.strerror}): give the path of a NIR file"
         ) from error
     try:
+        _check_strings(content)
         with h5py.File(io.BytesIO(content), "r") as file:
             _check(file, len(content))
         return nir.read(io.BytesIO(content), type_check=False)
     except Exception as error:
         raise _damaged(path, error) from error
+
+
+def _check_strings(content: bytes) -> None:
+    """Raise a ValueError for a heap of strings in which the HDF5 library would go round for ever.
+
+    A heap is a header of 16 bytes, with its own size, and objects, with headers of 16 bytes and
+    theirs. Object 0 is the space that is left, whose size includes its header: at a size of 0, as
+    where a file was zeroed, HDF5 2.0 does not move on.
+    """
+    for heap in re.finditer(rb"GCOL\x01", content):
+        start = heap.start()
+        end = start + int.from_bytes(content[start + 8 : start + 16], "little")
+        at = start + HEADER
+        while at + HEADER <= end:
+            number = int.from_bytes(content[at : at + 2], "little")
+            size = int.from_bytes(content[at + 8 : at + HEADER], "little")
+            if (number == 0 and size < HEADER) or at + size > end:
+                raise ValueError("a heap of its strings is damaged")
+            at += size if number == 0 else HEADER + -(-size // 8) * 8
 
 
 def _check(file: Any, length: int) -> None:

@@ -335,6 +335,19 @@ def test_what_is_no_graph(tmp_path):
         read(path)
 
 
+def test_a_zeroed_heap_of_strings_is_no_endless_loop(tmp_path):
+    path = saved(tmp_path / "a.nir", LINEAR, shape=[2])
+    content = bytearray(path.read_bytes())
+    start = content.index(b"GCOL\x01")
+    at = start + 16
+    while int.from_bytes(content[at : at + 2], "little"):
+        at += 16 + -(-int.from_bytes(content[at + 8 : at + 16], "little") // 8) * 8
+    content[at : at + 16] = bytes(16)  # what says how much space is left
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="a heap of its strings is damaged"):
+        read(path)
+
+
 def test_a_damaged_file_is_one_sentence(tmp_path):
     nodes = [MAPS["plain"], nir.Flatten(np.array([4, 4, 4]), 0), nir.Linear(np.ones((2, 64)))]
     path = saved(tmp_path / "a.nir", *nodes, NEURONS["LIF"], shape=[4, 4, 4], metadata={"dt": DT})
