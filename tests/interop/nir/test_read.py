@@ -42,7 +42,10 @@ def logits_of(network, images, timesteps=1):
     return np.asarray(run_all(network, jnp.asarray(images), timesteps))
 
 
-@pytest.mark.parametrize("name", ["averaging shortcuts", "large images", "flat", "converted"])
+@pytest.mark.parametrize(
+    "name",
+    ["averaging shortcuts", "large images", "hidden layers, above the threshold", "converted"],
+)
 def test_a_round_trip_is_the_network_spike_for_spike(name, tmp_path):
     model, images = exact(*NETWORKS[name])
     path, shape = tmp_path / "network.nir", NETWORKS[name][2]
