@@ -31,7 +31,7 @@ class NoNetwork(nnx.Module):
             "the activation 'mine' is a function: it must be a seenn_",
         ),
         ("NEURONS", Neuron(lambda: None), "`make` of the activation 'mine' takes () and is called"),
-        ("MODELS", lambda width: None, "it must be a class"),
+        ("MODELS", lambda width: None, "takes (width) and is called with (width, image_shape="),
         ("MODELS", int, "it must give a class of nnx.Module"),
         ("MODELS", nnx.BatchNorm, "is called with (self, width, image_shape=, num_classes=, neur"),
         (

@@ -79,13 +79,14 @@ _METHODS = {
 
 
 def _check_model(what: str, row: Any) -> None:
-    check_kind(what, row, type)
-    check_given(what, row, lambda x: issubclass(x, nnx.Module), "a class of nnx.Module")
-    check_call(what, row.__init__, "self", *_ARGUMENTS)
+    is_class = isinstance(row, type)  # else it makes a network, such as one of a file
+    if is_class:
+        check_given(what, row, lambda x: issubclass(x, nnx.Module), "a class of nnx.Module")
+    check_call(what, row.__init__ if is_class else row, *("self",) * is_class, *_ARGUMENTS)
     smallest = getattr(row, "smallest", None)
     side = lambda x: x == int(x) >= 1  # noqa: E731
     check_given(f"{what}, by its attribute `smallest`,", smallest, side, "a side in pixels")
-    for name, arguments in _METHODS.items():
+    for name, arguments in _METHODS.items() if is_class else ():
         check_call(f"the method `{name}` of {what}", getattr(row, name, None), *arguments)
 
 

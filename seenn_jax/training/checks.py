@@ -210,9 +210,7 @@ def _check_augmentations(config: ConfigDict, dataset: Dataset) -> None:
     shape = (side, side, 3) if side else dataset.train.images.shape[1:]
     one = np.ones(shape[-1], np.float32)
     jax.eval_shape(
-        lambda key, images: augmented_images(
-            key, images, config.augment, (one, one), config.model.dtype
-        ),
+        lambda key, images: augmented_images(key, images, config.augment, (one, one), "float32"),
         jax.random.key(0),
         jax.ShapeDtypeStruct((2, *shape), np.uint8),
     )

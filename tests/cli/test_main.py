@@ -13,7 +13,7 @@ from absl import flags
 
 import seenn_jax
 from seenn_jax.cli import main as shell
-from seenn_jax.cli.flags import EVALUATE, TRAIN
+from seenn_jax.cli.flags import EVALUATE, PROGRAMS, TRAIN
 from seenn_jax.cli.main import as_flags
 from seenn_jax.errors import UserError
 from tests.cli.conftest import DIGITS, ROOT, check_refused
@@ -174,7 +174,7 @@ def test_the_module_has_help(program):
 @pytest.mark.parametrize("arguments", [[], ["fit"], ["--workdir=x"], ["Train"]], ids=str)
 def test_the_module_s_first_argument_is_a_program(program, arguments):
     refused = program(MODULE, *arguments)
-    check_refused(*refused, "give one of train, evaluate, predict, and --help", *arguments[:1])
+    check_refused(*refused, f"give one of {', '.join(PROGRAMS)}, and --help", *arguments[:1])
 
 
 def test_the_module_says_its_version(program):

@@ -14,7 +14,7 @@ from tests.cli.conftest import ROOT
 CALLS = {
     "train": [sys.executable, "train.py"],
     "evaluate": [sys.executable, "evaluate.py"],
-    "predict": [sys.executable, "-m", "seenn_jax", "predict"],
+    **{name: [sys.executable, "-m", "seenn_jax", name] for name in ("predict", "import", "serve")},
 }
 
 
