@@ -134,11 +134,16 @@ def _state_in(path: Path, found: Any) -> Mapping[str, Any]:
     return found
 
 
+def without_prefix(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A state dict without `PREFIX`, where all names have it."""
+    if not all(name.startswith(PREFIX) for name in state):
+        return state
+    return {name.removeprefix(PREFIX): array for name, array in state.items()}
+
+
 def _plain(path: Path, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    if all(name.startswith(PREFIX) for name in state):
-        state = {name.removeprefix(PREFIX): array for name, array in state.items()}
     plain = {}
-    for name, array in state.items():
+    for name, array in without_prefix(state).items():
         if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
             raise UserError(f"{path} has {name!r} of {array.dtype.name}: give a file of numbers")
         wide = array.dtype.itemsize < 4 and array.dtype.kind in "fV"

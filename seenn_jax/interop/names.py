@@ -81,27 +81,27 @@ def _places(model: SpikingResNet) -> Iterator[tuple[tuple, int, int, Any]]:
 
 
 def _resnet(model: SpikingResNet) -> Layers:
-    layers = {("stem",): ("conv1", "bn.bn")}
-    for path, stage, number, block in _places(model):
-        name = f"layer{stage + 1}.{number}"
-        layers[*path, "conv1"] = (f"{name}.conv1.module", f"{name}.bn1.bn")
-        layers[*path, "conv2"] = (f"{name}.conv2.module", f"{name}.bn2.bn")
-        if block.shortcut is not None:
-            shortcut = (f"{name}.downsample.1.module", f"{name}.downsample.2.bn")
-            layers[*path, "shortcut", "projection"] = shortcut
-    return Layers(layers, {("head",): "fc1.module"}, {})
+    shortcut = ("downsample.1.module", "downsample.2.bn")
+    layers = _blocks(model, ".module", ("shortcut", "projection"), shortcut)
+    return Layers({("stem",): ("conv1", "bn.bn"), **layers}, {("head",): "fc1.module"}, {})
 
 
 def _tet_resnet(model: SpikingResNet) -> Layers:
-    layers = {("stem",): ("conv1", "bn1.bn")}
+    shortcut = ("downsample.layer.module", "downsample.bn.bn")
+    layers = {("stem",): ("conv1", "bn1.bn"), **_blocks(model, "", ("shortcut",), shortcut)}
+    return Layers(layers, {("hidden_layers", "linears", 0): "fc1", ("head",): "fc2"}, {})
+
+
+def _blocks(model: SpikingResNet, conv: str, place: tuple, shortcut: tuple[str, str]) -> dict:
+    """Of SEENN's and TET's blocks; how a convolution's name ends, and where shortcuts are."""
+    layers = {}
     for path, stage, number, block in _places(model):
         name = f"layer{stage + 1}.{number}"
-        layers[*path, "conv1"] = (f"{name}.conv1", f"{name}.bn1.bn")
-        layers[*path, "conv2"] = (f"{name}.conv2", f"{name}.bn2.bn")
+        for index in (1, 2):
+            layers[*path, f"conv{index}"] = (f"{name}.conv{index}{conv}", f"{name}.bn{index}.bn")
         if block.shortcut is not None:
-            shortcut = (f"{name}.downsample.layer.module", f"{name}.downsample.bn.bn")
-            layers[*path, "shortcut"] = shortcut
-    return Layers(layers, {("hidden_layers", "linears", 0): "fc1", ("head",): "fc2"}, {})
+            layers[*path, *place] = tuple(f"{name}.{part}" for part in shortcut)
+    return layers
 
 
 def _qcfs_resnet(model: SpikingResNet) -> Layers:

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from seenn_jax.config import default_config
 from seenn_jax.errors import UserError, check_choice
-from seenn_jax.interop.files import read_state_dict
+from seenn_jax.interop.files import read_state_dict, without_prefix
 from seenn_jax.interop.names import official_names
 from seenn_jax.interop.sources import Source, canonical, source_of
 from seenn_jax.models.activations import inverse_softplus
@@ -63,9 +63,7 @@ def load_official(model: nnx.Module, path: str | Path) -> None:
 
 def load_state_dict(model: nnx.Module, state: Mapping[str, np.ndarray]) -> None:
     """As `load_official`, from names and arrays in PyTorch's layout (OIHW)."""
-    if all(name.startswith("module.") for name in state):  # trained under DataParallel
-        state = {name.removeprefix("module."): array for name, array in state.items()}
-    known = canonical(state)
+    known = canonical(without_prefix(state))
     arrays = convert(model, known)
     unused = known.keys() - set(official_names(model).values())
     if unused:

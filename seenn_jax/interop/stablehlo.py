@@ -17,7 +17,6 @@ import jax.numpy as jnp
 
 from seenn_jax import engine, exits
 from seenn_jax.errors import UserError
-from seenn_jax.exits import EXITS
 from seenn_jax.paths import check_new, put
 from seenn_jax.run.inference import Predictor
 
@@ -97,7 +96,7 @@ def write_slots(
     engine.common.check_at_least_one("images", images)
     slots = run.batch if slots is None else slots
     engine.common.check_at_least_one("slots", slots)
-    rule, temperatures = EXITS[exit](run), run.temperatures
+    rule, temperatures = exits.make_exit(exit, run), run.temperatures
     scale = None if temperatures is None else exits.logit_scale(run.timesteps, temperatures)
 
     def loop(images, count, value):

@@ -254,6 +254,14 @@ class Hidden(nnx.Module):
             self.neurons[index] = replace(f"hidden.neurons.{index}", neuron)
 
 
+def hidden_layers(in_features, width, multiples, **kinds) -> tuple[Hidden | None, int]:
+    """(layers of `width` times these neurons, or None; what the read-out gets), as `Hidden`."""
+    if not multiples:
+        return None, in_features
+    sizes = [width * multiple for multiple in multiples]
+    return Hidden(in_features, sizes, **kinds), sizes[-1]
+
+
 def average_pool(x: Num[Array, "B T H W C"], size: int) -> Num[Array, "B T h w C"]:
     """Mean over non-overlapping `size` x `size` windows; an incomplete border is left out."""
     if size > 1 and jnp.issubdtype(x.dtype, jnp.integer):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from seenn_jax.models.layers import ConvBN, Hidden, SpikingBlock, average_pool, linear
+from seenn_jax.models.layers import ConvBN, SpikingBlock, average_pool, hidden_layers, linear
 from seenn_jax.models.neurons import fire, own
 
 
@@ -54,11 +54,9 @@ class SpikingResNet(nnx.Module):
                 stack.append(SpikingBlock(features, out, stride, **kinds))
                 features = out
         self.blocks = nnx.List(stack)
-        self.hidden_layers = nnx.data(None)
-        if self.hidden:
-            sizes = [width * multiple for multiple in self.hidden]
-            kinds = {"neuron": neuron, "dtype": dtype, "rngs": rngs}
-            self.hidden_layers, features = Hidden(features, sizes, **kinds), sizes[-1]
+        kinds = {"neuron": neuron, "dtype": dtype, "rngs": rngs}
+        layers, features = hidden_layers(features, width, self.hidden, **kinds)
+        self.hidden_layers = nnx.data(layers)
         self.head = linear(features, num_classes, rngs=rngs)
 
     def spike_layers(self) -> list[nnx.Module]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from seenn_jax.models.layers import ConvBN, Hidden, average_pool, linear
+from seenn_jax.models.layers import ConvBN, average_pool, hidden_layers, linear
 from seenn_jax.models.neurons import fire, own
 
 
@@ -46,11 +46,9 @@ class SpikingVGG(nnx.Module):
         self.last_map = self._last_map(image_shape)
         positions = math.prod(self.last_map) if self.flat else 1
         features *= positions
-        self.hidden_layers = nnx.data(None)
-        if self.hidden:
-            sizes = [width * multiple for multiple in self.hidden]
-            kinds = {"neuron": neuron, "dtype": dtype, "rngs": rngs}
-            self.hidden_layers, features = Hidden(features, sizes, **kinds), sizes[-1]
+        kinds = {"neuron": neuron, "dtype": dtype, "rngs": rngs}
+        layers, features = hidden_layers(features, width, self.hidden, **kinds)
+        self.hidden_layers = nnx.data(layers)
         self.head = linear(features, num_classes, rngs=rngs)
 
     def _last_map(self, image_shape: tuple[int, int, int]) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from seenn_jax.errors import UserError
+from seenn_jax.interop.files import DENSEST
 from seenn_jax.interop.nir.layers import LAYERS, Flatten, Threshold
 from seenn_jax.interop.nir.neurons import KINDS, Euler, neuron_of
 from seenn_jax.interop.nir.write import library
@@ -28,7 +29,6 @@ from seenn_jax.models.layers import ConvBN
 from seenn_jax.models.neurons import LIF, SURROGATES
 
 HEADER = 16  # bytes, in a heap of HDF5
-DENSEST = 1100  # bytes of numbers in one of a file, at most: as much as gzip can
 
 
 class Step(NamedTuple):
