@@ -28,6 +28,7 @@ from pathlib import Path
 import numpy as np
 import records
 from damaged_data import apart
+from flax import nnx
 from PIL import Image
 
 import seenn_jax
@@ -35,6 +36,8 @@ from seenn_jax.cli.flags import PROGRAMS
 from seenn_jax.config import default_config, is_policy
 from seenn_jax.errors import UserError
 from seenn_jax.exits import Given
+from seenn_jax.interop.names import official_names
+from seenn_jax.models import build_model
 from seenn_jax.run import folder
 from seenn_jax.run.settings import flat
 
@@ -91,7 +94,10 @@ def call(program: str, arguments: list[str], place: Path) -> str:
         os.dup2(sys.stdout.fileno(), 1)
         os.dup2(sys.stderr.fileno(), 2)
         try:
-            importlib.import_module(f"seenn_jax.cli.{program}").main()
+            module = importlib.import_module(f"seenn_jax.cli.{program}")
+            if program == "serve":
+                module._listen = lambda *_: None  # which it would do until it is told to end
+            module.main()
         except SystemExit as end:
             status = end.code or 0
         if status == 0 and program == "train":
@@ -137,7 +143,15 @@ def started(program: str, arguments: list[str], place: Path) -> str:
     return judged(done.returncode, done.stdout, done.stderr)
 
 
-def tries_of(count: int, seed: int, run: Path, image: Path) -> list[tuple]:
+def checkpoint() -> dict[str, np.ndarray]:
+    """A state dict as of SEENN's ResNet-19, to import."""
+    model = build_model("resnet19", 2, image_shape=(32, 32, 3), num_classes=10)
+    names, arrays = official_names(model), nnx.to_flat_state(nnx.state(model))
+    plain = ((names[path], np.asarray(variable[...])) for path, variable in arrays)
+    return {name: x.transpose(3, 2, 0, 1) if x.ndim == 4 else x.T for name, x in plain}
+
+
+def tries_of(count: int, seed: int, run: Path, image: Path, network: Path) -> list[tuple]:
     """(program, flag, value, the other arguments) of so many tries; of all where it is 0."""
     pairs = [("train", flag, value) for flag in (*settings(), "config") for value in VALUES]
     for program, about in PROGRAMS.items():
@@ -149,6 +163,8 @@ def tries_of(count: int, seed: int, run: Path, image: Path) -> list[tuple]:
             "train": [*SMALL, *(POLICY if ".policy." in flag else ())],
             "evaluate": [f"--workdir={run}"],
             "predict": [f"--workdir={run}", str(image)],
+            "serve": [f"--workdir={run}", "--port=0"],
+            "import": [str(network)],
         }[program]
         made.append((program, flag, value, base))
     return made
@@ -165,7 +181,7 @@ def counted(tries: list, place: Path, details: Path | None) -> dict[str, Counter
             arguments.insert(0, f"--workdir={at / 'new'}")
         answer = apart(lambda p=program, a=arguments, at=at: call(p, a, at))
         answers = [answer]
-        if number % EVERY == 0:
+        if number % EVERY == 0 and program != "serve":
             shutil.rmtree(at / "new", ignore_errors=True)
             answers.append(started(program, arguments, at / "started"))
         for each in answers:
@@ -187,13 +203,15 @@ def valued(
     os.environ |= {"XDG_CACHE_HOME": str(place / "cache"), "XLA_FLAGS": COMPILED_SOON}
     (place / "first").mkdir(parents=True)
     run, image = place / "first" / "new", place / "image.png"
+    network = place / "network.npz"
+    np.savez(network, **checkpoint())
     Image.fromarray(np.full((8, 8), 100, np.uint8)).save(image)
     for program, base in (("train", SMALL), ("evaluate", ())):
         given = [*base, f"--workdir={run}"]
         made = apart(lambda p=program, a=given: call(p, a, place / "first"))
         if made != "right":
             raise SystemExit(f"the run to evaluate could not be made: {made}")
-    return counted(tries_of(count, seed, run, image), place, details)
+    return counted(tries_of(count, seed, run, image, network), place, details)
 
 
 def main() -> None:
