@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from operator import getitem
 from pathlib import Path
@@ -139,6 +140,8 @@ def _set_streams_and_loggers() -> None:
     logging.getLogger("absl").setLevel(logging.CRITICAL + 1)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)  # orbax's, likewise
     sys.unraisablehook = functools.partial(_tell_unraisable, sys.unraisablehook)
+    # Of a write that another one's failure has ended, on a full disk.
+    warnings.filterwarnings("ignore", "coroutine 'async_serialize", RuntimeWarning)
 
 
 def _tell_unraisable(tell: Callable[[Any], object], what: Any) -> None:
