@@ -1,6 +1,5 @@
 """What the programs share: flags in, and a user's mistake out as one sentence."""
 
-import contextlib
 import difflib
 import errno
 import functools
@@ -9,7 +8,6 @@ import logging
 import os
 import re
 import sys
-import warnings
 from collections.abc import Callable
 from operator import getitem
 from pathlib import Path
@@ -24,7 +22,7 @@ from seenn_jax.cli import help
 from seenn_jax.cli.configs import config_names, let_configs_inherit
 from seenn_jax.cli.flags import Flag, define, renamed
 from seenn_jax.cli.overrides import check_overrides, leaves, setting_meant, with_config_path
-from seenn_jax.cli.start import command, printable, say, silence
+from seenn_jax.cli.start import command, exit_at_once, printable, say, silence
 from seenn_jax.config import default_config
 from seenn_jax.errors import Terminated, UserError, check_choice
 from seenn_jax.run import folder
@@ -91,11 +89,11 @@ def main(
         if jax.distributed.is_initialized():
             jax.distributed.shutdown()  # waits for the others, which end too
         # On Python's way out it would wait for what is computed and is not needed any more.
-        _exit_at_once(int(end.code or 0))
+        exit_at_once(int(end.code or 0))
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         # On Python's way out a thread of JAX's that still compiles would crash.
-        _exit_at_once(130)
+        exit_at_once(130)
 
 
 def _of_system(error: Exception) -> str | None:
@@ -140,8 +138,6 @@ def _set_streams_and_loggers() -> None:
     logging.getLogger("absl").setLevel(logging.CRITICAL + 1)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)  # orbax's, likewise
     sys.unraisablehook = functools.partial(_tell_unraisable, sys.unraisablehook)
-    # Of a write that another one's failure has ended, on a full disk.
-    warnings.filterwarnings("ignore", "coroutine 'async_serialize", RuntimeWarning)
 
 
 def _tell_unraisable(tell: Callable[[Any], object], what: Any) -> None:
@@ -206,15 +202,8 @@ def _shortened(word: str) -> str:
 def _exit(status: int) -> NoReturn:
     if jax.distributed.is_initialized():
         # Python's way out would wait for the other processes, which may wait for this one.
-        _exit_at_once(status)
+        exit_at_once(status)
     sys.exit(status)
-
-
-def _exit_at_once(status: int) -> NoReturn:
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):  # nobody reads on
-            stream.flush()
-    os._exit(status)
 
 
 def _parse(arguments: list[str], known: list[str]) -> list[str]:

@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -30,7 +30,20 @@ def start(name: str) -> None:
                 say(help.of_config() if topic else help.of_program(name, command(name)))
                 return
             module = importlib.import_module(f"seenn_jax.cli.{name}")
-        module.main()
+        try:
+            module.main()
+        except SystemExit as end:
+            if end.code:  # on Python's way out libraries tell of what an error has left undone
+                exit_at_once(int(end.code))
+            raise
+
+
+def exit_at_once(status: int) -> NoReturn:
+    """End without what Python does at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # nobody reads on
+            stream.flush()
+    os._exit(status)
 
 
 def command(name: str) -> str:

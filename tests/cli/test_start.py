@@ -181,3 +181,17 @@ def test_the_next_program_is_called_as_this_one(monkeypatch, called, evaluate, p
 def test_text_of_others_does_not_reach_the_terminal_as_commands():
     assert printable("a\x1b[2Jb\x9b31m\r\x07\x7f") == r"a\x1b[2Jb\x9b31m\r\x07\x7f"
     assert printable("Zürich\t図\n") == "Zürich\t図\n"
+
+
+def test_a_mistake_ends_without_what_libraries_say_at_python_s_end(environment):
+    code = (
+        "import sys, types\n"
+        "async def unawaited(): pass\n"  # as where one of many writes has failed
+        "kept = [unawaited()]\n"
+        "def main(): print('said'); sys.exit(2)\n"
+        "sys.modules['seenn_jax.cli.train'] = types.SimpleNamespace(main=main)\n"
+        "sys.argv = ['train.py']\n"
+        "from seenn_jax.cli.start import start; start('train')\n"
+    )
+    done = run([sys.executable, "-c", code], environment)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "said\n", "")
