@@ -70,9 +70,8 @@ def train_network(config: ConfigDict, workdir: Path, console: Console) -> None:
         given = Given(np.uint32(config.seed), teacher and teacher.params)
         close = nothing
         if isinstance(dataset.train, Stream):
-            batches = host_batches(state, dataset.train, config)
-            compiled = streamed_steps(state, given, batches, config, console)
-            close = batches.close
+            fed = host_batches(state, dataset.train, config)
+            compiled, close = streamed_steps(state, given, fed, config, console), fed.close
         else:
             compiled = compiled_steps(state, given, dataset.train, config, console)
         epochs = [timesteps_of_epoch(config, epoch) for epoch in range(config.epochs)]
