@@ -82,6 +82,10 @@ def _model(config: ConfigDict) -> None:
     config.model.threshold = 1.0  # membrane at which a neuron fires
     config.model.fires = ">="  # at its threshold and above it; or ">", as some networks of others
     config.model.surrogate = "dspike"
+    config.model.reset = "hard"  # to 0 where a neuron fires; or "soft", by its threshold
+    config.model.detach_reset = False  # let no gradient flow through the reset
+    # D of "ilif": the largest spike, of one timestep, which is up to so many binary ones
+    config.model.largest_spike = 4
     config.model.dtype = "float32"  # of activations; parameters stay float32
     # Start from these (fine-tuning): the name of weights, a .safetensors file, or a run; "" for
     # none. The same architecture; the last layer is new for other classes.
@@ -90,8 +94,10 @@ def _model(config: ConfigDict) -> None:
 
 def _activation(config: ConfigDict) -> None:
     """What its layers are made of."""
-    # "lif" trains a spiking network. "qcfs" and "relu" train an ordinary one, at one timestep,
-    # which evaluate.py converts: quantised activations of learnt thresholds, and the baseline.
+    # "lif" trains a spiking network. So do "plif", of a learnt decay that begins as
+    # config.model.tau, and "ilif", whose spikes are integers and whose reset is soft. "qcfs" and
+    # "relu" train an ordinary one, at one timestep, which evaluate.py converts: quantised
+    # activations of learnt thresholds, and the baseline.
     config.activation = "lif"
     config.quantization_levels = 8  # L of "qcfs"
     # L in training, shared among the samples of a batch, such as (1, 2, 4, 8): accurate at early

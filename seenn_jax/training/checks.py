@@ -14,7 +14,7 @@ from seenn_jax.data.augment import AUGMENTATIONS, augmented_images
 from seenn_jax.data.images import INTERPOLATIONS
 from seenn_jax.errors import UserError, check_choice
 from seenn_jax.models import DTYPES, MODELS, NEURONS, is_ann
-from seenn_jax.models.neurons import SURROGATES
+from seenn_jax.models.neurons import RESETS, SURROGATES
 from seenn_jax.plugins import load_plugins
 from seenn_jax.run import build
 from seenn_jax.run.settings import misfit, value_of
@@ -28,6 +28,7 @@ CHOICES = {
     "model.name": MODELS,
     "model.dtype": DTYPES,
     "model.surrogate": SURROGATES,
+    "model.reset": RESETS,
     "activation": NEURONS,
     "loss": LOSSES,
     "optimizer.name": OPTIMIZERS,
@@ -54,6 +55,7 @@ NUMBERS = {
     "model.width": AT_LEAST_1,
     "model.tau": ("above 0 and at most 1", lambda value: 0 < value <= 1),
     "model.threshold": ABOVE_0,
+    "model.largest_spike": ("from 1 to 127", lambda value: 1 <= value <= 127),
     "tet_weight": FRACTION,
     "tet_distillation": AT_LEAST_0,
     "teacher_weight": FRACTION,
