@@ -50,8 +50,9 @@ def forward(
     return _recomputed(run, remat)(params, stats, inputs)
 
 
-def _accuracy(logits: Float[Array, "B T K"], labels: Int[Array, "B"]) -> Float[Array, ""]:
-    return jnp.mean(logits.mean(1).argmax(-1) == labels)
+def _accuracy(mean: Float[Array, "B K"], labels: Int[Array, "B"]) -> Float[Array, ""]:
+    """Of the mean logits of all ticks."""
+    return jnp.mean(mean.argmax(-1) == labels)
 
 
 def through_time(graph: nnx.GraphDef, loss: Loss, timesteps: int, remat: bool) -> Gradient:
@@ -59,7 +60,7 @@ def through_time(graph: nnx.GraphDef, loss: Loss, timesteps: int, remat: bool) -
 
     def value(params, stats, inputs, targets, labels):
         logits, stats = forward(graph, params, stats, inputs, timesteps, remat)
-        accuracy = _accuracy(logits, labels)
+        accuracy = _accuracy(logits.mean(1), labels)
         return loss(logits, targets, inputs), (accuracy, stats)
 
     return jax.value_and_grad(value, has_aux=True)
@@ -83,7 +84,6 @@ def tick_by_tick(graph: nnx.GraphDef, loss: Loss, timesteps: int, remat: bool) -
     def gradient(params, stats, inputs, targets, labels):
         is_still = not frames(inputs)
         ticks = None if is_still else jnp.moveaxis(inputs, 1, 0)[:, :, None]
-        of_tick = lambda x: inputs if is_still else x  # noqa: E731
 
         def run(params, membranes, x):
             model = nnx.merge(graph, params, stats, copy=True)
@@ -94,20 +94,26 @@ def tick_by_tick(graph: nnx.GraphDef, loss: Loss, timesteps: int, remat: bool) -
             logits, membranes, after = _recomputed(run, remat)(params, membranes, x)
             return loss(logits, targets, inputs), (logits, membranes, after)
 
-        def tick(carry, x):
-            membranes, sums = carry
+        def of_tick(membranes, x):
             (found, (logits, membranes, after)), grads = jax.value_and_grad(value, has_aux=True)(
-                params, membranes, of_tick(x)
+                params, membranes, inputs if is_still else x
             )
             moved = jax.tree.map(jnp.subtract, after, stats)
-            return (membranes, jax.tree.map(jnp.add, sums, (found, grads, moved))), logits[:, 0]
+            return membranes, (found, grads, moved, logits[:, 0])
 
-        membranes = _at_rest(graph, params, stats, inputs if is_still else inputs[:, :1])
-        zeros = jax.tree.map(jnp.zeros_like, (jnp.float32(0), params, stats))
-        (_, sums), logits = jax.lax.scan(tick, (membranes, zeros), ticks, length=timesteps)
-        found, grads, moved = jax.tree.map(lambda x: x / timesteps, sums)
+        def tick(carry, x):
+            membranes, found = of_tick(carry[0], x)
+            return (membranes, jax.tree.map(jnp.add, carry[1], found)), None
+
+        first = inputs if is_still else inputs[:, :1]
+        membranes = _at_rest(graph, params, stats, first)
+        zeros = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_tick, membranes, first)[1]
+        )
+        (_, sums), _ = jax.lax.scan(tick, (membranes, zeros), ticks, length=timesteps)
+        found, grads, moved, logits = jax.tree.map(lambda x: x / timesteps, sums)
         after = jax.tree.map(jnp.add, stats, moved)
-        return (found, (_accuracy(jnp.moveaxis(logits, 0, 1), labels), after)), grads
+        return (found, (_accuracy(logits, labels), after)), grads
 
     return gradient
 

@@ -80,9 +80,8 @@ def train_step(
         parameters are `given.teacher`; None without one.
 
     Returns:
-      (next state, {loss, accuracy, gradient_norm; timesteps, where they are drawn}); accuracy is
-      that of the mean logits on the batch as augmented, of its own labels where two images are
-      mixed.
+      (next state, {loss, accuracy, gradient_norm; timesteps, if drawn}); accuracy is that of the
+      mean logits on the batch as augmented, of its own labels where two images are mixed.
     """
     key = jax.random.fold_in(given.key, state.step)
     images = first_ticks(images, timesteps)
