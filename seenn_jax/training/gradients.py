@@ -73,9 +73,9 @@ def tick_by_tick(graph: nnx.GraphDef, loss: Loss, timesteps: int, remat: bool) -
     before the next tick runs (SLTT; Meng et al., ICCV 2023). At one timestep this is
     backpropagation through time.
 
-    BatchNorm normalises each tick by that tick's statistics, as in the authors' code, where all
-    ticks at once share theirs; the running ones move by the mean over ticks, once a step. The
-    currents of a still image are computed anew at each tick.
+    BatchNorm normalises each tick by that tick's statistics, where ticks that run at once share
+    theirs; the running ones move by the mean over ticks, once a step. The currents of a still image
+    are computed anew at each tick.
 
     Args:
       loss: its mean over single ticks must be the loss of all.
