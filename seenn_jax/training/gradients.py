@@ -12,8 +12,8 @@ from seenn_jax.models.layers import CONVOLUTION
 from seenn_jax.models.network import rest, run_all
 from seenn_jax.ticks import currents, first_ticks, frames
 
-# `loss(logits [B, t, K], targets [B, K], inputs) -> number`, of these ticks.
-Loss = Callable[[Array, Array, Array], Float[Array, ""]]
+# `inputs -> (logits [B, t, K], targets [B, K]) -> number`, of these ticks; a teacher is asked once.
+Loss = Callable[[Array], Callable[[Array, Array], Float[Array, ""]]]
 # `(params, stats, inputs, targets, labels) -> ((loss, (accuracy, next stats)), gradient)`.
 Gradient = Callable[..., tuple[tuple[Array, tuple[Array, Any]], Any]]
 
@@ -61,7 +61,7 @@ def through_time(graph: nnx.GraphDef, loss: Loss, timesteps: int, remat: bool) -
     def value(params, stats, inputs, targets, labels):
         logits, stats = forward(graph, params, stats, inputs, timesteps, remat)
         accuracy = _accuracy(logits.mean(1), labels)
-        return loss(logits, targets, inputs), (accuracy, stats)
+        return loss(inputs)(logits, targets), (accuracy, stats)
 
     return jax.value_and_grad(value, has_aux=True)
 
@@ -84,6 +84,7 @@ def tick_by_tick(graph: nnx.GraphDef, loss: Loss, timesteps: int, remat: bool) -
     def gradient(params, stats, inputs, targets, labels):
         is_still = not frames(inputs)
         ticks = None if is_still else jnp.moveaxis(inputs, 1, 0)[:, :, None]
+        of_logits = loss(inputs)
 
         def run(params, membranes, x):
             model = nnx.merge(graph, params, stats, copy=True)
@@ -92,7 +93,7 @@ def tick_by_tick(graph: nnx.GraphDef, loss: Loss, timesteps: int, remat: bool) -
 
         def value(params, membranes, x):
             logits, membranes, after = _recomputed(run, remat)(params, membranes, x)
-            return loss(logits, targets, inputs), (logits, membranes, after)
+            return of_logits(logits, targets), (logits, membranes, after)
 
         def of_tick(membranes, x):
             (found, (logits, membranes, after)), grads = jax.value_and_grad(value, has_aux=True)(

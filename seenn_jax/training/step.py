@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from seenn_jax.data.augment import Normalization, augmented_batch, augmented_images
 from seenn_jax.ticks import first_ticks
-from seenn_jax.training.gradients import GRADIENTS, at_random
+from seenn_jax.training.gradients import GRADIENTS, Loss, at_random
 from seenn_jax.training.losses import make_loss, teaching
 from seenn_jax.training.optimizer import update
 
@@ -86,14 +86,7 @@ def train_step(
     key = jax.random.fold_in(given.key, state.step)
     images = first_ticks(images, timesteps)
     inputs, targets = augmented(key, images, labels, config, normalization, num_classes)
-    loss_function = make_loss(config)
-
-    def loss(logits, targets, inputs):
-        value = loss_function(logits, targets)
-        if teach is not None:
-            lesson = teaching(logits, teach(given.teacher, inputs), config.teacher_temperature)
-            value = (1 - config.teacher_weight) * value + config.teacher_weight * lesson
-        return value
+    loss = _taught(make_loss(config), given, config, teach)
 
     def at(count):
         return GRADIENTS[config.gradient](graph, loss, count, config.remat)
@@ -119,6 +112,25 @@ def train_step(
         **drawn,
     }
     return TrainState(state.step + 1, params, stats, opt_state, average), metrics
+
+
+def _taught(
+    loss: Callable, given: Given, config: ConfigDict, teach: Callable[[Any, Array], Array] | None
+) -> Loss:
+    """A loss of logits, to which that of a teacher's answers is added where there is one."""
+
+    def of_inputs(inputs):
+        if teach is None:
+            return loss
+        answer, weight = teach(given.teacher, inputs), config.teacher_weight
+
+        def taught(logits, targets):
+            lesson = teaching(logits, answer, config.teacher_temperature)
+            return (1 - weight) * loss(logits, targets) + weight * lesson
+
+        return taught
+
+    return of_inputs
 
 
 def _draw(given: Given, step: Int[Array, ""], timesteps: int) -> Int[Array, ""]:

@@ -45,8 +45,8 @@ def batch(*ticks, size=BATCH):
     return images, jax.nn.one_hot(labels, CLASSES), jnp.asarray(labels, jnp.int32)
 
 
-def loss(logits, targets, inputs):
-    return tet(logits, targets)
+def loss(inputs):
+    return tet
 
 
 def gradient(name, timesteps=T):
