@@ -269,6 +269,18 @@ def average_pool(x: Num[Array, "B T H W C"], size: int) -> Num[Array, "B T h w C
     return x if size == 1 else nnx.avg_pool(x, (size, size), strides=(size, size))
 
 
+def max_pool(x: Num[Array, "B T H W C"]) -> Num[Array, "B T h w C"]:
+    """The largest of 3x3 windows at stride 2, padded by 1; of spikes, whether one is there."""
+    integer = jnp.issubdtype(x.dtype, jnp.integer)
+    lowest = jnp.iinfo(x.dtype).min if integer else -jnp.inf
+    flat = x.reshape(-1, *x.shape[2:])
+    sides = ((0, 0), (1, 1), (1, 1), (0, 0))
+    y = lax.reduce_window(
+        flat, jnp.asarray(lowest, x.dtype), lax.max, (1, 3, 3, 1), (1, 2, 2, 1), sides
+    )
+    return y.reshape(*x.shape[:2], *y.shape[1:])
+
+
 def linear(in_features: int, out_features: int, *, rngs: nnx.Rngs) -> nnx.Linear:
     """The read-out. Logits are computed in float32 whatever the activations are."""
     return nnx.Linear(in_features, out_features, precision=lax.Precision.HIGHEST, rngs=rngs)

@@ -13,7 +13,13 @@ from seenn_jax.models.network import run_all
 from seenn_jax.models.neurons import LIF
 
 SHAPES = dict.fromkeys(MODELS, (8, 8, 3)) | {
+    "ms_resnet18": (16, 16, 3),
+    "ms_resnet18_i2e": (16, 16, 2),
+    "ms_resnet34": (16, 16, 3),
     "resnet34": (16, 16, 3),
+    "sew_resnet18": (16, 16, 3),
+    "sew_resnet34": (16, 16, 3),
+    "sew_resnet50": (16, 16, 3),
     "vgg16": (16, 16, 3),
     "vgg16_qcfs": (32, 32, 3),
     "vggsnn": (16, 16, 2),

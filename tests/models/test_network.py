@@ -22,8 +22,9 @@ from tests.models.networks import (
     prepared,
 )
 
-# Of the same blocks as resnet8 or resnet20, and more of them.
+# Of the same blocks as others, and more of them.
 DEEP = (
+    *(name for name in MODELS if name.startswith(("ms_", "sew_")) and not name.endswith("t8")),
     *("resnet18", "resnet19", "resnet19_tet", "resnet20_seenn", "resnet34", "resnet34_small"),
     *("vgg16_qcfs", "vggsnn_pool"),
 )
@@ -48,7 +49,7 @@ def test_all_ticks_at_once_equal_ticks_with_carried_membranes(name):
     # None of this is for want of spikes: every layer fires and falls silent, ticks differ.
     for layer in spikes:
         assert set(np.unique(layer)) == {0, 1}
-        assert 0.02 < layer.mean() < 0.9
+        assert 0.02 < layer.mean() < 0.95
     assert all(np.any(logits[:, t] != logits[:, 0]) for t in range(1, TIMESTEPS))
     assert np.any(logits[0] != logits[1])
 
