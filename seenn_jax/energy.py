@@ -6,6 +6,10 @@ reaches fewer outputs than one inside; each is counted with those that it does r
 receives real numbers (the stem, what follows an average pool, the read-out of an average) costs its
 MACs at every timestep, at full density, zero padding included, as they are commonly counted.
 
+Where a network adds spikes (SEW-ResNet, transformers) a sum of 2 counts as two spikes. Attention
+has no weights: a query adds to the sum of its head, or the row of its head to its token; a key adds
+the values of its token to that row.
+
 The spikes of a converted network are its threshold lambda times 0 or 1. They count as the spikes
 they are: lambda is a constant of the layer and goes into the weights of the next one.
 
@@ -31,6 +35,7 @@ from jaxtyping import Array, Float, Int
 from seenn_jax.errors import UserError
 from seenn_jax.models.layers import ConvBN
 from seenn_jax.models.network import run_all
+from seenn_jax.models.neurons import IF
 
 MAC_PICOJOULES = 4.6
 AC_PICOJOULES = 0.9
@@ -68,15 +73,14 @@ def layers(model: nnx.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
       UserError: a layer with too many MACs for `operations` to count in 32 bits, or a convolution
         of another kind than `ConvBN`.
     """
-    found = []
+    found, largest = [], _largest_sum(model)
 
     def see(place, layer, receives, x):
-        kernel = layer.conv.kernel if isinstance(layer, ConvBN) else layer.kernel
-        dense = math.prod(kernel.shape) * math.prod(layer(x).shape[2:-1])
-        if dense >= 2**31:
+        dense = _dense(layer, x)
+        if dense * largest >= 2**31:
             raise UserError(
-                f"{place} takes {dense:,} multiply-accumulates a timestep, and operations are "
-                "counted up to 2^31 - 1 a layer: use smaller images or a narrower network"
+                f"{place} takes {dense * largest:,} multiply-accumulates a timestep, and "
+                "operations are counted up to 2^31 - 1 a layer: use smaller images or a narrower network"
             )
         found.append(Layer(place, receives, dense))
 
@@ -104,11 +108,15 @@ def operations(
     """
     # Ordered as they run, which a plain dict does not stay in where `jit` returns it.
     operations, rates = OrderedDict(), OrderedDict()
+    sums = _largest_sum(model) > 1
 
     def see(place, layer, receives, x):
-        if receives == "spikes":
+        if receives == "spikes" and _counts(layer):
+            operations[place] = layer.operations(x)
+        elif receives == "spikes":
             reached = _reached(layer, x.shape[2:])
-            operations[place] = jnp.sum((x != 0) * reached, range(2, x.ndim))
+            count = x.astype(jnp.int32) if sums else x != 0
+            operations[place] = jnp.sum(count * reached, range(2, x.ndim))
 
     def record(place, neuron):
         def recorded(currents, v0=None):
@@ -143,7 +151,7 @@ def _watched(model: nnx.Module, see: Callable[[str, Any, str, Array], None]) -> 
     found = [
         (path, module)
         for path, module in nnx.iter_graph(model)
-        if isinstance(module, ConvBN | nnx.Linear)
+        if isinstance(module, ConvBN | nnx.Linear) or _counts(module)
     ]
     counted = {id(layer.conv) for _, layer in found if isinstance(layer, ConvBN)}
     for path, module in nnx.iter_graph(model):
@@ -163,6 +171,30 @@ def _watched(model: nnx.Module, see: Callable[[str, Any, str, Array], None]) -> 
         else:
             setattr(parent, last, watched)
     return model
+
+
+def _largest_sum(model: nnx.Module) -> int:
+    """How many spikes a layer gets from one place at most: over 1 of networks that add spikes.
+
+    Those of a converted network are of unlike sizes; a sum of them counts as one.
+    """
+    neurons: list[Any] = []
+    nnx.clone(model).replace_neurons(lambda place, neuron: neurons.append(neuron) or neuron)
+    converted = any(isinstance(neuron, IF) for neuron in neurons)
+    return 1 if converted else getattr(model, "largest_sum", 1)
+
+
+def _counts(layer: Any) -> bool:
+    """Whether it says itself what it costs, as attention does."""
+    return hasattr(layer, "operations")
+
+
+def _dense(layer: Any, x: Any) -> int:
+    """Multiply-accumulates of one image and timestep of `x`."""
+    if _counts(layer):
+        return layer.macs(x)
+    kernel = layer.conv.kernel if isinstance(layer, ConvBN) else layer.kernel
+    return math.prod(kernel.shape) * math.prod(layer(x).shape[2:-1])
 
 
 def windows(

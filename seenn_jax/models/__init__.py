@@ -9,7 +9,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from seenn_jax.errors import UserError, check_choice
-from seenn_jax.models import residual, resnet, vgg
+from seenn_jax.models import residual, resnet, transformers, vgg
 from seenn_jax.models.activations import QCFS, ReLU
 from seenn_jax.models.neurons import LIF
 from seenn_jax.tables import Table, check_call, check_given, check_kind
@@ -106,6 +106,7 @@ MODELS = Table(
         "ms_resnet18_small": residual.MSResNet18Small,
         "ms_resnet34": residual.MSResNet34,
         "ms_resnet34_small": residual.MSResNet34Small,
+        "qkformer": transformers.QKFormer,
         "resnet8": resnet.ResNet8,
         "resnet18": resnet.ResNet18,
         "resnet19": resnet.ResNet19,
@@ -121,6 +122,7 @@ MODELS = Table(
         "sew_resnet34_small": residual.SEWResNet34Small,
         "sew_resnet50": residual.SEWResNet50,
         "sew_resnet50_small": residual.SEWResNet50Small,
+        "spikformer": transformers.Spikformer,
         "vgg16": vgg.VGG16,
         "vgg16_qcfs": vgg.VGG16QCFS,
         "vggsnn": vgg.VGGSNN,

@@ -5,6 +5,7 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
@@ -275,9 +276,9 @@ def max_pool(x: Num[Array, "B T H W C"]) -> Num[Array, "B T h w C"]:
     lowest = jnp.iinfo(x.dtype).min if integer else -jnp.inf
     flat = x.reshape(-1, *x.shape[2:])
     sides = ((0, 0), (1, 1), (1, 1), (0, 0))
-    y = lax.reduce_window(
-        flat, jnp.asarray(lowest, x.dtype), lax.max, (1, 3, 3, 1), (1, 2, 2, 1), sides
-    )
+    # A constant, or else jax does not know that it is max pooling, which has a gradient.
+    lowest = np.asarray(lowest, x.dtype)
+    y = lax.reduce_window(flat, lowest, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), sides)
     return y.reshape(*x.shape[:2], *y.shape[1:])
 
 

@@ -9,6 +9,8 @@ from seenn_jax.errors import UserError
 from seenn_jax.models.layers import ConvBN
 from seenn_jax.tables import Table, check_call, check_kind
 
+LARGEST = 127  # number in int8
+
 
 class Precision(NamedTuple):
     """A row of `PRECISIONS`.
@@ -28,8 +30,14 @@ def to_int8(model: nnx.Module) -> None:
     Membranes and all else stay in the model's dtype.
 
     Raises:
-      UserError: neurons whose spikes are not 0 and 1.
+      UserError: neurons whose spikes are not 0 and 1, or more of them added than int8 can hold.
     """
+    largest = getattr(model, "largest_sum", 1)
+    if largest > LARGEST:
+        raise UserError(
+            f"`precision` int8 holds sums up to {LARGEST}, and this network adds up to {largest} "
+            "spikes: choose bfloat16 or float32"
+        )
 
     def in_int8(place, neuron):
         if not hasattr(neuron, "in_int8"):

@@ -190,6 +190,11 @@ class SEWResNet(ResidualNetwork):
 
     block = SEWBlock
 
+    @property
+    def largest_sum(self) -> int:
+        """The most spikes that come together at one place."""
+        return 1 + max(self.stages)
+
     def replace_neurons(self, replace: Callable[[str, Callable], Callable]) -> None:
         """Put `replace(place, neuron)` for each neuron, in the order in which they run."""
         self.neuron = replace("stem", self.neuron)

@@ -49,7 +49,8 @@ def test_width_is_that_of_the_first_layer(name):
     shape = (*SHAPES[name][:2], 3)
     model = nnx.eval_shape(lambda: build_model(name, 6, image_shape=shape, num_classes=2))
     first = model.convs[0] if name.startswith("vgg") else model.stem
-    size = 7 if name == "resnet34" else 3
+    large = ("resnet34", "ms_resnet18", "ms_resnet18_i2e", "ms_resnet34", "sew_resnet18")
+    size = 7 if name in (*large, "sew_resnet34", "sew_resnet50") else 3
     assert first.conv.kernel.shape == (size, size, 3, 6)
 
 
