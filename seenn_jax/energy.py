@@ -80,7 +80,8 @@ def layers(model: nnx.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
         if dense * largest >= 2**31:
             raise UserError(
                 f"{place} takes {dense * largest:,} multiply-accumulates a timestep, and "
-                "operations are counted up to 2^31 - 1 a layer: use smaller images or a narrower network"
+                "operations are counted up to 2^31 - 1 a layer: use smaller images or a narrower "
+                "network"
             )
         found.append(Layer(place, receives, dense))
 
