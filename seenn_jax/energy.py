@@ -179,8 +179,13 @@ def _largest_sum(model: nnx.Module) -> int:
 
     Those of a converted network are of unlike sizes; a sum of them counts as one.
     """
-    neurons: list[Any] = []
-    nnx.clone(model).replace_neurons(lambda place, neuron: neurons.append(neuron) or neuron)
+    neurons = []
+
+    def look(place, neuron):
+        neurons.append(neuron)
+        return neuron
+
+    nnx.clone(model).replace_neurons(look)
     converted = any(isinstance(neuron, IF) for neuron in neurons)
     return 1 if converted else getattr(model, "largest_sum", 1)
 
