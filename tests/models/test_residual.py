@@ -46,7 +46,7 @@ slow = pytest.mark.slow
         ("sew_resnet18", 11_689_512, 1.81),
         pytest.param("sew_resnet34", 21_797_672, 3.66, marks=slow),
         ("sew_resnet50", 25_557_032, 4.09),
-        # 11.69 M and 21.80 M (Yao et al., NeurIPS 2023, table 1): a shortcut of 64x64 more.
+        # Those of ResNets, and in the authors' code a shortcut of 64x64 in the first stage.
         ("ms_resnet18", 11_689_512 + 64 * 64 + 2 * 64, 1.83),
         pytest.param("ms_resnet34", 21_797_672 + 64 * 64 + 2 * 64, 3.68, marks=slow),
     ],

@@ -16,6 +16,7 @@ from seenn_jax.models.activations import QCFS
 from seenn_jax.models.conversion import convert, layer_outputs
 from seenn_jax.models.layers import ConvBN
 from seenn_jax.models.neurons import IF, LIF
+from seenn_jax.models.residual import MSResNet, SEWBlock, SEWResNet, SEWResNet18
 from seenn_jax.models.resnet import SpikingResNet
 from seenn_jax.models.vgg import SpikingVGG
 from seenn_jax.run import folder
@@ -117,6 +118,14 @@ class Hidden(Flat):
     hidden = (2, 1)
 
 
+class SEW(SEWResNet):
+    stages = (1, 1)
+
+
+class MS(MSResNet):
+    stages = (1, 1)
+
+
 def exact(network, neuron, image_shape):
     """A network all of whose sums are exact in float32, so that no order of them changes a spike.
 
@@ -163,6 +172,9 @@ NETWORKS = {
     "large images": (Large, LIF(), (16, 16, 3)),
     "flat": (Flat, LIF(), (8, 8, 2)),
     "hidden layers, above the threshold": (Hidden, LIF(strict=True), (8, 8, 2)),
+    "spikes are added": (SEW, LIF(), (7, 5, 2)),
+    "currents are added": (MS, LIF(), (7, 5, 2)),
+    "converted, spikes are added": (SEW, QCFS(4), (7, 5, 2)),
     "converted": (Small, QCFS(4), (8, 8, 2)),
     "converted, strided": (Strided, QCFS(4), (7, 5, 2)),
     "converted chain": (Flat, QCFS(4), (8, 8, 2)),
@@ -289,6 +301,16 @@ def test_what_cannot_be_written_is_named(tmp_path, monkeypatch):
     ):
         with pytest.raises(UserError, match=match):
             write(path, network, shape)
+    pooled, _ = exact(SEWResNet18, LIF(), (16, 16, 3))
+    with pytest.raises(UserError, match=r"SEWResNet18 has max pooling, and NIR has none: choose"):
+        build_graph(pooled, (16, 16, 3))
+
+    class Product(SEW):
+        class block(SEWBlock):
+            connect = staticmethod(lambda shortcut, spikes: shortcut * spikes)
+
+    with pytest.raises(UserError, match=r"blocks\.0 connects spikes otherwise than by their sum"):
+        build_graph(exact(Product, LIF(), (4, 4, 2))[0], (4, 4, 2))
     with pytest.raises(UserError, match=r"no graph of a Other: .* SpikingResNet, SpikingVGG"):
         build_graph(Other(), (8, 8, 2))
     with pytest.raises(UserError, match=r"time step dt is 0\.0: it must be above 0"):
