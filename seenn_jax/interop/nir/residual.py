@@ -14,12 +14,13 @@ from seenn_jax.errors import UserError
 def sew_graph(graph: Any, model: Any, image: Any) -> Any:
     """As a row of `write.BUILDERS`, for `SEWResNet`."""
     _check(model, model.large_images)
+    if model.block.connect is not operator.add:
+        raise UserError(
+            f"{type(model).__name__} connects spikes otherwise than by their sum, and NIR only "
+            "adds: choose a network that adds them, such as sew_resnet18_small"
+        )
     x = graph.fire("stem.neuron", model.neuron, graph.convolve("stem", model.stem, image))
     for index, block in enumerate(model.blocks):
-        if block.connect is not operator.add:
-            raise UserError(
-                f"blocks.{index} connects spikes otherwise than by their sum, and NIR only adds"
-            )
         place, y = f"blocks.{index}", x
         for number, conv in enumerate(block.convs):
             y = graph.convolve(f"{place}.convs.{number}", conv, y)
