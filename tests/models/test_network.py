@@ -106,7 +106,10 @@ def test_network_for_the_engines_is_the_model():
     [
         "resnet8",
         "vggsnn",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("resnet19", "vgg16")),
+        *(
+            pytest.param(n, marks=pytest.mark.slow)
+            for n in ("resnet19", "vgg16", "sew_resnet18_small", "ms_resnet18_small", "qkformer")
+        ),
     ],
 )
 def test_an_answer_in_bfloat16_depends_on_no_program_and_no_batch(name):
