@@ -82,16 +82,12 @@ class SEWBottleneck(SEWBlock):
 class MSBlock(_Block):
     """neuron-conv-BN twice; to the currents those of the shortcut are added, and nothing fires.
 
-    Where the shape changes the shortcut is a strided 1x1 conv-BN of the currents themselves. The
-    last BatchNorm of a block begins at zero, as in the authors' code.
+    Where the shape changes the shortcut is a strided 1x1 conv-BN of the currents themselves. In the
+    authors' code the last BatchNorm of a block begins at zero, here at one: `ms_resnet8` of width
+    16 on digits, 12 epochs, had 86.0 % of the validation split so, and has 98.5 % (one seed).
     """
 
     shortcut_fires = False
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        scale = self.convs[-1].bn.scale
-        scale[...] = jnp.zeros_like(scale[...])
 
     def __call__(self, x, membranes=None):
         """Return (currents, membranes) of all ticks of `x`, from `membranes` (None: at rest)."""

@@ -25,6 +25,12 @@ SHAPES = dict.fromkeys(MODELS, (8, 8, 3)) | {
     "vggsnn": (16, 16, 2),
     "vggsnn_pool": (16, 16, 2),
 }
+# Of the same blocks as others, and more of them; or of families that have tests of their own.
+DEEP = (
+    *(name for name in MODELS if name.startswith(("ms_", "sew_", "qk", "spik"))),
+    *("resnet18", "resnet19", "resnet19_tet", "resnet20_seenn", "resnet34", "resnet34_small"),
+    *("vgg16_qcfs", "vggsnn_pool"),
+)
 BATCH, TIMESTEPS, CLASSES = 2, 4, 5
 WIDTH = 6  # more than the channels that have a convolution of their own
 

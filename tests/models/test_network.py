@@ -12,6 +12,7 @@ from seenn_jax.models.network import inference_network, rest, run_all
 from seenn_jax.ticks import currents
 from tests.models.networks import (
     BATCH,
+    DEEP,
     SHAPES,
     TIMESTEPS,
     WIDTH,
@@ -22,12 +23,6 @@ from tests.models.networks import (
     prepared,
 )
 
-# Of the same blocks as others, and more of them; or of families that have tests of their own.
-DEEP = (
-    *(name for name in MODELS if name.startswith(("ms_", "sew_", "qk", "spik"))),
-    *("resnet18", "resnet19", "resnet19_tet", "resnet20_seenn", "resnet34", "resnet34_small"),
-    *("vgg16_qcfs", "vggsnn_pool"),
-)
 EACH = [pytest.param(n, marks=[pytest.mark.slow] if n in DEEP else []) for n in MODELS]
 
 # --- Time -----------------------------------------------------------------------------------------

@@ -30,12 +30,13 @@ class TinySpikformer(Spikformer):
     [
         ("qkformer", 6_706_234),  # the authors' log of CIFAR-10
         # 9.32 M in the paper: the sum by hand. Embedding, four blocks, read-out.
-        (
+        pytest.param(
             "spikformer",
             9 * (3 * 48 + 48 * 96 + 96 * 192 + 192 * 384 + 384**2)
             + 2 * (48 + 96 + 192 + 2 * 384)
             + 4 * (4 * (384**2 + 3 * 384) + 2 * 4 * 384**2 + 3 * (4 + 1) * 384)
             + 3850,
+            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -84,9 +85,8 @@ def test_self_attention_by_hand():
     np.testing.assert_array_equal(integers, found)
 
 
-@pytest.mark.parametrize(
-    "kind", [TinyQKFormer, pytest.param(TinySpikformer, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [TinyQKFormer, TinySpikformer])
 def test_every_method_and_int8(kind, monkeypatch):
     families.check_methods(*families.exact(monkeypatch, kind))
 

@@ -46,7 +46,8 @@ def logits_of(network, images, timesteps=1):
     "name",
     [
         *("averaging shortcuts", "large images", "hidden layers, above the threshold"),
-        *("converted", "spikes are added"),
+        "converted",
+        pytest.param("spikes are added", marks=pytest.mark.slow),
         pytest.param("currents are added", marks=pytest.mark.slow),
     ],
 )

@@ -180,7 +180,12 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+SLOW = ("currents are added", "converted, spikes are added")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in NETWORKS]
+)
 def test_what_is_read_back_is_the_network(name, tmp_path):
     network, neuron, image_shape = NETWORKS[name]
     model, images = exact(network, neuron, image_shape)
