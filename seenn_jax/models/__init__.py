@@ -107,6 +107,7 @@ MODELS = Table(
         "ms_resnet34": residual.MSResNet34,
         "ms_resnet34_small": residual.MSResNet34Small,
         "qkformer": transformers.QKFormer,
+        "qkformer_small": transformers.QKFormerSmall,
         "resnet8": resnet.ResNet8,
         "resnet18": resnet.ResNet18,
         "resnet19": resnet.ResNet19,

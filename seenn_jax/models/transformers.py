@@ -20,7 +20,7 @@ from seenn_jax.models.layers import ConvBN, linear, max_pool
 from seenn_jax.models.neurons import fire, own
 
 HEADS = 8  # fewer where the channels can't be shared among them
-SCALE = 0.125  # of the products of queries, keys and values
+SCALE = 0.125  # of the products of queries, keys and values, in the papers
 EXPANSION = 4  # channels within an MLP in those outside
 
 
@@ -49,14 +49,14 @@ class TokenSums(nnx.Module):
 
 
 class TokenProducts(nnx.Module):
-    """(queries, keys, values) of [B, T, H, W, C] -> queries (keys^T values) / 8, of each head.
+    """(queries, keys, values) of [B, T, H, W, C] -> scale queries (keys^T values), of each head.
 
     Linear in the tokens. All three are spikes: a key adds the values of its token to its row, and a
     query adds its row to its token.
     """
 
-    def __init__(self, heads, dtype):
-        self.heads, self.dtype = heads, dtype
+    def __init__(self, heads, dtype, scale=SCALE):
+        self.heads, self.dtype, self.scale = heads, dtype, scale
 
     def __call__(self, spikes):
         """Run all ticks."""
@@ -65,7 +65,7 @@ class TokenProducts(nnx.Module):
         multiply = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
         rows = multiply("btxync,btxynd->btncd", k, v)
         products = multiply("btxync,btncd->btxynd", q, rows)
-        return (SCALE * products).reshape(spikes[0].shape).astype(self.dtype)
+        return (self.scale * products).reshape(spikes[0].shape).astype(self.dtype)
 
     def macs(self, spikes: tuple[Num[Array, "B T H W C"], ...]) -> int:
         """Dense, of one image and timestep."""
@@ -213,12 +213,13 @@ class SelfBlock(Block):
 
     names = ("query", "key", "value", "attend", "project", "expand", "contract")
 
-    def __init__(self, features, bias=False, **kinds):
+    def __init__(self, features, bias=False, scale=SCALE, **kinds):
         unit, convolution = _makers(**kinds)
         self.query, self.key, self.value = (
             convolution(features, features, bias=bias) for _ in range(3)
         )
-        self.attend = unit(TokenProducts(math.gcd(HEADS, features), kinds["dtype"]))
+        heads = math.gcd(HEADS, features)
+        self.attend = unit(TokenProducts(heads, kinds["dtype"], scale))
         self.project, self.expand, self.contract = _after_attention(features, convolution)
 
     def __call__(self, x, ticks):
@@ -312,10 +313,12 @@ class QKFormer(SpikingTransformer):
     Class attributes:
       token_blocks: of each stage but the last.
       self_blocks: of the last stage.
+      scale: of its products of queries, keys and values.
     """
 
     token_blocks: tuple[int, ...] = (1, 1)
     self_blocks = 2
+    scale = SCALE
 
     def make_blocks(self, width, **kinds):
         """(what follows the stem, the channels of the last)."""
@@ -323,9 +326,21 @@ class QKFormer(SpikingTransformer):
         for stage, count in enumerate((*self.token_blocks, self.self_blocks)):
             features = width * 2 ** (stage + 1)
             blocks.append(Embedding(features // 2, features, stage > 0, **kinds))
-            kind = TokenBlock if stage < len(self.token_blocks) else SelfBlock
+            is_last = stage == len(self.token_blocks)
+            kind = functools.partial(SelfBlock, scale=self.scale) if is_last else TokenBlock
             blocks += [kind(features, **kinds) for _ in range(count)]
         return blocks, features
+
+
+class QKFormerSmall(QKFormer):
+    """Two stages of one block, for small images such as the 8x8 digits.
+
+    Products of 16 tokens are small: scaled as those of 64 are, they would hardly ever fire.
+    """
+
+    token_blocks = (1,)
+    self_blocks = 1
+    scale = 1.0
 
 
 class Spikformer(SpikingTransformer):

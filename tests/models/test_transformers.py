@@ -12,13 +12,8 @@ from seenn_jax.energy import layers, operations
 from seenn_jax.models import build_model
 from seenn_jax.models.activations import ReLU
 from seenn_jax.models.neurons import LIF
-from seenn_jax.models.transformers import QKFormer, Spikformer, TokenProducts, TokenSums
+from seenn_jax.models.transformers import QKFormerSmall, Spikformer, TokenProducts, TokenSums
 from tests.models import families
-
-
-class TinyQKFormer(QKFormer):
-    token_blocks = (1,)
-    self_blocks = 1
 
 
 class TinySpikformer(Spikformer):
@@ -81,25 +76,26 @@ def test_self_attention_by_hand():
         np.testing.assert_array_equal(found[b, t].reshape(4, 6)[:, part], expected)
     added = layer.operations((q, k, v))
     np.testing.assert_array_equal(added, 3 * (q.sum((2, 3, 4)) + k.sum((2, 3, 4))))
+    np.testing.assert_array_equal(TokenProducts(2, jnp.float32, 1.0)((q, k, v)), 8 * found)
     integers = layer(tuple(x.astype(jnp.int8) for x in (q, k, v)))
     np.testing.assert_array_equal(integers, found)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [TinyQKFormer, TinySpikformer])
+@pytest.mark.parametrize("kind", [QKFormerSmall, TinySpikformer])
 def test_every_method_and_int8(kind, monkeypatch):
     families.check_methods(*families.exact(monkeypatch, kind))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [TinyQKFormer, TinySpikformer])
+@pytest.mark.parametrize("kind", [QKFormerSmall, TinySpikformer])
 def test_gradients(kind):
     families.check_gradients(kind, LIF())
     families.check_differences(kind, ReLU())
 
 
 def test_a_sum_of_two_spikes_counts_as_two(monkeypatch):
-    model, images = families.exact(monkeypatch, TinyQKFormer)
+    model, images = families.exact(monkeypatch, QKFormerSmall)
     model = nnx.view(model, use_running_average=True)
     seen = {}
 
