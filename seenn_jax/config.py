@@ -147,9 +147,9 @@ def _loss(config: ConfigDict) -> None:
 def _optimizer(config: ConfigDict) -> None:
     """How it is learnt."""
     config.optimizer = ConfigDict()
-    config.optimizer.name = "sgd"  # with momentum; weight decay on kernels only
+    config.optimizer.name = "sgd"  # with momentum; or "adamw"; weight decay on kernels only
     config.optimizer.learning_rate = 0.1
-    config.optimizer.schedule = "cosine"
+    config.optimizer.schedule = "cosine"  # or "warmup_cosine", "onecycle"
     config.optimizer.momentum = 0.9
     config.optimizer.nesterov = True
     config.optimizer.weight_decay = 5e-4

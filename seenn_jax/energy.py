@@ -6,10 +6,13 @@ reaches fewer outputs than one inside; each is counted with those that it does r
 receives real numbers (the stem, what follows an average pool, the read-out of an average) costs its
 MACs at every timestep, at full density, zero padding included, as they are commonly counted.
 
-A spike of `ILIF` neurons, an integer, counts as the binary spikes that it stands for: 3 are three
-ACs for each output reached. The spikes of a converted network are its threshold lambda times 0 or
-1. They count as the spikes they are: lambda is a constant of the layer and goes into the weights of
-the next one.
+Where a network adds spikes (SEW-ResNet, transformers) a sum of 2 counts as two spikes, and so does
+a 2 of `ILIF` neurons, whose integers stand for so many binary spikes. Attention has no weights: a
+query adds to the sum of its head, or the row of its head to its token; a key adds the values of its
+token to that row.
+
+The spikes of a converted network are its threshold lambda times 0 or 1. They count as the spikes
+they are: lambda is a constant of the layer and goes into the weights of the next one.
 
 Left out, as is usual: biases and the updates of membranes, averaging, and the additions of a
 residual to the currents, at most one a spike where the convolution beside it takes 9 C. A policy
@@ -33,6 +36,8 @@ from jaxtyping import Array, Float, Int
 from seenn_jax.errors import UserError
 from seenn_jax.models.layers import ConvBN
 from seenn_jax.models.network import run_all
+from seenn_jax.models.neurons import IF, neurons_of
+from seenn_jax.models.precision import most_spikes
 
 MAC_PICOJOULES = 4.6
 AC_PICOJOULES = 0.9
@@ -70,11 +75,10 @@ def layers(model: nnx.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
       UserError: a layer with too many MACs for `operations` to count in 32 bits, or a convolution
         of another kind than `ConvBN`.
     """
-    found, largest = [], _largest_spike(model)
+    found, largest = [], _most_spikes(model)
 
     def see(place, layer, receives, x):
-        kernel = layer.conv.kernel if isinstance(layer, ConvBN) else layer.kernel
-        dense = math.prod(kernel.shape) * math.prod(layer(x).shape[2:-1])
+        dense = _dense(layer, x)
         if dense * largest >= 2**31:
             raise UserError(
                 f"{place} takes up to {dense * largest:,} operations a timestep, and they are "
@@ -106,12 +110,14 @@ def operations(
     """
     # Ordered as they run, which a plain dict does not stay in where `jit` returns it.
     operations, rates = OrderedDict(), OrderedDict()
-    integers = _largest_spike(model) > 1
+    several = _most_spikes(model) > 1
 
     def see(place, layer, receives, x):
-        if receives == "spikes":
+        if receives == "spikes" and _counts(layer):
+            operations[place] = layer.operations(x)
+        elif receives == "spikes":
             reached = _reached(layer, x.shape[2:])
-            count = x.astype(jnp.int32) if integers else x != 0
+            count = x.astype(jnp.int32) if several else x != 0
             operations[place] = jnp.sum(count * reached, range(2, x.ndim))
 
     def record(place, neuron):
@@ -126,18 +132,6 @@ def operations(
     model.replace_neurons(record)
     run_all(model, inputs, timesteps)
     return operations, rates
-
-
-def _largest_spike(model: nnx.Module) -> int:
-    """The most binary spikes that a neuron sends in one timestep: 1, but of `ILIF` neurons D."""
-    found = [1]
-
-    def look(place, neuron):
-        found.append(getattr(neuron, "largest_spike", 1))
-        return neuron
-
-    nnx.clone(model).replace_neurons(look)
-    return max(found)
 
 
 def _watched(model: nnx.Module, see: Callable[[str, Any, str, Array], None]) -> nnx.Module:
@@ -159,7 +153,7 @@ def _watched(model: nnx.Module, see: Callable[[str, Any, str, Array], None]) -> 
     found = [
         (path, module)
         for path, module in nnx.iter_graph(model)
-        if isinstance(module, ConvBN | nnx.Linear)
+        if isinstance(module, ConvBN | nnx.Linear) or _counts(module)
     ]
     counted = {id(layer.conv) for _, layer in found if isinstance(layer, ConvBN)}
     for path, module in nnx.iter_graph(model):
@@ -179,6 +173,25 @@ def _watched(model: nnx.Module, see: Callable[[str, Any, str, Array], None]) -> 
         else:
             setattr(parent, last, watched)
     return model
+
+
+def _most_spikes(model: nnx.Module) -> int:
+    """As `precision.most_spikes`; of a converted network, whose spikes have unlike sizes, 1."""
+    converted = any(isinstance(neuron, IF) for neuron in neurons_of(model))
+    return 1 if converted else most_spikes(model)
+
+
+def _counts(layer: Any) -> bool:
+    """Whether it says itself what it costs, as attention does."""
+    return hasattr(layer, "operations")
+
+
+def _dense(layer: Any, x: Any) -> int:
+    """Multiply-accumulates of one image and timestep of `x`."""
+    if _counts(layer):
+        return layer.macs(x)
+    kernel = layer.conv.kernel if isinstance(layer, ConvBN) else layer.kernel
+    return math.prod(kernel.shape) * math.prod(layer(x).shape[2:-1])
 
 
 def windows(

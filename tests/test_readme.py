@@ -142,7 +142,7 @@ def test_each_snippet_of_adding_works(make_config, call_train, tmp_path, tables)
         loss="last_tick",
         model={"name": "resnet6"},
         data={"name": "light"},
-        optimizer={"name": "adamw", "schedule": "constant", "learning_rate": 0.01},
+        optimizer={"name": "lion", "schedule": "constant", "learning_rate": 0.001},
         augment={"noise": 0.1},
         epochs=1,
         timesteps=2,

@@ -10,6 +10,7 @@ from flax import nnx
 
 from seenn_jax.errors import UserError
 from seenn_jax.models.activations import QCFS
+from seenn_jax.models.residual import SEWResNet
 from seenn_jax.models.resnet import SpikingResNet
 from seenn_jax.models.vgg import SpikingVGG
 
@@ -56,8 +57,8 @@ def official_names(model: nnx.Module) -> dict[tuple, str]:
 def _unknown(model: nnx.Module) -> UserError:
     return UserError(
         f"a {type(model).__name__} such as this has no counterpart in the official code: it has "
-        "ResNet-19, VGG-16 and VGGSNN, and with QCFS activations ResNet-18, -20, -34 and a VGG-16 "
-        "of its own"
+        "ResNet-19, VGG-16, VGGSNN and SEW-ResNets, and with QCFS activations ResNet-18, -20, -34 "
+        "and a VGG-16 of its own"
     )
 
 
@@ -70,10 +71,12 @@ def _layers(model: nnx.Module) -> Layers:
         if isinstance(model.neuron, QCFS):
             return _qcfs_resnet(model)
         return _tet_resnet(model) if model.hidden else _resnet(model)
+    if isinstance(model, SEWResNet):
+        return _sew_resnet(model)
     raise _unknown(model)
 
 
-def _places(model: SpikingResNet) -> Iterator[tuple[tuple, int, int, Any]]:
+def _places(model: SpikingResNet | SEWResNet) -> Iterator[tuple[tuple, int, int, Any]]:
     """(path, stage from 0, number in it, block) of each block."""
     places = [(stage, i) for stage, count in enumerate(model.stages) for i in range(count)]
     for number, (place, block) in enumerate(zip(places, model.blocks, strict=True)):
@@ -115,6 +118,16 @@ def _qcfs_resnet(model: SpikingResNet) -> Layers:
         thresholds[*path, "neuron1"] = f"{chain}.2"
         thresholds[*path, "neuron2"] = f"{name}.relu"
     return Layers(layers, {("head",): "fc"}, thresholds)
+
+
+def _sew_resnet(model: SEWResNet) -> Layers:
+    layers = {("stem",): ("conv1", "bn1")}
+    for path, stage, number, block in _places(model):
+        name = f"layer{stage + 1}.{number}"
+        for index in range(len(block.convs)):
+            layers[*path, "convs", index] = (f"{name}.conv{index + 1}", f"{name}.bn{index + 1}")
+        layers[*path, "shortcut"] = (f"{name}.downsample.0", f"{name}.downsample.1")
+    return Layers(layers, {("head",): "fc"}, {})
 
 
 def _vgg(model: SpikingVGG) -> Layers:

@@ -1,4 +1,4 @@
-"""Checkpoints of SEENN's, QCFS's and TET's code (PyTorch) into the networks of this package.
+"""Checkpoints of SEENN's, QCFS's, TET's and SpikingJelly's code (PyTorch) into networks of ours.
 
 Which they are stands in `sources`, what their parameters are called in `names`, how files are read
 in `files`.
@@ -202,7 +202,7 @@ def _described(
     config.update(activation=source.activation, epochs=1)
     config.timesteps = timesteps or (10 if events else 8 if converted else 4)
     config.model.update(name=source.model, width=width, fires=source.fires)
-    config.model.surrogate = source.surrogate
+    config.model.update(surrogate=source.surrogate, tau=source.tau)
     config.quantization_levels = levels or config.quantization_levels
     config.loss = "mean_ce" if converted else "tet"
     config.data.name = name

@@ -9,7 +9,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from seenn_jax.errors import UserError, check_choice
-from seenn_jax.models import resnet, vgg
+from seenn_jax.models import residual, resnet, transformers, vgg
 from seenn_jax.models.activations import QCFS, ReLU
 from seenn_jax.models.neurons import ILIF, LIF, PLIF
 from seenn_jax.tables import Table, check_call, check_given, check_kind
@@ -112,6 +112,14 @@ MODELS = Table(
     "MODELS",
     "model",
     {
+        "ms_resnet8": residual.MSResNet8,
+        "ms_resnet18": residual.MSResNet18,
+        "ms_resnet18_i2e": residual.MSResNet18I2E,
+        "ms_resnet18_small": residual.MSResNet18Small,
+        "ms_resnet34": residual.MSResNet34,
+        "ms_resnet34_small": residual.MSResNet34Small,
+        "qkformer": transformers.QKFormer,
+        "qkformer_small": transformers.QKFormerSmall,
         "resnet8": resnet.ResNet8,
         "resnet18": resnet.ResNet18,
         "resnet19": resnet.ResNet19,
@@ -120,6 +128,14 @@ MODELS = Table(
         "resnet20_seenn": resnet.ResNet20SEENN,
         "resnet34": resnet.ResNet34,
         "resnet34_small": resnet.ResNet34Small,
+        "sew_resnet8": residual.SEWResNet8,
+        "sew_resnet18": residual.SEWResNet18,
+        "sew_resnet18_small": residual.SEWResNet18Small,
+        "sew_resnet34": residual.SEWResNet34,
+        "sew_resnet34_small": residual.SEWResNet34Small,
+        "sew_resnet50": residual.SEWResNet50,
+        "sew_resnet50_small": residual.SEWResNet50Small,
+        "spikformer": transformers.Spikformer,
         "vgg16": vgg.VGG16,
         "vgg16_qcfs": vgg.VGG16QCFS,
         "vggsnn": vgg.VGGSNN,

@@ -5,6 +5,7 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
@@ -267,6 +268,46 @@ def average_pool(x: Num[Array, "B T H W C"], size: int) -> Num[Array, "B T h w C
     if size > 1 and jnp.issubdtype(x.dtype, jnp.integer):
         x = x.astype(jnp.bfloat16)  # exact: quarters of 0 to 4 spikes
     return x if size == 1 else nnx.avg_pool(x, (size, size), strides=(size, size))
+
+
+@jax.custom_vjp
+def _max_pool(x):
+    integer = jnp.issubdtype(x.dtype, jnp.integer)
+    lowest = np.asarray(jnp.iinfo(x.dtype).min if integer else -jnp.inf, x.dtype)
+    sides = ((0, 0), (1, 1), (1, 1), (0, 0))
+    return lax.reduce_window(x, lowest, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), sides)
+
+
+def _max_pool_forward(x):
+    y = _max_pool(x)
+    return y, (x, y)
+
+
+def _max_pool_backward(residuals, g):
+    """To the first of the largest in each window, as in PyTorch; the same in every run on a GPU."""
+    x, y = residuals
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+    spans, sizes = [2 * side - 1 for side in y.shape[1:3]], padded.shape[1:3]
+    zero, taken, total = jnp.zeros((), g.dtype), jnp.zeros(y.shape, bool), 0
+    for i, j in itertools.product(range(3), range(3)):
+        window = padded[:, i : i + spans[0] : 2, j : j + spans[1] : 2]
+        first = (window == y) & ~taken
+        taken |= first
+        around = [
+            (begin, size - begin - span, 1)
+            for begin, size, span in zip((i, j), sizes, spans, strict=True)
+        ]
+        total += lax.pad(jnp.where(first, g, zero), zero, ((0, 0, 0), *around, (0, 0, 0)))
+    return (total[:, 1:-1, 1:-1],)
+
+
+_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+
+
+def max_pool(x: Num[Array, "B T H W C"]) -> Num[Array, "B T h w C"]:
+    """The largest of 3x3 windows at stride 2, padded by 1; of spikes, whether one is there."""
+    y = _max_pool(x.reshape(-1, *x.shape[2:]))
+    return y.reshape(*x.shape[:2], *y.shape[1:])
 
 
 def linear(in_features: int, out_features: int, *, rngs: nnx.Rngs) -> nnx.Linear:

@@ -355,6 +355,18 @@ def fire(neuron: Callable, currents: Float[Array, "B T *features"], v: Any) -> t
     return found
 
 
+def neurons_of(model: nnx.Module) -> list[Callable]:
+    """The neurons of a network, in the order in which they run."""
+    found = []
+
+    def look(place, neuron):
+        found.append(neuron)
+        return neuron
+
+    nnx.clone(model).replace_neurons(look)
+    return found
+
+
 def own(neuron: Callable) -> Callable:
     """A neuron for one layer alone: one with parameters is copied, others can be shared."""
     if not isinstance(neuron, nnx.Module):

@@ -7,7 +7,10 @@ from flax import nnx
 
 from seenn_jax.errors import UserError
 from seenn_jax.models.layers import ConvBN
+from seenn_jax.models.neurons import neurons_of
 from seenn_jax.tables import Table, check_call, check_kind
+
+LARGEST = 127  # number in int8
 
 
 class Precision(NamedTuple):
@@ -22,14 +25,29 @@ class Precision(NamedTuple):
     prepare: Callable[[nnx.Module], None] = lambda model: None
 
 
+def most_spikes(model: nnx.Module) -> int:
+    """The most binary spikes that a layer gets from one place in one timestep.
+
+    One, but of networks that add spikes, and of `ILIF` neurons, whose spikes stand for several.
+    """
+    sent = max(getattr(neuron, "largest_spike", 1) for neuron in neurons_of(model))
+    return sent * getattr(model, "largest_sum", 1)
+
+
 def to_int8(model: nnx.Module) -> None:
     """Spikes, exactly, and the weights that meet spikes, rounded per output channel, in int8.
 
     Membranes and all else stay in the model's dtype.
 
     Raises:
-      UserError: neurons whose spikes are not 0 and 1.
+      UserError: neurons whose spikes are not 0 and 1, or more of them added than int8 can hold.
     """
+    largest = most_spikes(model)
+    if largest > LARGEST:
+        raise UserError(
+            f"`precision` int8 holds sums up to {LARGEST}, and this network adds up to {largest} "
+            "spikes: choose bfloat16 or float32"
+        )
 
     def in_int8(place, neuron):
         if not hasattr(neuron, "in_int8"):

@@ -49,20 +49,36 @@ def update(
 
 def sgd(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
     """SGD with momentum; weight decay, in the gradient as in PyTorch, on kernels only."""
-
-    def kernels(params):
-        return jax.tree_util.tree_map_with_path(
-            lambda path, _: any(getattr(key, "key", None) == "kernel" for key in path), params
-        )
-
     return optax.chain(
-        optax.add_decayed_weights(config.optimizer.weight_decay, kernels),
+        optax.add_decayed_weights(config.optimizer.weight_decay, _kernels),
         optax.sgd(schedule, config.optimizer.momentum, config.optimizer.nesterov),
     )
 
 
+def adamw(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """AdamW (Loshchilov and Hutter, ICLR 2019); weight decay on kernels only."""
+    return optax.adamw(schedule, weight_decay=config.optimizer.weight_decay, mask=_kernels)
+
+
+def _kernels(params: Any) -> Any:
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: any(getattr(key, "key", None) == "kernel" for key in path), params
+    )
+
+
+def warmup_cosine(peak: float, steps: int) -> optax.Schedule:
+    """From a hundredth of the peak to it in a twentieth of the steps, and back along a cosine."""
+    low = peak / 100
+    return optax.warmup_cosine_decay_schedule(low, peak, steps // 20, steps, low)
+
+
 # `(config, schedule) -> transformation`.
-OPTIMIZERS = Table("OPTIMIZERS", "optimizer", {"sgd": sgd}, called_with("config", "schedule"))
+OPTIMIZERS = Table(
+    "OPTIMIZERS",
+    "optimizer",
+    {"adamw": adamw, "sgd": sgd},
+    called_with("config", "schedule"),
+)
 # `(largest learning rate, steps) -> schedule`.
 SCHEDULES = Table(
     "SCHEDULES",
@@ -70,6 +86,7 @@ SCHEDULES = Table(
     {
         "cosine": optax.cosine_decay_schedule,
         "onecycle": lambda peak, steps: optax.cosine_onecycle_schedule(steps, peak),
+        "warmup_cosine": warmup_cosine,
     },
     called_with("peak", "steps"),
 )

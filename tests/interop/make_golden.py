@@ -1,10 +1,13 @@
 """Makes golden/*.npz, for `test_golden.py`: python tests/interop/make_golden.py (needs torch).
 
+Names of networks after it make these alone.
+
 Each network is written here in PyTorch, in float64, layer by layer with the names that the authors'
 classes give their parameters (SEENN_conversion_QCFS/Models/ResNet.py and modules.py of
 Intelligent-Computing-Lab-Yale/SEENN; Models/ResNet.py, VGG.py and layer.py of putshua/ANN_SNN_QCFS;
 models/resnet_models.py, VGG_models.py and layers.py of
-brain-intelligence-lab/temporal_efficient_training), and runs tick by tick with their neurons. Its
+brain-intelligence-lab/temporal_efficient_training; activation_based/model/sew_resnet.py of
+fangwei123456/spikingjelly), and runs tick by tick with their neurons. Its
 parameters are drawn by their names and shapes (`drawn`), so that a file holds these and the logits
 of every tick, and no parameters.
 """
@@ -72,6 +75,14 @@ def lif(network, x, place):
     """TET's LIFSpike: decay 0.5, threshold 1, fires above it, reset to zero."""
     v = network.membranes.get(place, 0) * 0.5 + x
     spikes = (v - 1 > 0).double()
+    network.membranes[place] = (1 - spikes) * v
+    return spikes
+
+
+def spikingjelly_if(network, x, place):
+    """SpikingJelly's IFNode: threshold 1, fires at it, reset to zero."""
+    v = network.membranes.get(place, 0) + x
+    spikes = (v - 1 >= 0).double()
     network.membranes[place] = (1 - spikes) * v
     return spikes
 
@@ -155,6 +166,36 @@ def tet_resnet(width):
     return forward
 
 
+def sew_resnet(blocks, width, bottleneck=False):
+    """`cnf="ADD"`."""
+
+    def block(network, x, name, channels, stride):
+        out = 4 * channels if bottleneck else channels
+        plan = [(3, stride, channels), (3, 1, out)]
+        if bottleneck:
+            plan = [(1, 1, channels), (3, stride, channels), (1, 1, out)]
+        y, identity = x, x
+        for index, (size, step, after) in enumerate(plan, 1):
+            y = network.conv(y, f"{name}.conv{index}", after, size, step)
+            y = network.fire(network.norm(y, f"{name}.bn{index}"), f"{name}.sn{index}")
+        if stride > 1 or x.shape[1] != out:
+            identity = network.conv(x, f"{name}.downsample.0", out, 1, stride)
+            identity = network.norm(identity, f"{name}.downsample.1")
+            identity = network.fire(identity, f"{name}.downsample_sn")
+        return identity + y
+
+    def forward(network, x):
+        x = network.norm(network.conv(x, "conv1", width, 7, 2), "bn1")
+        x = functional.max_pool2d(network.fire(x, "sn1"), 3, 2, 1)
+        for stage, count in enumerate(blocks):
+            for index in range(count):
+                stride = 2 if stage and not index else 1
+                x = block(network, x, f"layer{stage + 1}.{index}", width * 2**stage, stride)
+        return network.linear(x.mean((2, 3)), "fc", CLASSES)
+
+    return forward
+
+
 def vggsnn(width, plan):
     """The plan has channels, (channels, stride), or "P"."""
 
@@ -182,6 +223,8 @@ NETWORKS = {
     "resnet34_small": (conversion_resnet((3, 4, 6, 3), 4, "relu"), seenn_if, (3, 8, 8)),
     "vgg16_qcfs": (conversion_vgg(4), qcfs_if, (3, 32, 32)),
     "resnet19_tet": (tet_resnet(4), lif, (3, 8, 8)),
+    "sew_resnet18": (sew_resnet((2, 2, 2, 2), 4), spikingjelly_if, (3, 32, 32)),
+    "sew_resnet50": (sew_resnet((3, 4, 6, 3), 4, True), spikingjelly_if, (3, 32, 32)),
     "vggsnn": (vggsnn(4, STRIDED), lif, (2, 32, 16)),
     "vggsnn_pool": (vggsnn(4, POOLED), lif, (2, 32, 16)),
 }
@@ -189,7 +232,8 @@ NETWORKS = {
 
 def main():
     GOLDEN.mkdir(exist_ok=True)
-    for name, (forward, neuron, shape) in NETWORKS.items():
+    for name in sys.argv[1:] or NETWORKS:
+        forward, neuron, shape = NETWORKS[name]
         network = Network(neuron)
         inputs = torch.from_numpy(images(shape)).double()
         logits = np.stack([forward(network, inputs).numpy() for _ in range(TICKS)], 1)

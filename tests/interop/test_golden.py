@@ -32,7 +32,7 @@ def test_logits_are_those_of_the_authors_code(name, make_config):
     source = source_of(state)
     assert source.model == name
     config = make_config(activation=source.activation)
-    config.model.fires = source.fires
+    config.model.update(fires=source.fires, tau=source.tau)
     channels, *sides = map(int, shape)
     with jax.enable_x64(True):
         model = build_model(

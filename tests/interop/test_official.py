@@ -1,6 +1,7 @@
 """Golden tensors of the official code, and files that are not what they should be."""
 
 import json
+import re
 from pathlib import Path
 
 import chex
@@ -247,6 +248,31 @@ def test_both_spellings_of_qcfs_and_layers_listed_twice():
         "bn1.bn.num_batches_tracked": np.array(3),
     }
     assert canonical(tet | again).keys() == tet.keys()
+
+
+def test_both_spellings_of_sew_resnets():
+    ours = state_of("sew_resnet50")
+    theirs = {}
+    for name, array in ours.items():
+        if name.startswith("layer"):
+            name = re.sub(r"\.conv(\d)\.", r".conv\1.module.0.", name)
+            name = re.sub(r"\.bn(\d)\.", r".conv\1.module.1.", name)
+            name = re.sub(r"\.downsample\.(\d)\.", r".downsample.0.module.\1.", name)
+        theirs[name] = array
+    assert canonical(theirs).keys() == ours.keys()
+    for state in (ours, theirs):
+        source = source_of(state)
+        assert (source.model, source.fires, source.tau) == ("sew_resnet50", ">=", 1)
+    small = ours | {"conv1.weight": np.zeros((4, 3, 3, 3))}
+    assert source_of(small).model == "sew_resnet50_small"
+    with pytest.raises(
+        UserError, match=r"neurons have parameters \(layer1\.0\.sn1\.w\): one of IF"
+    ):
+        source_of(ours | {"layer1.0.sn1.w": np.zeros(())})
+    with pytest.raises(
+        UserError, match=r"of \(3, 4, 7, 3\) blocks of 3 convolutions: -18, -34 and"
+    ):
+        source_of(ours | {"layer3.6.conv1.weight": np.zeros(())})
 
 
 def test_where_a_state_dict_comes_from():

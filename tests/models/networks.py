@@ -13,12 +13,24 @@ from seenn_jax.models.network import run_all
 from seenn_jax.models.neurons import LIF
 
 SHAPES = dict.fromkeys(MODELS, (8, 8, 3)) | {
+    "ms_resnet18": (16, 16, 3),
+    "ms_resnet18_i2e": (16, 16, 2),
+    "ms_resnet34": (16, 16, 3),
     "resnet34": (16, 16, 3),
+    "sew_resnet18": (16, 16, 3),
+    "sew_resnet34": (16, 16, 3),
+    "sew_resnet50": (16, 16, 3),
     "vgg16": (16, 16, 3),
     "vgg16_qcfs": (32, 32, 3),
     "vggsnn": (16, 16, 2),
     "vggsnn_pool": (16, 16, 2),
 }
+# Of the same blocks as others, and more of them; or of families that have tests of their own.
+DEEP = (
+    *(name for name in MODELS if name.startswith(("ms_", "sew_", "qk", "spik"))),
+    *("resnet18", "resnet19", "resnet19_tet", "resnet20_seenn", "resnet34", "resnet34_small"),
+    *("vgg16_qcfs", "vggsnn_pool"),
+)
 BATCH, TIMESTEPS, CLASSES = 2, 4, 5
 WIDTH = 6  # more than the channels that have a convolution of their own
 

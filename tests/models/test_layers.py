@@ -7,7 +7,7 @@ from flax import nnx
 from jax import lax
 
 from seenn_jax.models import layers
-from seenn_jax.models.layers import ConvBN, Shortcut, SpikingBlock, average_pool, linear
+from seenn_jax.models.layers import ConvBN, Shortcut, SpikingBlock, average_pool, linear, max_pool
 from seenn_jax.models.neurons import LIF
 
 
@@ -334,3 +334,23 @@ def test_block_adds_its_input_before_the_last_neuron():
     np.testing.assert_array_equal(spikes.ravel(), [1, 0, 0])
     np.testing.assert_array_equal(v1.ravel(), [0])
     np.testing.assert_array_equal(v2.ravel(), [0.875])
+
+
+@pytest.mark.parametrize("sides", [(5, 6), (4, 1)])
+def test_max_pooling_and_its_gradient_by_a_loop(sides):
+    x = whole_numbers(0, 1, 2, *sides, 3) - 5  # below the zero of a padding that would be one
+    pooled, pull_back = jax.vjp(max_pool, x)
+    cotangent = whole_numbers(1, *pooled.shape)
+    expected, gradient = np.zeros(pooled.shape), np.zeros(x.shape)
+    for b, t, h, w, c in np.ndindex(*pooled.shape):
+        window = [
+            (x[b, t, i, j, c].item(), (b, t, i, j, c))
+            for i in range(max(2 * h - 1, 0), min(2 * h + 2, sides[0]))
+            for j in range(max(2 * w - 1, 0), min(2 * w + 2, sides[1]))
+        ]
+        largest, place = max(window, key=lambda each: each[0])  # the first of them
+        expected[b, t, h, w, c] = largest
+        gradient[place] += cotangent[b, t, h, w, c]
+    np.testing.assert_array_equal(pooled, expected)
+    np.testing.assert_array_equal(pull_back(cotangent)[0], gradient)
+    np.testing.assert_array_equal(max_pool(x.astype(jnp.int8)), expected)

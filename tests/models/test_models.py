@@ -11,7 +11,7 @@ from seenn_jax.models import MODELS, build_model
 from seenn_jax.models.network import run_all
 from seenn_jax.models.resnet import SpikingResNet
 from seenn_jax.ticks import currents
-from tests.models.networks import SHAPES, exact, small
+from tests.models.networks import DEEP, SHAPES, exact, small
 
 
 @pytest.mark.parametrize(
@@ -44,12 +44,18 @@ def test_any_width_size_channels_and_classes(name, width, image_shape, classes):
     assert logits.dtype == jnp.float32
 
 
-@pytest.mark.parametrize("name", MODELS)
+SLOW = [n for n in DEEP if n not in ("ms_resnet8", "sew_resnet8", "resnet34")]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in MODELS]
+)
 def test_width_is_that_of_the_first_layer(name):
     shape = (*SHAPES[name][:2], 3)
     model = nnx.eval_shape(lambda: build_model(name, 6, image_shape=shape, num_classes=2))
     first = model.convs[0] if name.startswith("vgg") else model.stem
-    size = 7 if name == "resnet34" else 3
+    large = ("resnet34", "ms_resnet18", "ms_resnet18_i2e", "ms_resnet34", "sew_resnet18")
+    size = 7 if name in (*large, "sew_resnet34", "sew_resnet50") else 3
     assert first.conv.kernel.shape == (size, size, 3, 6)
 
 

@@ -12,6 +12,7 @@ from seenn_jax.models.network import inference_network, rest, run_all
 from seenn_jax.ticks import currents
 from tests.models.networks import (
     BATCH,
+    DEEP,
     SHAPES,
     TIMESTEPS,
     WIDTH,
@@ -22,11 +23,6 @@ from tests.models.networks import (
     prepared,
 )
 
-# Of the same blocks as resnet8 or resnet20, and more of them.
-DEEP = (
-    *("resnet18", "resnet19", "resnet19_tet", "resnet20_seenn", "resnet34", "resnet34_small"),
-    *("vgg16_qcfs", "vggsnn_pool"),
-)
 EACH = [pytest.param(n, marks=[pytest.mark.slow] if n in DEEP else []) for n in MODELS]
 
 # --- Time -----------------------------------------------------------------------------------------
@@ -48,12 +44,12 @@ def test_all_ticks_at_once_equal_ticks_with_carried_membranes(name):
     # None of this is for want of spikes: every layer fires and falls silent, ticks differ.
     for layer in spikes:
         assert set(np.unique(layer)) == {0, 1}
-        assert 0.02 < layer.mean() < 0.9
+        assert 0.01 < layer.mean() < 0.95
     assert all(np.any(logits[:, t] != logits[:, 0]) for t in range(1, TIMESTEPS))
     assert np.any(logits[0] != logits[1])
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", EACH)
 def test_rest_is_zero_and_shaped_like_the_membranes(name):
     model = nnx.view(exact(name, dtype="bfloat16"), use_running_average=True)
     shape = (BATCH, TIMESTEPS, *SHAPES[name][:2], WIDTH)
@@ -105,7 +101,10 @@ def test_network_for_the_engines_is_the_model():
     [
         "resnet8",
         "vggsnn",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("resnet19", "vgg16")),
+        *(
+            pytest.param(n, marks=pytest.mark.slow)
+            for n in ("resnet19", "vgg16", "sew_resnet18_small", "ms_resnet18_small", "qkformer")
+        ),
     ],
 )
 def test_an_answer_in_bfloat16_depends_on_no_program_and_no_batch(name):

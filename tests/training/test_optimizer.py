@@ -47,6 +47,22 @@ def test_momentum_without_nesterov_by_hand(make_config):
     np.testing.assert_allclose(moves, [-1.0, -1.5], rtol=1e-5)
 
 
+def test_adamw_by_hand(make_config):
+    changes = {"name": "adamw", "schedule": "warmup_cosine"}
+    config = make_config(optimizer=changes | {"learning_rate": 0.5, "weight_decay": 0.1})
+    rate = learning_rate(config, 40)
+    # Two steps up from a hundredth; at half of the other 38 halfway between it and the peak.
+    expected = [0.005, (0.005 + 0.5) / 2, 0.5, (0.005 + 0.5) / 2, 0.005]
+    np.testing.assert_allclose([rate(step) for step in (0, 1, 2, 21, 40)], expected, rtol=1e-5)
+    optimizer = make_optimizer(config, 40)
+    params = {"kernel": jnp.array(2.0), "bias": jnp.array(2.0)}
+    gradient = {"kernel": jnp.array(-3.0), "bias": jnp.array(-3.0)}
+    updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+    # Adam's first step is the sign of the gradient; 0.1 of a kernel decays beside it.
+    np.testing.assert_allclose(updates["kernel"], 0.005 * (1 - 0.2), rtol=1e-4)
+    np.testing.assert_allclose(updates["bias"], 0.005, rtol=1e-4)
+
+
 def test_only_kernels_decay(make_config):
     config = make_config(optimizer={"weight_decay": 0.25, "learning_rate": 1.0, "momentum": 0.0})
     config.optimizer.nesterov = False

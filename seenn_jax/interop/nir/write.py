@@ -36,8 +36,10 @@ import numpy as np
 from flax import nnx
 
 from seenn_jax.errors import UserError
+from seenn_jax.interop.nir.residual import ms_graph, sew_graph
 from seenn_jax.models.layers import ConvBN, Shortcut
 from seenn_jax.models.neurons import IF, ILIF, LIF, PLIF
+from seenn_jax.models.residual import MSResNet, SEWResNet
 from seenn_jax.models.resnet import SpikingResNet
 from seenn_jax.models.vgg import SpikingVGG
 from seenn_jax.paths import check_new, put
@@ -68,7 +70,7 @@ def write(
     Raises:
       UserError: the file exists or has no folder, nir is not installed, or NIR can't express the
         network: activations that do not spike, spikes that are integers, a shortcut that averages
-        an odd map, or, unless `lossy`, a soft reset, as of a converted network.
+        an odd map, max pooling, or, unless `lossy`, a soft reset, as of a converted network.
     """
     path = Path(path)
     check_path(path)
@@ -242,12 +244,13 @@ class _Graph:
             )
         # An edge only passes on: where one must be scaled, a node of its own does it.
         sources = [
-            source if source.scale == 1 else self._scaled(f"{place}.residual", source)
+            source if source.scale == 1 else self.scaled(f"{place}.residual", source)
             for source in sources
         ]
         return self.add(place, node, sources, shape, threshold if converted else 1.0)
 
-    def _scaled(self, place: str, x: _Signal) -> _Signal:
+    def scaled(self, place: str, x: _Signal) -> _Signal:
+        """What it must be multiplied by, done by a node of its own."""
         height, width, channels = x.shape
         scale = np.full((channels, height, width), x.scale, np.float32)
         return self.add(place, self.nir.Scale(scale), [x], x.shape)
@@ -268,7 +271,7 @@ class _Graph:
         node = self.nir.Flatten(shape, start_dim=-3)
         order = np.arange(size).reshape(height, width, channels).transpose(2, 0, 1).ravel()
         x = self.add("flatten", node, [x], (size,), x.scale)
-        hidden = model.hidden_layers
+        hidden = getattr(model, "hidden_layers", None)
         for index, layer in enumerate(hidden.linears if hidden else ()):
             x = self.multiply(f"hidden.linears.{index}", layer, x, order)
             x = self.fire(f"hidden.neurons.{index}", hidden.neurons[index], x)
@@ -321,4 +324,9 @@ def _vgg(graph: _Graph, model: SpikingVGG, image: _Signal) -> _Signal:
 
 
 # `(graph, model, image) -> what the network puts out`, by the class of the network.
-BUILDERS: dict[type, Callable] = {SpikingResNet: _resnet, SpikingVGG: _vgg}
+BUILDERS: dict[type, Callable] = {
+    SpikingResNet: _resnet,
+    SpikingVGG: _vgg,
+    SEWResNet: sew_graph,
+    MSResNet: ms_graph,
+}

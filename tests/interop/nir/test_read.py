@@ -44,7 +44,12 @@ def logits_of(network, images, timesteps=1):
 
 @pytest.mark.parametrize(
     "name",
-    ["averaging shortcuts", "large images", "hidden layers, above the threshold", "converted"],
+    [
+        *("averaging shortcuts", "large images", "hidden layers, above the threshold"),
+        "converted",
+        pytest.param("spikes are added", marks=pytest.mark.slow),
+        pytest.param("currents are added", marks=pytest.mark.slow),
+    ],
 )
 def test_a_round_trip_is_the_network_spike_for_spike(name, tmp_path):
     model, images = exact(*NETWORKS[name])
@@ -54,7 +59,9 @@ def test_a_round_trip_is_the_network_spike_for_spike(name, tmp_path):
     assert (back.image_shape, back.num_classes) == (shape, 3)
     if name != "converted":
         assert {type(n) for n in back.layers if isinstance(n, Euler | LIF)} == {LIF}
-        assert len(back.spike_layers()) == len(model.spike_layers())
+        # A sum of spikes is none to the reader: the second block's first layer and shortcut get it.
+        sums = 2 if name == "spikes are added" else 0
+        assert len(back.spike_layers()) == len(model.spike_layers()) - sums
 
     @jax.jit
     def outputs(state, graph_images):

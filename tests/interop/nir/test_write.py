@@ -1,6 +1,7 @@
 """What is written is read back by the NIR library, run by its equations, and gives our logits."""
 
 import functools
+import operator
 import sys
 
 import jax
@@ -16,6 +17,7 @@ from seenn_jax.models.activations import QCFS
 from seenn_jax.models.conversion import convert, layer_outputs
 from seenn_jax.models.layers import ConvBN
 from seenn_jax.models.neurons import IF, ILIF, LIF, PLIF
+from seenn_jax.models.residual import MSResNet, SEWBlock, SEWResNet
 from seenn_jax.models.resnet import SpikingResNet
 from seenn_jax.models.vgg import SpikingVGG
 from seenn_jax.run import folder
@@ -117,19 +119,25 @@ class Hidden(Flat):
     hidden = (2, 1)
 
 
+class SEW(SEWResNet):
+    stages = (1, 1)
+
+
+class MS(MSResNet):
+    stages = (1, 1)
+
+
+def made(network, neuron, image_shape):
+    kinds = {"neuron": neuron, "dtype": jnp.float32, "rngs": nnx.Rngs(0)}
+    return network(5, image_shape=image_shape, num_classes=3, **kinds)
+
+
 def exact(network, neuron, image_shape):
     """A network all of whose sums are exact in float32, so that no order of them changes a spike.
 
     Weights, statistics and thresholds are small multiples of powers of two.
     """
-    model = network(
-        5,
-        image_shape=image_shape,
-        num_classes=3,
-        neuron=neuron,
-        dtype=jnp.float32,
-        rngs=nnx.Rngs(0),
-    )
+    model = made(network, neuron, image_shape)
     rng = np.random.default_rng(0)
 
     def draw(like, unit, low=-4, high=5):
@@ -164,13 +172,21 @@ NETWORKS = {
     "flat": (Flat, LIF(), (8, 8, 2)),
     "hidden layers, above the threshold": (Hidden, LIF(strict=True), (8, 8, 2)),
     "soft reset": (Strided, LIF(reset="soft"), (7, 5, 2)),
+    "spikes are added": (SEW, LIF(), (7, 5, 2)),
+    "currents are added": (MS, LIF(), (7, 5, 2)),
+    "converted, spikes are added": (SEW, QCFS(4), (7, 5, 2)),
     "converted": (Small, QCFS(4), (8, 8, 2)),
     "converted, strided": (Strided, QCFS(4), (7, 5, 2)),
     "converted chain": (Flat, QCFS(4), (8, 8, 2)),
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+SLOW = ("currents are added", "converted, spikes are added")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in NETWORKS]
+)
 def test_what_is_read_back_is_the_network(name, tmp_path):
     network, neuron, image_shape = NETWORKS[name]
     model, images = exact(network, neuron, image_shape)
@@ -307,6 +323,20 @@ def test_what_cannot_be_written_is_named(tmp_path, monkeypatch):
     ):
         with pytest.raises(UserError, match=match):
             write(path, network, shape)
+
+    class Product(SEW):
+        block = type("And", (SEWBlock,), {"connect": staticmethod(operator.mul)})
+
+    for kind, match in (
+        (
+            type("Pooled", (SEW,), {"large_images": True}),
+            "Pooled has max pooling, and NIR has none",
+        ),
+        (Product, "Product connects spikes otherwise than by their sum, and NIR only adds"),
+    ):
+        abstract = nnx.eval_shape(functools.partial(made, kind, LIF(), (8, 8, 2)))
+        with pytest.raises(UserError, match=match):
+            build_graph(abstract, (8, 8, 2))
     with pytest.raises(UserError, match=r"no graph of a Other: .* SpikingResNet, SpikingVGG"):
         build_graph(Other(), (8, 8, 2))
     with pytest.raises(UserError, match=r"time step dt is 0\.0: it must be above 0"):

@@ -1,0 +1,123 @@
+"""Spiking transformers: their published sizes, attention, exits, gradients."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from seenn_jax.energy import layers, operations
+from seenn_jax.models import build_model
+from seenn_jax.models.activations import ReLU
+from seenn_jax.models.neurons import LIF
+from seenn_jax.models.transformers import QKFormerSmall, Spikformer, TokenProducts, TokenSums
+from tests.models import families
+
+
+class TinySpikformer(Spikformer):
+    depth = 1
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("qkformer", 6_706_234),  # the authors' log of CIFAR-10
+        # 9.32 M in the paper: the sum by hand. Embedding, four blocks, read-out.
+        pytest.param(
+            "spikformer",
+            9 * (3 * 48 + 48 * 96 + 96 * 192 + 192 * 384 + 384**2)
+            + 2 * (48 + 96 + 192 + 2 * 384)
+            + 4 * (4 * (384**2 + 3 * 384) + 2 * 4 * 384**2 + 3 * (4 + 1) * 384)
+            + 3850,
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_published_sizes(name, parameters):
+    shape = (32, 32, 3)
+    model = nnx.eval_shape(lambda: build_model(name, 48, image_shape=shape, num_classes=10))
+    sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))]
+    assert sum(sizes) == parameters
+    found = layers(nnx.view(model, use_running_average=True), shape)
+    assert [layer.place for layer in found if layer.receives != "spikes"] == ["stem", "head"]
+    attention = [layer.macs for layer in found if "attend" in layer.place]
+    both = 2 * 64 * 384 * 48  # 64 tokens, 8 heads of 48 channels, two products
+    sums = [32 * 32 * 96, 16 * 16 * 192]  # a sum over all channels
+    assert attention == ([*sums, both, both] if name == "qkformer" else 4 * [both])
+
+
+def spikes(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).integers(0, 2, shape), jnp.float32)
+
+
+def test_token_attention_by_hand():
+    queries = spikes(0, 2, 3, 2, 2, 6)
+    layer = TokenSums(2, jnp.bfloat16)
+    found = layer(queries)
+    assert found.dtype == jnp.bfloat16
+    for head in (0, 1):
+        expected = sum(queries[..., 3 * head + c] for c in range(3))
+        np.testing.assert_array_equal(found[..., head, 0], expected)
+    assert layer.macs(queries) == 2 * 2 * 6
+    np.testing.assert_array_equal(layer.operations(queries), queries.sum((2, 3, 4)))
+
+
+def test_self_attention_by_hand():
+    q, k, v = (spikes(seed, 2, 3, 2, 2, 6) for seed in range(3))
+    layer = TokenProducts(2, jnp.float32)
+    found = np.asarray(layer((q, k, v)))
+    for b, t, head in np.ndindex(2, 3, 2):
+        part = slice(3 * head, 3 * head + 3)
+        tokens = (np.asarray(x[b, t]).reshape(4, 6)[:, part] for x in (q, k, v))
+        one, other, values = tokens
+        expected = one @ other.T @ values / 8
+        np.testing.assert_array_equal(found[b, t].reshape(4, 6)[:, part], expected)
+    added = layer.operations((q, k, v))
+    np.testing.assert_array_equal(added, 3 * (q.sum((2, 3, 4)) + k.sum((2, 3, 4))))
+    np.testing.assert_array_equal(TokenProducts(2, jnp.float32, 1.0)((q, k, v)), 8 * found)
+    integers = layer(tuple(x.astype(jnp.int8) for x in (q, k, v)))
+    np.testing.assert_array_equal(integers, found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [QKFormerSmall, TinySpikformer])
+def test_every_method_and_int8(kind, monkeypatch):
+    families.check_methods(*families.exact(monkeypatch, kind))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [QKFormerSmall, TinySpikformer])
+def test_gradients(kind):
+    families.check_gradients(kind, LIF())
+    families.check_differences(kind, ReLU())
+
+
+def test_a_sum_of_two_spikes_counts_as_two(monkeypatch):
+    model, images = families.exact(monkeypatch, QKFormerSmall)
+    model = nnx.view(model, use_running_average=True)
+    seen = {}
+
+    def neuron(place, neuron):
+        def fire(currents, v=None):
+            seen[place], v = neuron(currents, v)
+            return seen[place], v
+
+        return fire
+
+    watched = nnx.clone(model)
+    watched.replace_neurons(neuron)
+
+    @jax.jit
+    def count(images):
+        found, rates = operations(watched, images[:2], 2)
+        return found, rates, dict(seen)
+
+    found, _, fired = count(images)
+    # The query's 1x1 convolution gets what conv1 and the shortcut of the embedding put out.
+    spikes = (fired["blocks.0.conv1"] + fired["blocks.0.shortcut"]).sum((2, 3, 4))
+    assert (fired["blocks.0.conv1"] * fired["blocks.0.shortcut"]).sum() > 0
+    np.testing.assert_array_equal(found["blocks.1.query.layer"], 12 * spikes)
+    queries = fired["blocks.1.query"].sum((2, 3, 4))
+    np.testing.assert_array_equal(found["blocks.1.attend.layer"], queries)
