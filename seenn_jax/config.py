@@ -50,6 +50,14 @@ def _data(config: ConfigDict) -> None:
     # Learn these too. Then nothing can be chosen on them: the last checkpoint is taken, and
     # evaluation needs a threshold that was fixed beforehand.
     config.data.train_on_validation = False
+    # Recordings of event cameras become T frames of equally many events each, by "count", or of
+    # equal length, by "duration".
+    config.data.bin_by = "count"
+    config.data.bin_ms = 0.0  # milliseconds of a frame by duration; 0 is the T-th part of each
+    config.data.event_side = 0  # pixels of the sides of their frames; 0 is the data set's own
+    # Cut off the counts of a cell at what a byte holds (63.75 events of CIFAR10-DVS), as runs that
+    # are older than this setting did; the log says how many events are lost.
+    config.data.saturate = False
     # Images are kept in memory as they are; or, with a side in pixels, read as they are needed and
     # cut to squares of it, at random to train on. For data that don't fit, and folders.
     config.data.image_size = 0

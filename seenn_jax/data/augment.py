@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int, Key, UInt8
+from jaxtyping import Array, Bool, Float, Int, Key, UInt
 from ml_collections import ConfigDict
 
 from seenn_jax.data.autoaugment import autoaugment
@@ -49,7 +49,7 @@ Normalization = tuple[Float[np.ndarray, "C"], Float[np.ndarray, "C"]]
 
 def augmented_images(
     key: Key[Array, ""],
-    images: UInt8[Array, "B *T H W C"],
+    images: UInt[Array, "B *T H W C"],
     options: Mapping[str, Any] | ConfigDict,
     normalization: Normalization,
     dtype: DTypeLike,

@@ -19,6 +19,7 @@ from seenn_jax.data import (
     normalize,
 )
 from seenn_jax.data.folders import path_of
+from seenn_jax.data.frames import Binning
 from seenn_jax.data.images import Framing
 from seenn_jax.engine.common import BATCH
 from seenn_jax.errors import UserError
@@ -46,8 +47,15 @@ def dataset(config: ConfigDict) -> Dataset:
         config.data.name,
         timesteps=config.timesteps,
         download=config.data.download,
+        binning=binning(config),
         **options,
     )
+
+
+def binning(config: ConfigDict) -> Binning:
+    """How recordings become the frames of a config."""
+    data = config.data
+    return Binning(config.timesteps, data.bin_by, data.bin_ms, data.event_side, data.saturate)
 
 
 def dataset_of_run(config: ConfigDict, facts: DataFacts, other: bool = False) -> Dataset:

@@ -41,6 +41,7 @@ class DataFacts(NamedTuple):
     std: list[float]
     frames: int = 0  # of event data, one for each timestep; 0 of still images
     classes: tuple[str, ...] = ()  # their names, where the data have any
+    dtype: str = "uint8"  # of what is stored; "uint16" of event counts that need it
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -69,7 +70,13 @@ class DataFacts(NamedTuple):
         mean, std = (count_statistics if count else channel_statistics)(images)
         shape = image_shape(images)
         return DataFacts(
-            shape, dataset.num_classes, mean.tolist(), std.tolist(), count, dataset.classes
+            shape,
+            dataset.num_classes,
+            mean.tolist(),
+            std.tolist(),
+            count,
+            dataset.classes,
+            images.dtype.name,
         )
 
     @property
@@ -323,6 +330,8 @@ def config_of(content: dict) -> ConfigDict:
     """
     config = default_config()
     with config.unlocked():
+        # Before there was such a setting, counts of recordings were cut off.
+        config.data.saturate = content["config"]["data"]["name"] == "cifar10_dvs"
         config.update(content["config"])
     wrong = misfit(config)
     if wrong:
@@ -342,6 +351,7 @@ def facts_of(content: dict) -> DataFacts:
         "frames": _all_at_least(0, [facts.frames]),
         "mean and std": (len(facts.mean), len(facts.std)) == channels
         and all(map(records.is_number, (*facts.mean, *facts.std))),
+        "dtype": facts.dtype in ("uint8", "uint16"),
         "classes": len(classes) in (0, facts.num_classes)
         and all(isinstance(name, str) for name in classes),
     }

@@ -39,7 +39,7 @@ class Predictions(NamedTuple):
 
 
 def opened(images: Any, config: ConfigDict, facts: DataFacts, timesteps: int) -> Any:
-    """Images [N, ...] of uint8 as the network takes them; files are only found so far.
+    """Images [N, ...] as the network takes them, of the run's dtype; files are only found so far.
 
     Args:
       images: as for `Predictor.predict`.
@@ -54,12 +54,12 @@ def opened(images: Any, config: ConfigDict, facts: DataFacts, timesteps: int) ->
         return Files(find_images(paths), frame, facts.image_shape)
     images = np.asarray(images)
     shape = (*(timesteps,) * bool(facts.frames), *facts.image_shape)
-    if images.shape[1:] != shape or images.dtype != np.uint8:
+    if images.shape[1:] != shape or images.dtype not in (np.uint8, facts.dtype):
         raise UserError(
             f"the images are {images.dtype.name}{list(images.shape)}, and this run takes "
-            f"uint8{['N', *shape]}: bring them to that shape, pixels from 0 to 255"
+            f"{facts.dtype}{['N', *shape]}: bring them to that shape, pixels from 0 to 255"
         )
-    return images
+    return images.astype(facts.dtype, copy=False)
 
 
 def frame_of(config: ConfigDict, facts: DataFacts) -> Frame:

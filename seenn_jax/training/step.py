@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int, Integer, Key, Shaped, UInt8
+from jaxtyping import Array, Float, Int, Integer, Key, Shaped, UInt
 from ml_collections import ConfigDict
 
 from seenn_jax.data.augment import Normalization, augmented_batch, augmented_images
@@ -63,7 +63,7 @@ def evaluated(state: TrainState) -> tuple[Any, Any]:
 def train_step(
     state: TrainState,
     given: Given,
-    images: UInt8[Array, "B *T H W C"],
+    images: UInt[Array, "B *T H W C"],
     labels: Int[Array, "B"],
     *,
     graph: nnx.GraphDef,
@@ -183,7 +183,7 @@ def accumulated(
 
 def augmented(
     key: Array,
-    images: UInt8[Array, "B *T H W C"],
+    images: UInt[Array, "B *T H W C"],
     labels: Int[Array, "B"],
     config: ConfigDict,
     normalization: Normalization,
