@@ -15,6 +15,7 @@ _FIRST_LINE = re.compile(rb"#!AER-DAT(\d)\.(\d)\r?\n")
 _END = re.compile(rb"#!END-HEADER\r?\n")
 _LINE = 2**20  # bytes of a line of the header, at most
 _KNOWN = (  # how files of other formats begin
+    (b"#!AER-DAT", "an AEDAT file"),
     (b"\x89HDF", "an HDF5 file"),
     (b"PK\x03\x04", "a ZIP archive"),
     (b"\x1f\x8b", "a gzip archive"),
@@ -47,7 +48,7 @@ def begin(file: BinaryIO, path: Path, version: str) -> bytes:
             "they were published"
         )
     if not found:
-        other = next((name for start, name in _KNOWN if first.startswith(start)), None)
+        other = other_format(first)
         if other:
             raise UserError(
                 f"{path} is {other}, and here AEDAT {version} is read: give the recordings as they "
@@ -63,6 +64,11 @@ def begin(file: BinaryIO, path: Path, version: str) -> bytes:
         raise corrupt(path, "it is cut in its header")
     file.seek(start)
     return header
+
+
+def other_format(start: bytes) -> str | None:
+    """What a file is by how it begins, where that is known and not what is read here."""
+    return next((name for known, name in _KNOWN if start.startswith(known)), None)
 
 
 def check_file(path: Path) -> None:

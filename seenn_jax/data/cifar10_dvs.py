@@ -8,7 +8,7 @@ from pathlib import Path
 from seenn_jax.data import aedat, recordings
 from seenn_jax.data.frames import Binning, Events
 from seenn_jax.data.prepared import default_root
-from seenn_jax.data.recordings import FEW, Kind, Recording, corrupt
+from seenn_jax.data.recordings import FEW, Kind, corrupt, of_file
 from seenn_jax.data.splits import Loaded
 from seenn_jax.errors import UserError
 
@@ -34,13 +34,11 @@ def load(*, data_dir: str | None, binning: Binning, skip_corrupt: bool) -> Loade
     Its frames are kept in the user's cache folder.
     """
     folder = Path(data_dir).expanduser() if data_dir else default_root() / "cifar10_dvs"
-    files = list(cifar10_dvs_files(folder))
     found = [
-        Recording(functools.partial(_read, file), label, is_test, f"{file.parent.name}/{file.name}")
-        for file, label, is_test in files
+        of_file(file, functools.partial(_read, file), label, is_test)
+        for file, label, is_test in cifar10_dvs_files(folder)
     ]
-    paths = (file for file, *_ in files)
-    return recordings.load(KIND, folder, found, paths, binning, skip_corrupt)
+    return recordings.load(KIND, folder, found, binning, skip_corrupt)
 
 
 def _read(file: Path) -> Events:

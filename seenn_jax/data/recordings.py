@@ -25,12 +25,14 @@ class Recording(NamedTuple):
     """A recording on disk.
 
     Attributes:
+      file: that it is in.
       read: `() -> its events`; raises `Unreadable`.
       label: of its class.
       is_test: whether it is for testing.
       place: what it is known by.
     """
 
+    file: Path
     read: Callable[[], Events]
     label: int
     is_test: bool
@@ -93,15 +95,16 @@ def load(
     kind: Kind,
     folder: Path,
     recordings: Sequence[Recording],
-    files: Iterable[Path],
     binning: Binning,
     skip_corrupt: bool,
+    *,
+    labels: Iterable[Path] = (),
 ) -> Loaded:
     """The (train, test) frames of recordings, and their classes.
 
     Args:
       folder: where they lie, which names what is kept.
-      files: all that they are read from.
+      labels: files of labels, where there are any.
 
     Raises:
       UserError: one can't be read, and they are not to be skipped; a class has none left.
@@ -110,6 +113,7 @@ def load(
     about = ("frames", binning.timesteps, skip_corrupt)
     if binning != Binning(binning.timesteps, saturate=True):  # as of older runs
         about = (*about, *binning[1:])
+    files = dict.fromkeys((*(recording.file for recording in recordings), *labels))
     cache = cache_folder(folder, files, about)
     loaded = read_cache(cache)
     if loaded is None:
@@ -229,8 +233,12 @@ def read_npz(path: Path, kind: Kind) -> Events:
 
 def npz_recording(path: Path, kind: Kind, label: int, is_test: bool) -> Recording:
     """One of SpikingJelly's files."""
-    place = f"{path.parent.name}/{path.name}"
-    return Recording(functools.partial(read_npz, path, kind), label, is_test, place)
+    return of_file(path, functools.partial(read_npz, path, kind), label, is_test)
+
+
+def of_file(path: Path, read: Callable[[], Events], label: int, is_test: bool) -> Recording:
+    """A recording that has its file to itself, in a class folder."""
+    return Recording(path, read, label, is_test, f"{path.parent.name}/{path.name}")
 
 
 def class_folders(

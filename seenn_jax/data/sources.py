@@ -5,9 +5,10 @@ What takes long to read is decoded once and then kept as uint8 .npy files in the
 no JAX.
 """
 
+import functools
 from collections.abc import Callable
 
-from seenn_jax.data import cifar, cifar10_dvs, digits
+from seenn_jax.data import atis, cifar, cifar10_dvs, digits, dvs128_gesture, shd
 from seenn_jax.data.cifar import CIFARS
 from seenn_jax.data.folders import path_of
 from seenn_jax.data.frames import Binning
@@ -21,6 +22,15 @@ from seenn_jax.tables import Table, called_with
 # that it needs.
 Loader = Callable[..., Loaded]
 
+# Event data from files, each loaded with (*, data_dir, binning, skip_corrupt).
+RECORDED: dict[str, Callable[..., Loaded]] = {
+    "cifar10_dvs": cifar10_dvs.load,
+    "dvs128_gesture": dvs128_gesture.load,
+    "n_mnist": atis.load_n_mnist,
+    "n_caltech101": atis.load_n_caltech101,
+    **{name: functools.partial(shd.load, name) for name in shd.SETS},
+}
+
 DATASETS = Table(
     "DATASETS",
     "data set",
@@ -31,7 +41,7 @@ DATASETS = Table(
             name: lambda data_dir, binning, skip_corrupt, load=load, **_: load(
                 data_dir=data_dir, binning=binning, skip_corrupt=skip_corrupt
             )
-            for name, load in {"cifar10_dvs": cifar10_dvs.load}.items()
+            for name, load in RECORDED.items()
         },
         **{
             name: lambda data_dir, download, skip_corrupt, name=name, **_: cifar.load(

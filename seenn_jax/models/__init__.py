@@ -9,7 +9,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from seenn_jax.errors import UserError, check_choice
-from seenn_jax.models import resnet, vgg
+from seenn_jax.models import mlp, resnet, vgg
 from seenn_jax.models.activations import QCFS, ReLU
 from seenn_jax.models.neurons import LIF
 from seenn_jax.tables import Table, check_call, check_given, check_kind
@@ -100,6 +100,7 @@ MODELS = Table(
     "MODELS",
     "model",
     {
+        "mlp": mlp.SpikingMLP,
         "resnet8": resnet.ResNet8,
         "resnet18": resnet.ResNet18,
         "resnet19": resnet.ResNet19,
