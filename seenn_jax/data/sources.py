@@ -31,6 +31,9 @@ RECORDED: dict[str, Callable[..., Loaded]] = {
     **{name: functools.partial(shd.load, name) for name in shd.SETS},
 }
 
+# Those of the package that are no recordings.
+UNBINNED = ("digits", "digits_dvs", *CIFARS)
+
 DATASETS = Table(
     "DATASETS",
     "data set",

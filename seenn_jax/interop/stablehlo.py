@@ -110,14 +110,14 @@ def write_slots(
             run.timesteps,
             slots,
             transform=run.transform,
+            encoding=run.encoding,
             count=count,
             scale=scale,
         )
         return ends.logits, ends.timesteps
 
-    frames = (run.timesteps,) * bool(run.facts.frames)
     arguments = [
-        jax.ShapeDtypeStruct((images, *frames, *run.facts.image_shape), run.facts.dtype),
+        jax.ShapeDtypeStruct((images, *run.facts.stored(run.timesteps)), run.facts.dtype),
         jax.ShapeDtypeStruct((), jnp.int32),
         jax.ShapeDtypeStruct((), jnp.float32),
     ]
