@@ -7,7 +7,7 @@ zero. All but the statistics can be jitted.
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, UInt
+from jaxtyping import Array, Float, Num, UInt
 
 # Images summed at once by channel_statistics: 250 squares of a byte stay far below 2**32.
 _CHUNK = 250
@@ -54,7 +54,7 @@ def count_statistics(
 
 
 def normalize(
-    images: UInt[Array, "B *T H W C"],
+    images: Num[Array, "B *T H W C"],
     mean: Float[Array, "C"] | Float[np.ndarray, "C"],
     std: Float[Array, "C"] | Float[np.ndarray, "C"],
     dtype: DTypeLike,
@@ -62,7 +62,7 @@ def normalize(
     """`(images / 255 - mean) / std` per channel, computed in float32 at least and cast to `dtype`.
 
     Args:
-      images: pixels 0..255.
+      images: pixels 0..255, or counts of events.
       mean, std: of each channel, of pixels scaled to 0..1 (see `channel_statistics`).
       dtype: floating type of the result.
     """

@@ -8,7 +8,7 @@ no JAX.
 import functools
 from collections.abc import Callable
 
-from seenn_jax.data import atis, cifar, cifar10_dvs, digits, dvs128_gesture, shd
+from seenn_jax.data import atis, cifar, cifar10_dvs, digits, dvs128_gesture, shd, tiny_imagenet
 from seenn_jax.data.cifar import CIFARS
 from seenn_jax.data.folders import path_of
 from seenn_jax.data.frames import Binning
@@ -32,7 +32,7 @@ RECORDED: dict[str, Callable[..., Loaded]] = {
 }
 
 # Those of the package that are no recordings.
-UNBINNED = ("digits", "digits_dvs", *CIFARS)
+UNBINNED = ("digits", "digits_dvs", *CIFARS, "tiny_imagenet")
 
 DATASETS = Table(
     "DATASETS",
@@ -52,6 +52,9 @@ DATASETS = Table(
             )
             for name in CIFARS
         },
+        "tiny_imagenet": lambda data_dir, skip_corrupt, **_: tiny_imagenet.load(
+            data_dir=data_dir, skip_corrupt=skip_corrupt
+        ),
     },
     called_with("data_dir=", "timesteps=", "skip_corrupt=", "download=", "binning="),
 )

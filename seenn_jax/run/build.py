@@ -120,7 +120,8 @@ def dataset_of_run(config: ConfigDict, facts: DataFacts, other: bool = False) ->
                 f"{config.data.name!r} has {name} {theirs}, and the run was trained on data with "
                 f"{ours}: give data that fit, by `data_name` or `data_dir`"
             )
-    if not (other or np.allclose([here.mean, here.std], [facts.mean, facts.std], 1e-6, 0)):
+    ours, theirs = ([*each.mean, *each.std, *each.still_statistics] for each in (facts, here))
+    if not (other or np.allclose(theirs, ours, 1e-6, 0)):
         _log.warning(
             "the training images of %s are others than those that the run was trained on (their "
             "mean or standard deviation differ): it may have learnt images that are held out now",

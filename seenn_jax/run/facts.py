@@ -22,9 +22,9 @@ class DataFacts(NamedTuple):
     frames: int = 0  # of event data, one for each timestep; 0 of still images
     classes: tuple[str, ...] = ()  # their names, where the data have any
     dtype: str = "uint8"  # of what is stored; "uint16" of event counts that need it
-    still: (
-        tuple[int, int, int] | tuple[()]
-    ) = ()  # (height, width, channels) of the images that frames are made of
+    # Of images that frames are made of: (height, width, channels); means and deviations.
+    still: tuple[int, int, int] | tuple[()] = ()
+    still_statistics: tuple[float, ...] = ()
 
     def stored(self, timesteps: int) -> tuple[int, ...]:
         """The shape of one sample as it is stored, with the frames of so many timesteps."""
@@ -49,6 +49,7 @@ class DataFacts(NamedTuple):
             std=[1 / 255, 1 / 255],
             frames=timesteps,
             still=self.image_shape,
+            still_statistics=(*self.mean, *self.std),
         )
 
     @staticmethod
@@ -86,8 +87,9 @@ def facts_of(content: dict) -> DataFacts:
     """What a run knows of its data; the errors of `folder.config_of`."""
     data = dict(content["data"])
     classes = tuple(data.pop("classes", ()))
-    still = tuple(data.pop("still", ()))
-    facts = DataFacts(tuple(data.pop("image_shape")), **data, classes=classes, still=still)
+    still = {name: tuple(data.pop(name, ())) for name in ("still", "still_statistics")}
+    data |= still | {"image_shape": tuple(data["image_shape"]), "classes": classes}
+    facts = DataFacts(**data)
     channels = facts.image_shape[-1:] * 2
     good = {
         "image_shape": len(facts.image_shape) == 3 and all_at_least(1, facts.image_shape),
@@ -96,7 +98,10 @@ def facts_of(content: dict) -> DataFacts:
         "mean and std": (len(facts.mean), len(facts.std)) == channels
         and all(map(records.is_number, (*facts.mean, *facts.std))),
         "dtype": facts.dtype in ("uint8", "uint16"),
-        "still": len(facts.still) in (0, 3) and all_at_least(1, facts.still),
+        "still": len(facts.still) in (0, 3)
+        and all_at_least(1, facts.still)
+        and len(facts.still_statistics) == 2 * sum(facts.still[2:])
+        and all(map(records.is_number, facts.still_statistics)),
         "classes": len(classes) in (0, facts.num_classes)
         and all(isinstance(name, str) for name in classes),
     }

@@ -68,7 +68,7 @@ def evaluated(state: TrainState) -> tuple[Any, Any]:
 def train_step(
     state: TrainState,
     given: Given,
-    images: UInt[Array, "B *T H W C"],
+    images: UInt[Array, "B *T H W channels"],
     labels: Int[Array, "B"],
     *,
     graph: nnx.GraphDef,
@@ -188,7 +188,7 @@ def accumulated(
 
 def augmented(
     key: Array,
-    images: UInt[Array, "B *T H W C"],
+    images: UInt[Array, "B *T H W channels"],
     labels: Int[Array, "B"],
     config: ConfigDict,
     normalization: Normalization,

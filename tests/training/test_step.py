@@ -271,6 +271,27 @@ def test_mixing_smoothed_labels_keeps_distributions(config):
     assert targets.min() >= 0.1 - 1e-6
 
 
+def test_an_encoding_makes_events_of_what_augmentation_left(config):
+    config.data.encoding = "i2e"
+    config.i2e.update(side=16, ratio=0.2)
+    config.augment.flip = True
+    images, labels = batch(size=8)
+    stay = np.zeros(2, np.float32), np.full(2, 1 / 255, np.float32)
+    inputs, targets = augmented(jax.random.key(0), images, labels, config, stay, 3, timesteps=2)
+    assert (inputs.shape, targets.shape) == ((8, 2, 16, 16, 2), (8, 3))
+    assert set(np.unique(inputs)) == {0, 1}
+    # Each tick has two moves to draw from, and an image may be mirrored: its frame is one of four.
+    convert = build.encoding(config)
+    allowed = [
+        np.asarray(convert.frames(shown, 2, jax.random.key(seed)))
+        for shown in (images, images[:, :, ::-1])
+        for seed in range(8)
+    ]
+    for i, frames in enumerate(np.asarray(inputs)):
+        for t, frame in enumerate(frames):
+            assert any(np.array_equal(frame, each[i, t]) for each in allowed)
+
+
 def test_autoaugment_comes_first_and_changes_no_other_draw(config):
     config.augment.update(crop=1, flip=True, cutout=3)
     images, labels = batch(size=64)
