@@ -6,6 +6,9 @@ counted by time; it is a row of 700 pixels of one channel.
 
 import contextlib
 import functools
+import mmap
+import os
+import struct
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +30,7 @@ SETS = {
     "ssc": ({"ssc_train.h5": False, "ssc_valid.h5": False, "ssc_test.h5": True}, 35),
 }
 _PARTS = ("spikes/times", "spikes/units", "labels")
+_HEAP = b"GCOL\x01\0\0\0"  # how a global heap begins
 _LONGEST = 60.0  # seconds of a recording: a time of more is none
 
 
@@ -86,6 +90,8 @@ def _opened(path: Path, classes: int, stack: contextlib.ExitStack) -> File:
             + ", or give the folder that it is in as --config.data.dir"
         )
     again = f"download and unpack {path.name} again"
+    if _has_broken_heap(path):
+        raise UserError(f"{path} can't be read (a list of its recordings is damaged): {again}")
     try:
         file = stack.enter_context(h5py.File(path, "r"))
         missing = [part for part in _PARTS if part not in file]
@@ -112,6 +118,30 @@ def _opened(path: Path, classes: int, stack: contextlib.ExitStack) -> File:
             f"classes: {again}"
         )
     return File(path, times, units, labels, names)
+
+
+def _has_broken_heap(path: Path) -> bool:
+    """Whether a global heap, where recordings lie, has an object of no length.
+
+    HDF5's library would look for its end for ever.
+    """
+    with path.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return False
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            start = data.find(_HEAP)
+            while start >= 0:
+                (size,) = (
+                    struct.unpack_from("<Q", data, start + 8) if start + 16 <= len(data) else (0,)
+                )
+                place, end = start + 16, min(start + size, len(data))
+                while place + 16 <= end:
+                    index, length = struct.unpack_from("<H6xQ", data, place)
+                    if not index and not length:
+                        return True
+                    place += 16 + -(-length // 8) * 8 if index else length
+                start = data.find(_HEAP, start + 8)
+    return False
 
 
 def _recording(file: File, number: int) -> Events:

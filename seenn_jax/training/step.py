@@ -194,7 +194,7 @@ def augmented(
     normalization: Normalization,
     num_classes: int,
     timesteps: int = 0,
-) -> tuple[Float[Array, "B *T H W C"], Float[Array, "B K"]]:
+) -> tuple[Float[Array, "B ..."], Float[Array, "B K"]]:
     """(inputs, target distributions) of a batch, as `config.augment` says.
 
     An encoding makes events of the augmented pixels, `timesteps` of each image, by random moves.

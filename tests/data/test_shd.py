@@ -137,6 +137,17 @@ def test_files_that_can_not_be_are_named(small):
         load()
 
 
+def test_a_list_without_an_end_is_found_before_hdf5_looks_for_it(small):
+    train = small / "shd_train.h5"
+    whole = bytearray(train.read_bytes())
+    assert not shd._has_broken_heap(train)
+    first = whole.index(b"GCOL") + 16  # the first object of the first heap
+    whole[first : first + 16] = bytes(16)
+    train.write_bytes(whole)
+    with pytest.raises(UserError, match=r"shd_train\.h5 can't be read .*recordings is damaged"):
+        load()
+
+
 def test_without_h5py_it_is_said_what_to_install(small, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "h5py", None)
     with pytest.raises(UserError, match="h5py, which is not installed: pip install h5py"):

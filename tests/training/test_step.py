@@ -13,6 +13,7 @@ from seenn_jax.data.autoaugment import autoaugment
 from seenn_jax.run import build, folder
 from seenn_jax.training.optimizer import make_optimizer
 from seenn_jax.training.step import (
+    MOVES,
     Given,
     augmented,
     evaluated,
@@ -274,22 +275,23 @@ def test_mixing_smoothed_labels_keeps_distributions(config):
 def test_an_encoding_makes_events_of_what_augmentation_left(config):
     config.data.encoding = "i2e"
     config.i2e.update(side=16, ratio=0.2)
-    config.augment.flip = True
     images, labels = batch(size=8)
-    stay = np.zeros(2, np.float32), np.full(2, 1 / 255, np.float32)
-    inputs, targets = augmented(jax.random.key(0), images, labels, config, stay, 3, timesteps=2)
+    stay, key = (np.zeros(2, np.float32), np.full(2, 1 / 255, np.float32)), jax.random.key(0)
+    inputs, targets = augmented(key, images, labels, config, stay, 3, timesteps=2)
     assert (inputs.shape, targets.shape) == ((8, 2, 16, 16, 2), (8, 3))
-    assert set(np.unique(inputs)) == {0, 1}
-    # Each tick has two moves to draw from, and an image may be mirrored: its frame is one of four.
+    # Moves are drawn, by a part of the key that no augmentation has.
+    moves = jax.random.fold_in(jax.random.split(key)[0], MOVES)
     convert = build.encoding(config)
-    allowed = [
-        np.asarray(convert.frames(shown, 2, jax.random.key(seed)))
-        for shown in (images, images[:, :, ::-1])
-        for seed in range(8)
-    ]
-    for i, frames in enumerate(np.asarray(inputs)):
-        for t, frame in enumerate(frames):
-            assert any(np.array_equal(frame, each[i, t]) for each in allowed)
+    np.testing.assert_array_equal(inputs, convert.frames(images, 2, moves))
+    assert not np.array_equal(inputs, convert.frames(images, 2))
+    # What is mirrored is mirrored before, so that moves are as they were drawn.
+    config.augment.flip = True
+    flipped, _ = augmented(key, images, labels, config, stay, 3, timesteps=2)
+    both = inputs, convert.frames(images[:, :, ::-1], 2, moves)
+    same = [[np.array_equal(x, y) for x, y in zip(flipped, each, strict=True)] for each in both]
+    assert (np.array(same[0]) | np.array(same[1])).all()
+    assert any(same[0])
+    assert any(same[1])
 
 
 def test_autoaugment_comes_first_and_changes_no_other_draw(config):
