@@ -35,11 +35,12 @@ def is_policy(config: ConfigDict) -> bool:
 def _data(config: ConfigDict) -> None:
     """What is learnt from."""
     config.data = ConfigDict()
-    # Or "cifar10", "cifar100", "digits_dvs", "cifar10_dvs" (event data), any TFDS image
-    # classification data set, or a folder of class folders: "/path", "./path", "folder:path".
+    # Or "cifar10", "cifar100", "tiny_imagenet"; "digits_dvs", "cifar10_dvs", "dvs128_gesture",
+    # "n_mnist", "n_caltech101", "shd", "ssc" (event data); any TFDS image classification data set,
+    # or a folder of class folders: "/path", "./path", "folder:path".
     config.data.name = "digits"
     # Where TFDS prepared it, or the archive of CIFAR lies; "" is TFDS's own default. Of
-    # cifar10_dvs, see its config.
+    # event data and Tiny ImageNet, their folder: see docs/event-data.md.
     config.data.dir = ""
     config.data.download = False  # fetch the archive of CIFAR where it is not there
     config.data.note = ""  # a remark on this copy of the data, printed beside every figure on it

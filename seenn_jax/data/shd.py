@@ -130,10 +130,8 @@ def _has_broken_heap(path: Path) -> bool:
             return False
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             start = data.find(_HEAP)
-            while start >= 0:
-                (size,) = (
-                    struct.unpack_from("<Q", data, start + 8) if start + 16 <= len(data) else (0,)
-                )
+            while 0 <= start <= len(data) - 16:
+                (size,) = struct.unpack_from("<Q", data, start + 8)
                 place, end = start + 16, min(start + size, len(data))
                 while place + 16 <= end:
                     index, length = struct.unpack_from("<H6xQ", data, place)
