@@ -11,6 +11,7 @@ from seenn_jax.data.augment import (
     AUGMENTATIONS,
     _rotated,
     augmented_images,
+    crop,
     crop_edge,
     cutmix,
     cutout,
