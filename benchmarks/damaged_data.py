@@ -23,17 +23,20 @@ import os
 import random
 import shutil
 import signal
+import struct
 import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import h5py
 import numpy as np
 from damages import DAMAGES, damage
 from PIL import Image
 
-from seenn_jax.data import cifar10_dvs, load_dataset
+from seenn_jax.data import aedat, atis, cifar10_dvs, dvs128_gesture, load_dataset, recordings
+from seenn_jax.data.frames import Events
 from seenn_jax.data.images import Corrupt, Record, decode
 from seenn_jax.errors import UserError
 
@@ -115,23 +118,64 @@ def shown(file: Path) -> str:
 
 
 def event_files(folder: Path) -> None:
-    """A recording of 500 events."""
-    words = np.random.default_rng(0).integers(0, 2**15, 500)
-    events = np.stack([words, 1000 * np.arange(500)], axis=1).astype(">u4").tobytes()
-    (folder / "cifar10_cat_0.aedat").write_bytes(b"#!AER-DAT2.0\r\n# of 2012\r\n" + events)
+    """A recording of 500 events in each format."""
+    rng = np.random.default_rng(0)
+    times, x, y, on = 1000 * np.arange(500), *rng.integers(0, 34, (2, 500)), rng.integers(0, 2, 500)
+    words = np.stack([rng.integers(0, 2**15, 500), times], axis=1).astype(">u4").tobytes()
+    (folder / "AEDAT 2.0").write_bytes(b"#!AER-DAT2.0\r\n# of 2012\r\n" + words)
+    packet = struct.pack("<hhiiiiii", 1, 1, 8, 4, 0, 500, 500, 500)
+    words = np.stack([x << 17 | y << 2 | on << 1 | 1, times], axis=1).astype("<u4").tobytes()
+    header = b"#!AER-DAT3.1\r\n#Format: RAW\r\n#Source 1: DVS128\r\n#!END-HEADER\r\n"
+    (folder / "AEDAT 3.1").write_bytes(header + packet + words)
+    rest = on << 23 | times
+    columns = [x, y, rest >> 16, rest >> 8 & 255, rest & 255]
+    (folder / "ATIS").write_bytes(np.stack(columns, axis=1).astype(np.uint8).tobytes())
+    with (folder / "NumPy").open("wb") as file:
+        np.savez(file, t=times, x=x, y=y, p=on)
+
+
+FORMATS_OF_EVENTS: dict[str, Callable[[Path], Events]] = {
+    "AEDAT 2.0": cifar10_dvs.read_aedat,
+    "AEDAT 3.1": lambda file: aedat.read_3_1(file, dvs128_gesture.KIND),
+    "ATIS": lambda file: atis.read_atis(file, atis.N_MNIST),
+    "NumPy": lambda file: recordings.read_npz(file, atis.N_MNIST),
+}
 
 
 def recorded(file: Path) -> str:
     """What a recording holds."""
-    return hashlib.sha256(
-        b"".join(part.tobytes() for part in cifar10_dvs.read_aedat(file))
-    ).hexdigest()
+    found = FORMATS_OF_EVENTS[file.name](file)
+    return hashlib.sha256(b"".join(part.tobytes() for part in found)).hexdigest()
+
+
+def word_files(folder: Path) -> None:
+    """SHD, of one recording a word and split."""
+    rng = np.random.default_rng(0)
+    for name in ("shd_train.h5", "shd_test.h5"):
+        with h5py.File(folder / name, "w") as file:
+            for part, dtype in (("times", np.float32), ("units", np.int64)):
+                data = file.create_dataset(f"spikes/{part}", 20, dtype=h5py.vlen_dtype(dtype))
+                for i in range(20):
+                    data[i] = rng.integers(0, 700, 50) / (700 if part == "times" else 1)
+            file["labels"] = np.arange(20)
+
+
+def spoken(folder: Path) -> str:
+    """What these hold."""
+    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+    shutil.rmtree(folder / "cache", ignore_errors=True)
+    found = load_dataset("shd", data_dir=str(folder), validation=4)
+    digest = hashlib.sha256()
+    for split in (found.train, found.validation, found.test):
+        digest.update(split.images.tobytes() + split.labels.tobytes())
+    return digest.hexdigest()
 
 
 def subjects(place: Path) -> Iterator[tuple[str, Path, Callable[[Path], str], str]]:
     """(name, folder, what reads a copy of it, pattern of the files to damage) of all kinds."""
-    for name in ("tiny", "images", "events"):
+    for name in ("tiny", "images", "events", "words"):
         (place / name).mkdir(parents=True)
+    word_files(place / "words")
     image_files(place / "images")
     event_files(place / "events")
 
@@ -154,11 +198,13 @@ def subjects(place: Path) -> Iterator[tuple[str, Path, Callable[[Path], str], st
     yield "records, skip_corrupt", place / "tiny", skipping, "data/**/*.array_record*"
     yield "JSON of TFDS", place / "tiny", anew, "data/**/*.json"
     yield "class names of TFDS", place / "tiny", anew, "data/**/*.txt"
+    yield "HDF5 of SHD", place / "words", spoken, "*.h5"
     for format in FORMATS:
         file = f"a.{format.lower()}"
         yield f"images, {format}", place / "images", lambda copy, f=file: shown(copy / f), file
-    file = "cifar10_cat_0.aedat"
-    yield "event files", place / "events", lambda copy: recorded(copy / file), file
+    for file in FORMATS_OF_EVENTS:
+        name = f"event files, {file}"
+        yield name, place / "events", lambda copy, f=file: recorded(copy / f), file
 
 
 # --- Tries ---------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
     python train.py --config=configs/digits_dvs.py
     python evaluate.py --workdir=runs/digits_dvs
 
-A gaze rests, then moves over scikit-learn's digits (`seenn_jax/data/events.py`); each frame has the
+A gaze rests, then moves over scikit-learn's digits (`seenn_jax/data/camera.py`); each frame has the
 same number of events, 28 x 28 pixels of ON and OFF counts, and most of the first are noise.
 """
 

@@ -6,6 +6,8 @@ import socket
 from types import FrameType
 from typing import Any
 
+import jax
+import numpy as np
 from absl import flags
 
 from seenn_jax.cli.console import patient_console
@@ -86,9 +88,13 @@ def _listening(host: str, port: int) -> socket.socket:
 def _frame(run: Predictor) -> Any:
     """How an image is brought to the network's size; None where it takes recordings."""
     try:
-        return frame_of(run.config, run.facts)
+        frame = frame_of(run.config, run.facts)
     except UserError:
         return None
+    if run.encoding is None:
+        return frame
+    frames = jax.jit(lambda image: run.encoding.frames(image[None], run.timesteps)[0])
+    return lambda image: np.asarray(frames(frame(image)), np.uint8)
 
 
 def _listen(uvicorn: Any, app: Any, listening: socket.socket) -> None:

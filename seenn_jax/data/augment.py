@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int, Key, UInt8
+from jaxtyping import Array, Bool, Float, Int, Key, UInt
 from ml_collections import ConfigDict
 
 from seenn_jax.data.autoaugment import autoaugment
@@ -49,7 +49,7 @@ Normalization = tuple[Float[np.ndarray, "C"], Float[np.ndarray, "C"]]
 
 def augmented_images(
     key: Key[Array, ""],
-    images: UInt8[Array, "B *T H W C"],
+    images: UInt[Array, "B *T H W C"],
     options: Mapping[str, Any] | ConfigDict,
     normalization: Normalization,
     dtype: DTypeLike,
@@ -160,10 +160,26 @@ def crop(
     """Add zero pixels on each side and cut out a window of H x W at a uniformly random place."""
     _check_size("crop", padding, images)
     padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    corners = jax.random.randint(key, (len(images), 2), 0, 2 * padding + 1)
+    return _windows(key, padded, images.shape, padding)
+
+
+def crop_edge(
+    key: Key[Array, ""], images: Float[Array, "B H W C"], padding: int
+) -> Float[Array, "B H W C"]:
+    """As `crop`, with the pixels of the border on each side, so that no edge comes of it."""
+    _check_size("crop_edge", padding, images)
+    padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)), "edge")
+    return _windows(key, padded, images.shape, padding)
+
+
+def _windows(
+    key: Key[Array, ""], padded: Float[Array, "B h w C"], shape: tuple[int, ...], padding: int
+) -> Float[Array, "B H W C"]:
+    """A window of `shape` of each padded image, at a uniformly random place."""
+    corners = jax.random.randint(key, (shape[0], 2), 0, 2 * padding + 1)
 
     def cut(image, corner):
-        return jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), images.shape[1:])
+        return jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), shape[1:])
 
     return jax.vmap(cut)(padded, corners)
 
@@ -322,6 +338,7 @@ AUGMENTATIONS = Table(
             "images", roll, lambda key: jax.random.split(jax.random.fold_in(key, 4))[1]
         ),
         "crop": Augmentation("images", crop, lambda key: jax.random.split(key, 3)[0]),
+        "crop_edge": Augmentation("images", crop_edge),
         "flip": Augmentation("images", flip, lambda key: jax.random.split(key, 3)[1]),
         "cutout": Augmentation("images", cutout, lambda key: jax.random.split(key, 3)[2]),
         "mixup": Augmentation("batches", mixup, lambda key: key),

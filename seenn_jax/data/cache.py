@@ -19,11 +19,12 @@ from seenn_jax.paths import unfinished
 
 _log = logging.getLogger(__name__)
 
+_PIXELS = ("uint8", "uint16")  # the latter of event counts that a byte does not hold
 _ARRAYS = {
-    "train_images": np.uint8,
-    "train_labels": np.int32,
-    "test_images": np.uint8,
-    "test_labels": np.int32,
+    "train_images": _PIXELS,
+    "train_labels": ("int32",),
+    "test_images": _PIXELS,
+    "test_labels": ("int32",),
 }
 _ABOUT = "info.json"
 _NAME = re.compile("-[0-9a-f]{16}$")
@@ -57,20 +58,24 @@ def read_cache(cache: Path) -> Loaded | None:
     if isinstance(found, Exception):
         _log.warning("%s is damaged (%s): its data are decoded again", cache, found)
         return None
-    return found
+    loaded, note = found
+    if note:
+        _log.warning("%s: %s", cache, note)
+    return loaded
 
 
-def _read(cache: Path) -> Loaded | Exception:
+def _read(cache: Path) -> tuple[Loaded, str] | Exception:
+    """(what was kept, what is to be said of it)."""
     try:
         about = json.loads((cache / _ABOUT).read_text())
-        classes = about["classes"]
+        classes, note = about["classes"], about.get("note", "")
         arrays = [np.load(cache / f"{name}.npy", mmap_mode="r") for name in _ARRAYS]
         if about["checksum"] != _checksum(arrays, classes):
             raise ValueError("its checksum is another one")
         _check(arrays, classes)
     except Exception as error:  # of any kind, where files are damaged
         return error
-    return Split(*arrays[:2]), Split(*arrays[2:]), classes
+    return (Split(*arrays[:2]), Split(*arrays[2:]), classes), note
 
 
 def _checksum(arrays: Sequence[np.ndarray], classes: int | Sequence[str]) -> int:
@@ -92,14 +97,17 @@ def _check(arrays: Sequence[np.ndarray], classes: int | Sequence[str]) -> None:
             )
         if labels.size and not 0 <= labels.min() <= labels.max() < count:
             raise ValueError(f"{split} has labels that are none of {count} classes")
-    for array, (name, dtype) in zip(arrays, _ARRAYS.items(), strict=True):
-        if array.dtype != dtype:
-            raise ValueError(f"{name} is of {array.dtype.name} and not of {np.dtype(dtype).name}")
+    for array, (name, dtypes) in zip(arrays, _ARRAYS.items(), strict=True):
+        if array.dtype.name not in dtypes:
+            raise ValueError(f"{name} is of {array.dtype.name} and not of {' or '.join(dtypes)}")
 
 
-def write_cache(cache: Path, train: Split, test: Split, classes: int | Sequence[str]) -> None:
+def write_cache(
+    cache: Path, train: Split, test: Split, classes: int | Sequence[str], note: str = ""
+) -> None:
     """Keep the decoded pixels; the folder appears under its name only when it is whole.
 
+    `note` is what the log is to say of them whenever they are read.
     What another process has put there meanwhile stays. What older versions kept is deleted.
     """
     try:
@@ -110,7 +118,7 @@ def write_cache(cache: Path, train: Split, test: Split, classes: int | Sequence[
             arrays = [np.ascontiguousarray(array) for array in (*train, *test)]
             for name, array in zip(_ARRAYS, arrays, strict=True):
                 np.save(staged / f"{name}.npy", array)
-            about = {"classes": classes, "checksum": _checksum(arrays, classes)}
+            about = {"classes": classes, "checksum": _checksum(arrays, classes), "note": note}
             (staged / _ABOUT).write_text(json.dumps({"format": _CACHE_FORMAT, **about}))
             _put(staged, cache)
             older = [kept.name for kept in cache.parent.iterdir() if _move_older(kept, folder)]

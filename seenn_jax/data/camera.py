@@ -3,9 +3,9 @@
 import itertools
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Shaped, UInt8
 
-from seenn_jax.data.frames import Events, to_frames
+from seenn_jax.data.frames import Binning, Events, Frames, to_frames
 
 CAMERA_SIDE = 28
 # Brightness is worked out, and a gaze moves, in whole steps, of which a pixel of the camera has 4
@@ -21,7 +21,7 @@ _LEG = 12  # ... three legs of so many, one step each: right, down, back
 NOISE = 1500  # events of each recording that have no cause
 
 
-def record(images: UInt8[np.ndarray, "N h w"], timesteps: int) -> UInt8[np.ndarray, "N T H W 2"]:
+def record(images: UInt8[np.ndarray, "N h w"], timesteps: int) -> Shaped[np.ndarray, "N T H W 2"]:
     """Frames of what a simulated event camera sees of small images while its gaze moves over them.
 
     Each pixel compares the logarithm of its brightness with what that was at its last event, and
@@ -31,7 +31,7 @@ def record(images: UInt8[np.ndarray, "N h w"], timesteps: int) -> UInt8[np.ndarr
     edges, one downwards the level ones.
 
     Returns:
-      counts of ON and OFF events, 28 x 28 pixels.
+      counts of ON and OFF events, 28 x 28 pixels, as `frames.Frames` has them.
     """
     draw = _Draw(0)
     thresholds = draw(*_THRESHOLDS, CAMERA_SIDE, CAMERA_SIDE)
@@ -70,11 +70,12 @@ def record(images: UInt8[np.ndarray, "N h w"], timesteps: int) -> UInt8[np.ndarr
     ordered = np.sort(np.concatenate(packed))
     image, y, x, on = ordered >> 37, ordered >> 7 & 63, ordered >> 1 & 63, ordered & 1 == 1
     ends = np.searchsorted(image, np.arange(len(images) + 1))
-    frames = np.empty((len(images), timesteps, CAMERA_SIDE, CAMERA_SIDE, 2), np.uint8)
-    for index, (start, end) in enumerate(itertools.pairwise(ends)):
+    shape = (timesteps, CAMERA_SIDE, CAMERA_SIDE, 2)
+    frames, binning = Frames(len(images), shape, 1, False), Binning(timesteps)
+    for start, end in itertools.pairwise(ends):
         events = Events(x[start:end], y[start:end], on[start:end])
-        frames[index] = np.minimum(to_frames(events, timesteps, CAMERA_SIDE), 255)
-    return frames
+        frames.add(to_frames(events, binning, CAMERA_SIDE, CAMERA_SIDE))
+    return frames.array
 
 
 def fire(

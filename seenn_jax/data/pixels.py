@@ -7,14 +7,14 @@ zero. All but the statistics can be jitted.
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Num, UInt
 
 # Images summed at once by channel_statistics: 250 squares of a byte stay far below 2**32.
 _CHUNK = 250
 
 
 def channel_statistics(
-    images: UInt8[np.ndarray, "N H W C"],
+    images: UInt[np.ndarray, "N H W C"],
 ) -> tuple[Float[np.ndarray, "C"], Float[np.ndarray, "C"]]:
     """Mean and standard deviation of each channel over all pixels, of pixels scaled to 0..1.
 
@@ -33,7 +33,8 @@ def channel_statistics(
     for start in range(0, len(images), _CHUNK):
         rows = images[start : start + _CHUNK].reshape(-1, pixels * channels)
         sums += rows.sum(axis=0, dtype=np.uint32)
-        squares += np.square(rows, dtype=np.uint16).sum(axis=0, dtype=np.uint32)
+        wide = np.uint16 if rows.dtype == np.uint8 else np.uint32
+        squares += np.square(rows, dtype=wide).sum(axis=0, dtype=np.uint64)
     count = len(images) * pixels
     mean = sums.reshape(pixels, channels).sum(axis=0) / count
     variance = np.maximum(squares.reshape(pixels, channels).sum(axis=0) / count - mean**2, 0.0)
@@ -42,7 +43,7 @@ def channel_statistics(
 
 
 def count_statistics(
-    frames: UInt8[np.ndarray, "N T H W C"],
+    frames: UInt[np.ndarray, "N T H W C"],
 ) -> tuple[Float[np.ndarray, "C"], Float[np.ndarray, "C"]]:
     """What `normalize` takes for event counts: (zeros, root mean square / 255) of each channel.
 
@@ -53,7 +54,7 @@ def count_statistics(
 
 
 def normalize(
-    images: UInt8[Array, "B *T H W C"],
+    images: Num[Array, "B *T H W C"],
     mean: Float[Array, "C"] | Float[np.ndarray, "C"],
     std: Float[Array, "C"] | Float[np.ndarray, "C"],
     dtype: DTypeLike,
@@ -61,7 +62,7 @@ def normalize(
     """`(images / 255 - mean) / std` per channel, computed in float32 at least and cast to `dtype`.
 
     Args:
-      images: pixels 0..255.
+      images: pixels 0..255, or counts of events.
       mean, std: of each channel, of pixels scaled to 0..1 (see `channel_statistics`).
       dtype: floating type of the result.
     """

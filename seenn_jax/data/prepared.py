@@ -123,7 +123,8 @@ def _check_known(dataset: str) -> None:
     known = [
         "digits",
         "digits_dvs",
-        "cifar10_dvs",
+        *("cifar10_dvs", "dvs128_gesture", "n_mnist", "n_caltech101", "shd", "ssc"),
+        "tiny_imagenet",
         *tfds.list_builders(with_community_datasets=False),
     ]
     if dataset in known:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, Int64, UInt8
+from jaxtyping import Int32, Int64, UInt8, UInt16
 
 from seenn_jax.errors import UserError
 from seenn_jax.tables import check_given
@@ -13,10 +13,11 @@ from seenn_jax.tables import check_given
 class Split(NamedTuple):
     """Images and their classes, 0 <= label < num_classes.
 
-    Event data has an axis for time, [N, T, H, W, C]: a frame of event counts for each timestep.
+    Event data has an axis for time, [N, T, H, W, C]: a frame of event counts for each timestep, of
+    uint16 where a byte does not hold them.
     """
 
-    images: UInt8[np.ndarray, "N *T H W C"]
+    images: UInt8[np.ndarray, "N *T H W C"] | UInt16[np.ndarray, "N T H W C"]
     labels: Int32[np.ndarray, "N"]
 
     @property
@@ -72,8 +73,8 @@ def check_loaded(what: str, loaded: Any) -> None:
     count = named(classes)["num_classes"]
     for title, (images, labels) in (("training", train), ("test", test)):
         fine = (
-            images.dtype == np.uint8
-            and images.ndim in (4, 5)
+            images.ndim in (4, 5)
+            and images.dtype.name in ("uint8", *(("uint16",) if images.ndim == 5 else ()))
             and images.shape[1:] == train.images.shape[1:]
             and labels.shape == images.shape[:1]
             and labels.dtype.kind in "iu"

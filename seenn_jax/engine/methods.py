@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Shaped
 
+from seenn_jax.data.i2e import I2E
 from seenn_jax.engine.batches import run_full, run_masked
 from seenn_jax.engine.common import Exited
 from seenn_jax.engine.slots import early_exit
@@ -25,6 +26,7 @@ def run_network(
     slots: int,
     *,
     transform: Callable[[Array], Array] = lambda x: x,
+    encoding: I2E | None = None,
     count: Int[Array, ""] | int | None = None,
     scale: Float[Array, "T"] | None = None,
 ) -> Exited:
@@ -39,17 +41,22 @@ def run_network(
         caller passes them as an argument.
       inputs: still images [N, H, W, C], or event data [N, T, H, W, C], as `transform` takes them.
       transform: images to what the network takes, such as their normalisation.
+      encoding: makes the frames, which `transform` takes then, of still images: with slots and
+        masked the one of each tick as it is needed.
       criterion, timesteps, slots, count, scale: as for `early_exit`.
 
     Raises:
       UserError: an unknown method, fewer than one slot or timestep.
     """
     run = METHODS[method]
-    frame_at = input_at(inputs, timesteps)
+    frame_at, frames = input_at(inputs, timesteps), lambda images: images
+    if encoding is not None:
+        frame_at = lambda images, index, t: encoding.frame_at(images[index], t)  # noqa: E731
+        frames = lambda images: encoding.frames(images, timesteps)  # noqa: E731
     bound = _Bound(
         encode=lambda images: network.encode(params, transform(images)),
         step=lambda membranes, currents: network.step(params, membranes, currents),
-        logits=lambda images: network.logits(params, transform(images)),
+        logits=lambda images: network.logits(params, transform(frames(images))),
     )
     arguments = (network.at_rest, inputs, criterion, timesteps, slots)
     found = run(bound, arguments, {"count": count, "scale": scale}, frame_at)

@@ -19,7 +19,6 @@ from seenn_jax.exits import Answers, Choice, Chosen, Exit, made
 from seenn_jax.exits.thresholds import exit_losses
 from seenn_jax.models.network import for_inference
 from seenn_jax.run.inference import Predictor
-from seenn_jax.ticks import frames
 
 
 def figures(
@@ -111,7 +110,7 @@ def _energy(run: Predictor, answers: Answers, found: PerImage, about: dict | Non
     counting = for_inference(run.model, run.prepare)
     graph, params = nnx.split(counting)
     count = run.over_images(
-        lambda params, x: operations(nnx.merge(graph, params), run.transform(x), run.timesteps),
+        lambda params, x: operations(nnx.merge(graph, params), run.inputs(x), run.timesteps),
         params,
     )
     operations_of, rates = count(answers.images)
@@ -121,5 +120,5 @@ def _energy(run: Predictor, answers: Answers, found: PerImage, about: dict | Non
         rates,
         found.timesteps,
         policy_macs=(about or {}).get("macs", 0),
-        still=not frames(answers.images),
+        still=not run.facts.frames,
     )

@@ -5,7 +5,8 @@
     program = jax.export.deserialize(bytearray(Path("slots.stablehlo").read_bytes()))
     logits, timesteps = program.call(images, np.int32(len(images)), np.float32(0.9))
 
-Parameters and normalisation are in the file; images are uint8, as they are stored.
+Parameters and normalisation are in the file; images are uint8, as they are stored, or uint16, event
+counts of a run whose data need it.
 """
 
 from collections.abc import Callable, Sequence
@@ -61,7 +62,7 @@ def tick_of(run: Predictor, slots: int) -> tuple[Callable, list[jax.ShapeDtypeSt
         after, logits = network.step(network.params, jax.tree.unflatten(structure, kept), currents)
         return logits, *jax.tree.leaves(after)
 
-    shapes = [((*run.facts.image_shape,), jnp.uint8), ((), jnp.bool_)]
+    shapes = [((*run.facts.image_shape,), run.facts.dtype), ((), jnp.bool_)]
     shapes += [(leaf.shape, leaf.dtype) for leaf in leaves]
     return tick, [jax.ShapeDtypeStruct((slots, *shape), dtype) for shape, dtype in shapes]
 
@@ -109,14 +110,14 @@ def write_slots(
             run.timesteps,
             slots,
             transform=run.transform,
+            encoding=run.encoding,
             count=count,
             scale=scale,
         )
         return ends.logits, ends.timesteps
 
-    frames = (run.timesteps,) * bool(run.facts.frames)
     arguments = [
-        jax.ShapeDtypeStruct((images, *frames, *run.facts.image_shape), jnp.uint8),
+        jax.ShapeDtypeStruct((images, *run.facts.stored(run.timesteps)), run.facts.dtype),
         jax.ShapeDtypeStruct((), jnp.int32),
         jax.ShapeDtypeStruct((), jnp.float32),
     ]

@@ -9,7 +9,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from seenn_jax.errors import UserError, check_choice
-from seenn_jax.models import residual, resnet, transformers, vgg
+from seenn_jax.models import mlp, residual, resnet, transformers, vgg
 from seenn_jax.models.activations import QCFS, ReLU
 from seenn_jax.models.neurons import ILIF, LIF, PLIF
 from seenn_jax.tables import Table, check_call, check_given, check_kind
@@ -112,6 +112,7 @@ MODELS = Table(
     "MODELS",
     "model",
     {
+        "mlp": mlp.SpikingMLP,
         "ms_resnet8": residual.MSResNet8,
         "ms_resnet18": residual.MSResNet18,
         "ms_resnet18_i2e": residual.MSResNet18I2E,

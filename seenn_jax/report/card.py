@@ -27,6 +27,16 @@ DATA["cifar10_dvs"] = (
     "CIFAR10-DVS (H. Li et al., Frontiers in Neuroscience 11:309, 2017; its licence is that of its "
     f"page on figshare), recorded of images of {DATA['cifar10']}"
 )
+DATA["tiny_imagenet"] = "Tiny ImageNet (Stanford CS231N), of images of ImageNet (ILSVRC 2012)"
+DATA["dvs128_gesture"] = "DVS128 Gesture (Amir et al., CVPR 2017)"
+DATA["n_mnist"] = (
+    "N-MNIST (Orchard et al., Frontiers in Neuroscience 9:437, 2015), recorded of images of MNIST"
+)
+DATA["n_caltech101"] = (
+    "N-Caltech101 (Orchard et al., Frontiers in Neuroscience 9:437, 2015), recorded of "
+    "images of Caltech 101"
+)
+DATA["shd"] = DATA["ssc"] = "the Heidelberg spiking data sets (Cramer et al., IEEE TNNLS, 2022)"
 
 
 def card(

@@ -19,12 +19,14 @@ from seenn_jax.data import (
     normalize,
 )
 from seenn_jax.data.folders import path_of
+from seenn_jax.data.frames import Binning
+from seenn_jax.data.i2e import I2E
 from seenn_jax.data.images import Framing
 from seenn_jax.engine.common import BATCH
-from seenn_jax.errors import UserError
+from seenn_jax.errors import UserError, check_choice
 from seenn_jax.models import NEURONS, build_model, conversion, strict
 from seenn_jax.models.policy import build_policy
-from seenn_jax.run.folder import DataFacts
+from seenn_jax.run.facts import DataFacts
 from seenn_jax.tables import check_call
 from seenn_jax.ticks import first_ticks
 
@@ -46,8 +48,54 @@ def dataset(config: ConfigDict) -> Dataset:
         config.data.name,
         timesteps=config.timesteps,
         download=config.data.download,
+        binning=binning(config),
         **options,
     )
+
+
+def binning(config: ConfigDict) -> Binning:
+    """How recordings become the frames of a config."""
+    data = config.data
+    return Binning(config.timesteps, data.bin_by, data.bin_ms, data.event_side, data.saturate)
+
+
+def encoding(config: ConfigDict) -> I2E | None:
+    """What makes events of the still images of a config, if anything does.
+
+    Raises:
+      UserError: an encoding that is none, or can't be.
+    """
+    if not config.data.encoding:
+        return None
+    check_choice("`config.data.encoding`", config.data.encoding, ("i2e",))
+    found = I2E(config.i2e.side, config.i2e.ratio, config.i2e.interpolation)
+    found.check(config.timesteps)
+    return found
+
+
+def facts_of(found: Dataset, config: ConfigDict) -> DataFacts:
+    """What the network of a config must know of a data set.
+
+    Raises:
+      UserError: event data, of which an encoding is to make events.
+    """
+    facts, events = DataFacts.of(found), encoding(config)
+    if events is None:
+        return facts
+    if facts.frames:
+        raise UserError(
+            f"`config.data.encoding` is {config.data.encoding!r}, which makes events of still "
+            f"images, and {config.data.name!r} is event data: leave it out"
+        )
+    return facts.encoded(events, config.timesteps)
+
+
+def frames_of(
+    config: ConfigDict, facts: DataFacts, timesteps: int
+) -> Callable[[jax.Array], jax.Array]:
+    """`images as they are stored -> what the network sees`, before normalisation; pure."""
+    events = encoding(config) if facts.still else None
+    return (lambda x: x) if events is None else (lambda x: events.frames(x, timesteps))
 
 
 def dataset_of_run(config: ConfigDict, facts: DataFacts, other: bool = False) -> Dataset:
@@ -64,15 +112,16 @@ def dataset_of_run(config: ConfigDict, facts: DataFacts, other: bool = False) ->
     except UserError as error:
         where = "`data_name`" if _is_folder(config) else "`data_dir` or `data_name`"
         raise UserError(f"{error}; where the data have moved, give {where}") from error
-    here = DataFacts.of(found)
-    for name in ("image_shape", "frames", "num_classes", "classes"):
+    here = facts_of(found, config)
+    for name in ("image_shape", "still", "frames", "num_classes", "classes"):
         theirs, ours = getattr(here, name), getattr(facts, name)
         if theirs != ours and not (name == "classes" and not (theirs and ours)):
             raise UserError(
                 f"{config.data.name!r} has {name} {theirs}, and the run was trained on data with "
                 f"{ours}: give data that fit, by `data_name` or `data_dir`"
             )
-    if not (other or np.allclose([here.mean, here.std], [facts.mean, facts.std], 1e-6, 0)):
+    ours, theirs = ([*each.mean, *each.std, *each.still_statistics] for each in (facts, here))
+    if not (other or np.allclose(theirs, ours, 1e-6, 0)):
         _log.warning(
             "the training images of %s are others than those that the run was trained on (their "
             "mean or standard deviation differ): it may have learnt images that are held out now",
@@ -91,6 +140,8 @@ def open_data(config: ConfigDict, facts: DataFacts, timesteps: int, other: bool)
             f"`timesteps` is {timesteps} and {found.name} was trained on with {facts.frames} "
             "frames of a recording, one for each timestep: give at most that"
         )
+    if facts.still:
+        return found
 
     def cut(split):
         return Split(first_ticks(split.images, timesteps), split.labels)

@@ -3,22 +3,18 @@
 import json
 import logging
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from seenn_jax import hosts, provenance
 from seenn_jax.config import default_config
-from seenn_jax.data import Dataset, Stream, channel_statistics, count_statistics
-from seenn_jax.data.images import MEAN, STD
 from seenn_jax.errors import UserError
 from seenn_jax.paths import put
 from seenn_jax.plugins import load_plugins
 from seenn_jax.run import records
-from seenn_jax.run.settings import MOST, flat, misfit
-from seenn_jax.ticks import frames, image_shape
+from seenn_jax.run.facts import DataFacts, all_at_least, facts_of
+from seenn_jax.run.settings import flat, misfit
 
 _log = logging.getLogger(__name__)
 FILE = "run.json"
@@ -30,52 +26,6 @@ PARTS = {"config", "data"}  # of run.json, which it must have; the others it may
 ABOUT = {"teacher", "init_weights", "plugins", "revision", "versions", "device"}
 # Settings that may change while a run is continued.
 FREE = ("data.workers", "data.download", "checkpoint_every", "rewinds")
-
-
-class DataFacts(NamedTuple):
-    """What a network must know of its data: to be built, and to see its inputs normalised."""
-
-    image_shape: tuple[int, int, int]  # of event data, that of one frame
-    num_classes: int
-    mean: list[float]
-    std: list[float]
-    frames: int = 0  # of event data, one for each timestep; 0 of still images
-    classes: tuple[str, ...] = ()  # their names, where the data have any
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of the classes; their numbers where the data have no names."""
-        return self.classes or tuple(map(str, range(self.num_classes)))
-
-    def same_images(self, other: "DataFacts") -> bool:
-        """Whether both are of the same images; those of older runs have no names of classes."""
-        if self.classes and other.classes:
-            return self == other
-        return self._replace(classes=()) == other._replace(classes=())
-
-    @staticmethod
-    def of(dataset: Dataset) -> "DataFacts":
-        """The facts of a data set; mean and standard deviation are those of its train split.
-
-        Of one that is streamed they are ImageNet's.
-        """
-        if isinstance(dataset.train, Stream):
-            shape = (dataset.train.side, dataset.train.side, 3)
-            return DataFacts(
-                shape, dataset.num_classes, list(MEAN), list(STD), classes=dataset.classes
-            )
-        images = dataset.train.images
-        count = frames(images)
-        mean, std = (count_statistics if count else channel_statistics)(images)
-        shape = image_shape(images)
-        return DataFacts(
-            shape, dataset.num_classes, mean.tolist(), std.tolist(), count, dataset.classes
-        )
-
-    @property
-    def normalization(self) -> tuple[np.ndarray, np.ndarray]:
-        """(mean, std) of each channel, of values scaled to 0..1; see `data.normalize`."""
-        return np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
 
 
 def claim(
@@ -323,36 +273,13 @@ def config_of(content: dict) -> ConfigDict:
     """
     config = default_config()
     with config.unlocked():
+        # Before there was such a setting, counts of recordings were cut off.
+        config.data.saturate = content["config"]["data"]["name"] == "cifar10_dvs"
         config.update(content["config"])
     wrong = misfit(config)
     if wrong:
         raise ValueError(wrong[1])
     return config
-
-
-def facts_of(content: dict) -> DataFacts:
-    """What a run knows of its data; the same errors."""
-    data = dict(content["data"])
-    classes = tuple(data.pop("classes", ()))
-    facts = DataFacts(tuple(data.pop("image_shape")), **data, classes=classes)
-    channels = facts.image_shape[-1:] * 2
-    good = {
-        "image_shape": len(facts.image_shape) == 3 and _all_at_least(1, facts.image_shape),
-        "num_classes": _all_at_least(1, [facts.num_classes]),
-        "frames": _all_at_least(0, [facts.frames]),
-        "mean and std": (len(facts.mean), len(facts.std)) == channels
-        and all(map(records.is_number, (*facts.mean, *facts.std))),
-        "classes": len(classes) in (0, facts.num_classes)
-        and all(isinstance(name, str) for name in classes),
-    }
-    wrong = [name for name, fine in good.items() if not fine]
-    if wrong:
-        raise ValueError(f"the {wrong[0]} of its data can't be")
-    return facts
-
-
-def _all_at_least(least: int, values: Any) -> bool:
-    return all(type(value) is int and least <= value <= MOST for value in values)
 
 
 def _check_about(content: dict) -> None:
@@ -372,7 +299,7 @@ def _checked_exit(kept: dict) -> dict:
     if (
         not good
         or not isinstance(kept["threshold_rule"], str | None)
-        or not _all_at_least(1, [kept["timesteps"]])
+        or not all_at_least(1, [kept["timesteps"]])
     ):
         raise ValueError("it names no exit with its value")
     return kept

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from seenn_jax import devices, engine, exits
 from seenn_jax.config import is_policy
 from seenn_jax.data import Dataset, Split, Stream, normalize
+from seenn_jax.data.i2e import I2E
 from seenn_jax.energy import layers
 from seenn_jax.engine.common import BATCH
 from seenn_jax.errors import UserError
@@ -23,7 +24,7 @@ from seenn_jax.models import conversion, is_ann
 from seenn_jax.models.network import inference_network
 from seenn_jax.models.precision import PRECISIONS, Precision
 from seenn_jax.run import build, folder, weights
-from seenn_jax.run.prediction import Predictions, answers, joined, opened, rows_of
+from seenn_jax.run.prediction import Predictions, answers, joined, joined_exits, opened, rows_of
 from seenn_jax.run.trained import Trained
 from seenn_jax.ticks import seen
 
@@ -85,9 +86,18 @@ class Predictor:
         return self.dataset.validation
 
     def transform(self, images: Array) -> Array:
-        """Images as they are stored, normalised for the network."""
+        """Images as they are stored, or frames that are made of them, normalised."""
         mean, std = self.facts.normalization
         return normalize(images, mean, std, self.config.model.dtype)
+
+    @functools.cached_property
+    def encoding(self) -> I2E | None:
+        """What makes events of still images, where the network sees such."""
+        return build.encoding(self.config) if self.facts.still else None
+
+    def inputs(self, images: Array) -> Array:
+        """What the network sees of images as they are stored, all ticks at once."""
+        return self.transform(build.frames_of(self.config, self.facts, self.timesteps)(images))
 
     def over_images(
         self, function: Callable[[Any, Array], Any], params: Any
@@ -110,7 +120,7 @@ class Predictor:
     def logits(self) -> Callable[[Any], Float[np.ndarray, "N T K"]]:
         """`images [N, ...] -> logits of every tick`, all ticks at once."""
         return self.over_images(
-            lambda params, x: self.network.logits(params, self.transform(x)), self.network.params
+            lambda params, x: self.network.logits(params, self.inputs(x)), self.network.params
         )
 
     @property
@@ -166,6 +176,7 @@ class Predictor:
                 self.timesteps,
                 batch,
                 transform=self.transform,
+                encoding=self.encoding,
                 count=count,
                 scale=scale,
             )
@@ -182,7 +193,7 @@ class Predictor:
         started = time.perf_counter()
         parts = list(engine.in_chunks(program, engine.chunks(images)))
         seconds = time.perf_counter() - started
-        return _joined(parts), seconds
+        return joined_exits(parts), seconds
 
     def predict(
         self, images: Any, *, exit: str | None = None, choice: Choice | None = None
@@ -381,13 +392,6 @@ def check_ann(setting: str, workdir: Path, config: ConfigDict) -> None:
             "trained spiking network: leave it out, or give the `workdir` of a run of "
             "configs/digits_qcfs.py"
         )
-
-
-def _joined(parts: list[engine.Exited]) -> engine.Exited:
-    """What exits leave of all images; a UserError for a logit that is not finite."""
-    exited = jax.tree.map(lambda *x: np.concatenate(x), *parts)
-    exits.check_finite(exited.logits)
-    return exited
 
 
 def _dense_macs(model: nnx.Module, facts: folder.DataFacts) -> int:

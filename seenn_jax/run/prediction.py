@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Float, Int
 from ml_collections import ConfigDict
@@ -39,7 +40,7 @@ class Predictions(NamedTuple):
 
 
 def opened(images: Any, config: ConfigDict, facts: DataFacts, timesteps: int) -> Any:
-    """Images [N, ...] of uint8 as the network takes them; files are only found so far.
+    """Images [N, ...] as the network takes them, of the run's dtype; files are only found so far.
 
     Args:
       images: as for `Predictor.predict`.
@@ -51,15 +52,15 @@ def opened(images: Any, config: ConfigDict, facts: DataFacts, timesteps: int) ->
     paths = [images] if isinstance(images, str | Path) else images
     if isinstance(paths, list | tuple) and paths and isinstance(paths[0], str | Path):
         frame = frame_of(config, facts)
-        return Files(find_images(paths), frame, facts.image_shape)
+        return Files(find_images(paths), frame, facts.still or facts.image_shape)
     images = np.asarray(images)
-    shape = (*(timesteps,) * bool(facts.frames), *facts.image_shape)
-    if images.shape[1:] != shape or images.dtype != np.uint8:
+    shape = facts.stored(timesteps)
+    if images.shape[1:] != shape or images.dtype not in (np.uint8, facts.dtype):
         raise UserError(
             f"the images are {images.dtype.name}{list(images.shape)}, and this run takes "
-            f"uint8{['N', *shape]}: bring them to that shape, pixels from 0 to 255"
+            f"{facts.dtype}{['N', *shape]}: bring them to that shape, pixels from 0 to 255"
         )
-    return images
+    return images.astype(facts.dtype, copy=False)
 
 
 def frame_of(config: ConfigDict, facts: DataFacts) -> Frame:
@@ -68,7 +69,8 @@ def frame_of(config: ConfigDict, facts: DataFacts) -> Frame:
     Raises:
       UserError: a network that does not see images.
     """
-    if facts.frames or facts.image_shape[-1] not in (1, 3):
+    shape = facts.still or facts.image_shape
+    if (facts.frames and not facts.still) or shape[-1] not in (1, 3):
         what = "recordings of an event camera" if facts.frames else "images of other channels"
         raise UserError(
             f"files can't be predicted by a network for {what} ({config.data.name}): give an array "
@@ -76,7 +78,7 @@ def frame_of(config: ConfigDict, facts: DataFacts) -> Frame:
         )
     if config.data.image_size:
         return build.framing(config).middle
-    return functools.partial(fitted, image_shape=facts.image_shape)
+    return functools.partial(fitted, image_shape=shape)
 
 
 def rows_of(images: Any) -> int:
@@ -134,3 +136,10 @@ def joined(parts: list[Predictions]) -> Predictions:
         tuple(itertools.chain.from_iterable(names)),
         tuple(itertools.chain.from_iterable(files)),
     )
+
+
+def joined_exits(parts: list[engine.Exited]) -> engine.Exited:
+    """What exits leave of all images; a UserError for a logit that is not finite."""
+    exited = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+    exits.check_finite(exited.logits)
+    return exited

@@ -180,10 +180,11 @@ def _images(body: bytes, server: Server, limits: Limits) -> np.ndarray:
     if not body:
         raise UserError("the body is empty: send an image (PNG, JPEG, WebP, BMP) or an .npy")
     if body.startswith(_NPY):
-        return _batch(body)
+        return _batch(body, np.dtype(server.served.dtype))
     if limits.frame is None:
         raise UserError(
-            "this network takes recordings: send them as an .npy, uint8 [N, T, H, W, C]"
+            "this network takes recordings: send them as an .npy, "
+            f"{np.dtype(server.served.dtype).name} [N, T, H, W, C]"
         )
     image = decode(Record(body, 0, "of the request"), most_pixels=MOST_PIXELS)
     height, width = server.served.shape[:2]
@@ -195,7 +196,7 @@ def _images(body: bytes, server: Server, limits: Limits) -> np.ndarray:
     return limits.frame(image)
 
 
-def _batch(body: bytes) -> np.ndarray:
+def _batch(body: bytes, wanted: np.dtype) -> np.ndarray:
     """The array of an .npy, of which nothing is believed before it is checked."""
     file = io.BytesIO(body)
     try:
@@ -208,12 +209,14 @@ def _batch(body: bytes) -> np.ndarray:
     except (ValueError, KeyError, EOFError) as error:
         raise UserError("the .npy has no header that can be read: write it by np.save") from error
     data = memoryview(body)[file.tell() :]
-    if dtype != np.uint8 or fortran or math.prod(shape) != len(data):
+    size = math.prod(shape) * wanted.itemsize
+    if dtype != wanted or fortran or size != len(data):
         raise UserError(
             f"the .npy is {dtype.name}{list(shape)}{' in Fortran order' * fortran}, of "
-            f"{len(data):,} bytes: send uint8 [N, H, W, C] (event data [N, T, H, W, C]) in C order"
+            f"{len(data):,} bytes: send {wanted.name} [N, H, W, C] (event data [N, T, H, W, C]) in "
+            "C order"
         )
-    return np.frombuffer(data, np.uint8).reshape(shape)
+    return np.frombuffer(data, wanted).reshape(shape)
 
 
 async def _unless_gone(request: Request, asked: Any) -> Any:

@@ -9,9 +9,11 @@ from ml_collections import ConfigDict
 
 from seenn_jax import devices
 from seenn_jax.config import default_config, is_policy
-from seenn_jax.data import Dataset
+from seenn_jax.data import Dataset, i2e
 from seenn_jax.data.augment import AUGMENTATIONS, augmented_images
+from seenn_jax.data.frames import BY
 from seenn_jax.data.images import INTERPOLATIONS
+from seenn_jax.data.sources import DATASETS, RECORDED, UNBINNED
 from seenn_jax.errors import UserError, check_choice
 from seenn_jax.models import DTYPES, MODELS, NEURONS, is_ann
 from seenn_jax.models.neurons import RESETS, SURROGATES
@@ -25,7 +27,10 @@ from seenn_jax.training.optimizer import OPTIMIZERS, SCHEDULES
 from seenn_jax.training.policy.objective import OBJECTIVES, check_candidates
 
 CHOICES = {
+    "data.bin_by": BY,
+    "data.encoding": ("", "i2e"),
     "data.interpolation": INTERPOLATIONS,
+    "i2e.interpolation": i2e.INTERPOLATIONS,
     "model.name": MODELS,
     "model.dtype": DTYPES,
     "model.surrogate": SURROGATES,
@@ -51,6 +56,10 @@ NUMBERS = {
     "checkpoint_every": AT_LEAST_0,
     "rewinds": AT_LEAST_0,
     "data.image_size": ("from 0 to 10,000", lambda value: 0 <= value <= 10_000),
+    "data.bin_ms": AT_LEAST_0,
+    "data.event_side": ("from 0 to 10,000", lambda value: 0 <= value <= 10_000),
+    "i2e.side": ("from 1 to 10,000", lambda value: 1 <= value <= 10_000),
+    "i2e.ratio": BELOW_1,
     "data.workers": ("at least -1 and at most 1,000", lambda value: -1 <= value <= 1000),
     "quantization_levels": AT_LEAST_1,
     "initial_threshold": ABOVE_0,
@@ -68,6 +77,7 @@ NUMBERS = {
     "optimizer.weight_decay": AT_LEAST_0,
     "ema": BELOW_1,
     "augment.crop": ("from 0 to 1,000", lambda value: 0 <= value <= 1000),
+    "augment.crop_edge": ("from 0 to 1,000", lambda value: 0 <= value <= 1000),
     "augment.cutout": AT_LEAST_0,
     "augment.roll": AT_LEAST_0,
     "augment.rotate": AT_LEAST_0,
@@ -79,6 +89,7 @@ RANGES = {  # from a smallest to a largest value
     "data.crop_ratio": ("above 0", lambda low, high: 0 < low <= high),
 }
 OF_IMAGES = ("crop_area", "crop_ratio", "resize", "interpolation")  # that are brought to one size
+OF_RECORDINGS = ("bin_by", "bin_ms", "event_side", "saturate")
 OF_A_POLICY = {
     "policy.width": AT_LEAST_1,
     "policy.beta": AT_LEAST_0,
@@ -119,6 +130,8 @@ def check_config(config: ConfigDict) -> None:
     for key, (allowed, good) in NUMBERS.items():
         _check(config, key, allowed, good)
     _check_framing(config)
+    _check_encoding(config)
+    _check_binning(config)
     _check_epochs(config, "inherit_epochs")
     if config.loss != "tet":
         _check(config, "tet_distillation", f"0 for the loss {config.loss!r}", lambda v: v == 0)
@@ -164,6 +177,40 @@ def _check_single_ticks(config: ConfigDict) -> None:
     tick_by_tick = "for `config.gradient`=last, which takes the loss of each tick by itself"
     _check(config, "loss", f"'tet' {tick_by_tick}", lambda v: v == "tet")
     _check(config, "tet_distillation", f"0 {tick_by_tick}", lambda v: v == 0)
+
+
+def _check_encoding(config: ConfigDict) -> None:
+    if not config.data.encoding:
+        if config.i2e != default_config().i2e:
+            raise UserError(
+                "`config.i2e` is set and `config.data.encoding` is '', so that nothing becomes "
+                "events: set that to i2e, or leave `config.i2e` out"
+            )
+        return
+    build.encoding(config)
+    for what, there in (
+        (f"`config.activation`={config.activation}, an ordinary network", is_ann(config)),
+        ("`config.teacher`, which is shown still images", config.teacher),
+        ("`config.policy.candidates`, a policy, which sees a still image", is_policy(config)),
+    ):
+        if there:
+            raise UserError(
+                f"`config.data.encoding` is {config.data.encoding!r}, which is not for {what}: "
+                "leave one of them out"
+            )
+
+
+def _check_binning(config: ConfigDict) -> None:
+    """A plugin's data may be recordings too."""
+    if config.data.name in DATASETS and config.data.name not in UNBINNED:
+        return
+    for key in OF_RECORDINGS:
+        if config.data[key] != default_config().data[key]:
+            raise UserError(
+                f"`config.data.{key}` is {config.data[key]}, which is for recordings of event "
+                f"cameras, and `config.data.name` is {config.data.name!r}: leave it out, or give "
+                f"one of {', '.join(RECORDED)}"
+            )
 
 
 def _check_policy(config: ConfigDict) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Shaped, UInt8
+from jaxtyping import Array, Float, Shaped, UInt
 from ml_collections import ConfigDict
 from rich.console import Console
 
@@ -23,7 +23,7 @@ from seenn_jax.training.step import Given
 def train_steps(
     state: Any,
     given: Given,
-    images: UInt8[Array, "N *T H W C"],
+    images: UInt[Array, "N *T H W C"],
     *targets: Shaped[Array, "N ..."],
     steps: int,
     batch_size: int,

@@ -46,7 +46,7 @@ def train_network(config: ConfigDict, workdir: Path, console: Console) -> None:
     """
     started = time.perf_counter()
     dataset = open_data(config)
-    facts = folder.DataFacts.of(dataset)
+    facts = build.facts_of(dataset, config)
     check_size(config, facts)
     teacher = open_teacher(config, facts)
     model, started_from = build.network(config, facts), None
@@ -110,6 +110,7 @@ def _make_validate(
     """The accuracy on the validation split at each t, of the summed logits."""
     mean, std = facts.normalization
     timesteps = training_timesteps(config)
+    frames = build.frames_of(config, facts, timesteps)
     batch_size = min(BATCH, split.size)
 
     @functools.partial(jax.jit, compiler_options=compiler_options(config.deterministic))
@@ -119,7 +120,9 @@ def _make_validate(
 
         def share(params, images, count):
             return in_batches(
-                lambda x: network.logits(params, normalize(x, mean, std, config.model.dtype)),
+                lambda x: network.logits(
+                    params, normalize(frames(x), mean, std, config.model.dtype)
+                ),
                 images,
                 batch_size,
             )

@@ -5,17 +5,22 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int, Integer, Key, Shaped, UInt8
+from jaxtyping import Array, Float, Int, Integer, Key, Shaped, UInt
 from ml_collections import ConfigDict
 
+from seenn_jax.data import normalize
 from seenn_jax.data.augment import Normalization, augmented_batch, augmented_images
+from seenn_jax.run import build
 from seenn_jax.ticks import first_ticks
 from seenn_jax.training.gradients import GRADIENTS, Loss, at_random
 from seenn_jax.training.losses import make_loss, teaching
 from seenn_jax.training.optimizer import update
+
+MOVES = 5  # of a step's key for images, the part for the moves of an encoding
 
 
 class TrainState(NamedTuple):
@@ -62,7 +67,7 @@ def evaluated(state: TrainState) -> tuple[Any, Any]:
 def train_step(
     state: TrainState,
     given: Given,
-    images: UInt8[Array, "B *T H W C"],
+    images: UInt[Array, "B *T H W channels"],
     labels: Int[Array, "B"],
     *,
     graph: nnx.GraphDef,
@@ -85,7 +90,7 @@ def train_step(
     """
     key = jax.random.fold_in(given.key, state.step)
     images = first_ticks(images, timesteps)
-    inputs, targets = augmented(key, images, labels, config, normalization, num_classes)
+    inputs, targets = augmented(key, images, labels, config, normalization, num_classes, timesteps)
     loss = _taught(make_loss(config), given, config, teach)
 
     def at(count):
@@ -180,15 +185,26 @@ def accumulated(
 
 def augmented(
     key: Array,
-    images: UInt8[Array, "B *T H W C"],
+    images: UInt[Array, "B *T H W channels"],
     labels: Int[Array, "B"],
     config: ConfigDict,
     normalization: Normalization,
     num_classes: int,
-) -> tuple[Float[Array, "B *T H W C"], Float[Array, "B K"]]:
-    """(inputs, target distributions) of a batch, as `config.augment` says."""
+    timesteps: int = 0,
+) -> tuple[Float[Array, "B ..."], Float[Array, "B K"]]:
+    """(inputs, target distributions) of a batch, as `config.augment` says.
+
+    An encoding makes events of the augmented pixels, `timesteps` of each image, by random moves.
+    """
     images_key, batch_key = jax.random.split(key)
-    dtype = config.model.dtype
-    inputs = augmented_images(images_key, images, config.augment, normalization, dtype)
+    events, dtype = build.encoding(config), config.model.dtype
+    if events is None:
+        inputs = augmented_images(images_key, images, config.augment, normalization, dtype)
+    else:
+        channels = images.shape[-1]
+        pixels = np.zeros(channels, np.float32), np.full(channels, 1 / 255, np.float32)
+        inputs = augmented_images(images_key, images, config.augment, pixels, "float32")
+        moves = jax.random.fold_in(images_key, MOVES)
+        inputs = normalize(events.frames(inputs, timesteps, moves), *normalization, dtype)
     targets = optax.smooth_labels(jax.nn.one_hot(labels, num_classes), config.label_smoothing)
     return augmented_batch(batch_key, inputs, targets, config.augment)

@@ -12,6 +12,7 @@ from seenn_jax.data.augment import (
     _rotated,
     augmented_images,
     crop,
+    crop_edge,
     cutmix,
     cutout,
     flip,
@@ -141,6 +142,14 @@ class TestAugment:
         ((what, value),) = options.items()
         with pytest.raises(UserError, match=f"{what}` is {value}, .* 8 x 10 pixels: .* 0 to 7"):
             augmented(jax.random.key(0), pixels(1, 8, 10, 3), **options)
+
+
+def test_crop_with_the_colours_of_the_border():
+    images = jnp.arange(9.0).reshape(1, 3, 3, 1).repeat(32, 0)
+    found = np.asarray(crop_edge(jax.random.key(0), images, 1))[..., 0]
+    padded = np.pad(np.arange(9.0).reshape(3, 3), 1, mode="edge")
+    windows = {padded[y : y + 3, x : x + 3].tobytes() for y in range(3) for x in range(3)}
+    assert {window.astype(float).tobytes() for window in found} == windows
 
 
 class TestEvents:

@@ -3,12 +3,16 @@
 import hashlib
 import logging
 import os
-import sys
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from seenn_jax.data import aedat as aedat_files
 from seenn_jax.data import cifar10_dvs, load_dataset
+from seenn_jax.data.frames import Binning
+from seenn_jax.data.recordings import Unreadable
 from seenn_jax.errors import UserError
 
 
@@ -18,19 +22,53 @@ def test_events_of_a_file(tmp_path, aedat):
     # Bit 15 marks a record that is not of a pixel.
     path.write_bytes(aedat(pixels, special=[0x8000, 0x8123]))
     read = cifar10_dvs.read_aedat(path)
-    assert list(zip(*(part.tolist() for part in read), strict=True)) == pixels
+    assert list(zip(*(part.tolist() for part in read[:3]), strict=True)) == pixels
+    assert read.t.tolist() == [0, 1000, 2000, 3000]
+
+
+@given(st.lists(st.tuples(st.integers(0, 127), st.integers(0, 127), st.booleans()), min_size=1))
+def test_events_come_back(aedat, tmp_path_factory, pixels):
+    path = tmp_path_factory.getbasetemp() / "any.aedat"
+    path.write_bytes(aedat(pixels))
+    read = cifar10_dvs.read_aedat(path)
+    assert list(zip(*(part.tolist() for part in read[:3]), strict=True)) == pixels
+
+
+def test_tonic_reads_the_same_words(tmp_path, aedat):
+    tonic = pytest.importorskip("tonic.io")
+    path = tmp_path / "a.aedat"
+    path.write_bytes(aedat([(3, 0, True), (127, 64, False)]))
+    start = path.read_bytes().rindex(b"\n") + 1
+    theirs = tonic.get_aer_events_from_file(path, 2.0, start)
+    ours = aedat_files.addresses(path)
+    np.testing.assert_array_equal(ours[:, 0], theirs["address"])
+    np.testing.assert_array_equal(ours[:, 1], theirs["timeStamp"])
 
 
 DAMAGED = {
     "cut short": (lambda make: make([(1, 2, 1), (3, 4, 0)])[:-3], "13 bytes of .* 8 bytes each"),
     "empty": (lambda make: b"", r"#!AER-DAT2\.0"),
-    "of another kind": (lambda make: b"PK\x03\x04" + bytes(40), r"#!AER-DAT2\.0"),
-    "of version 3": (lambda make: b"#!AER-DAT3.1\r\n" + bytes(16), r"#!AER-DAT2\.0"),
+    "of another kind": (lambda make: b"GIF89a" + bytes(40), r"#!AER-DAT2\.0"),
     "cut in its header": (lambda make: make([])[:60], "no events"),
     "only a header": (lambda make: make([]), "no events"),
     "nothing of a pixel": (lambda make: make([], special=[0x8001]), "no events"),
-    "of a larger sensor": (lambda make: make([], special=[0x10000]), "address 65536"),
+    "a bit is wrong": (lambda make: make([(1, 2, 1)] * 200, special=[0x10000]), "address 65536"),
 }
+OTHERS = {
+    "an archive": (lambda make: b"PK\x03\x04" + bytes(40), "is a ZIP archive"),
+    "of version 3": (lambda make: b"#!AER-DAT3.1\r\n" + bytes(16), r"is AEDAT 3\.1.*AEDAT 2\.0 is"),
+    "of a larger sensor": (lambda make: make([], special=[0x10000]), "of another camera.* 65536"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_what_is_of_another_format_or_camera_is_not_called_corrupt(tmp_path, aedat, kind):
+    content, why = OTHERS[kind]
+    (tmp_path / "cifar10_frog_7.aedat").write_bytes(content(aedat))
+    with pytest.raises(UserError, match=rf"cifar10_frog_7.* {why}") as caught:
+        cifar10_dvs.read_aedat(tmp_path / "cifar10_frog_7.aedat")
+    assert not isinstance(caught.value, Unreadable)
+    assert "corrupt" not in str(caught.value)
 
 
 def test_a_pipe_is_no_recording(tmp_path):
@@ -104,6 +142,49 @@ def test_other_timesteps_are_integrated_anew(small):
     assert load(small, timesteps=2).test.images.shape[1] == 2
 
 
+def busy(folder, aedat):
+    """The small data set, one of whose pixels for testing has 1,000 events."""
+    (folder / "cat" / "cifar10_cat_2.aedat").write_bytes(aedat([(36, 20, True)] * 1000))
+
+
+def test_counts_that_a_byte_does_not_hold(small, aedat, caplog):
+    busy(small, aedat)
+    dataset = load(small)
+    assert dataset.train.images.dtype == dataset.test.images.dtype == np.uint16
+    assert dataset.test.images[3, :, 7, 13, 0].tolist() == [1000] * 4  # quarters of 250 events
+    assert not caplog.text
+    assert load(small).test.images.dtype == np.uint16  # from the cache
+    caplog.clear()
+    for _ in range(2):  # from the files, from the cache
+        caplog.clear()
+        cut = load(small, binning=Binning(4, saturate=True))
+        assert cut.test.images.dtype == np.uint8
+        assert cut.test.images[3, :, 7, 13, 0].tolist() == [255] * 4
+        # 4 x 745 of the 1000 + 39 x 40 events' quarters.
+        assert "29.1% of the events are above the largest count of a cell, 63.75" in caplog.text
+
+
+def test_by_duration_on_a_finer_grid(small, aedat):
+    (small / "cat" / "cifar10_cat_2.aedat").write_bytes(aedat([(3, 2, True)] * 5 + [(3, 2, False)]))
+    found = load(small, binning=Binning(2, "duration", 4.0, side=128), timesteps=2).test.images[3]
+    assert found.shape == (2, 128, 128, 2)
+    assert found[:, 2, 3].tolist() == [[4, 0], [1, 1]]
+    with pytest.raises(UserError, match=r"`config.data.event_side` is 129.* at most 128"):
+        load(small, binning=Binning(4, side=129))
+
+
+def test_late_and_unordered_events_are_said(small, aedat, caplog):
+    load(small, binning=Binning(2, "duration", 10.0))  # of 40 ms
+    assert "50.0% of the events come after 2 frames of 10 ms" in caplog.text
+    path = small / "cat" / "cifar10_cat_2.aedat"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-16] + whole[-8:] + whole[-16:-8])
+    caplog.clear()
+    load(small)
+    assert "1 of 40 recordings have events that are not in the order of time" in caplog.text
+    assert "cat/cifar10_cat_2.aedat" in caplog.text
+
+
 def test_corrupt_files_are_skipped_when_asked_and_counted(small, caplog):
     for path in ("cat/cifar10_cat_0.aedat", "dog/cifar10_dog_2.aedat"):
         whole = (small / path).read_bytes()
@@ -140,13 +221,6 @@ def test_what_is_missing_is_named(small, tmp_path):
         load(tmp_path / "one")
     with pytest.raises(UserError, match="nowhere has 0 of the 10 class folders"):
         load(tmp_path / "nowhere")
-
-
-def test_without_tonic_it_is_said_what_to_install(small, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tonic", None)
-    monkeypatch.setitem(sys.modules, "tonic.io", None)
-    with pytest.raises(UserError, match=r"tonic.*pip install .*\[events\]"):
-        load(small)
 
 
 def test_the_published_division():

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from seenn_jax import exits
+from seenn_jax.data.i2e import I2E
 from seenn_jax.engine import METHODS, run_network
 from seenn_jax.errors import UserError
 from seenn_jax.exits import above
-from seenn_jax.models.network import inference_network
+from seenn_jax.models.network import Network, inference_network
 from tests.engine.ways import assert_same
 from tests.models.networks import fitted, logits_of
 
@@ -64,3 +65,32 @@ def test_network_with_an_input_for_each_tick():
     for method in METHODS:
         with pytest.raises(UserError, match="the inputs have 4 timesteps and T is 5"):
             run_network(method, network, network.params, frames, criterion, 5, 8)
+
+
+def test_events_that_are_made_of_each_image_when_its_tick_comes():
+    def step(params, membranes, frames):
+        membranes = 0.5 * membranes + frames.sum((1, 2)) / 8
+        return membranes, jnp.where(membranes > 1, membranes, 0)
+
+    def logits(params, frames):
+        def tick(membranes, now):
+            return step(params, membranes, now)
+
+        _, found = jax.lax.scan(tick, jnp.zeros((len(frames), 2)), jnp.moveaxis(frames, 1, 0))
+        return jnp.moveaxis(found, 0, 1)
+
+    network = Network((), lambda params, frames: frames, step, logits, jnp.zeros(2))
+    images = np.random.default_rng(0).integers(0, 256, (21, 4, 4, 3), np.uint8)
+    criterion = above(exits.confidence, 0.8)
+    results = [
+        jax.jit(
+            lambda images, method=method: run_network(
+                method, network, (), images, criterion, 4, 8, encoding=I2E(side=8, ratio=0.3)
+            )
+        )(images)
+        for method in METHODS
+    ]
+    assert len(set(np.asarray(results[0].timesteps).tolist())) > 2
+    for other in results[1:]:
+        np.testing.assert_array_equal(results[0].timesteps, other.timesteps)
+        np.testing.assert_array_equal(results[0].logits, other.logits)

@@ -1,11 +1,12 @@
 """The network of a config is the one that it says."""
 
 import chex
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from seenn_jax.data import Dataset, Split
+from seenn_jax.data import Dataset, Split, normalize
 from seenn_jax.errors import UserError
 from seenn_jax.models import NEURONS
 from seenn_jax.models.activations import QCFS, ReLU
@@ -95,6 +96,38 @@ def test_other_images_to_train_on_are_warned_of(made, make_config, caplog):
     assert caplog.text == ""
     build.dataset_of_run(make_config(), facts)
     assert "the training images of digits are others than those that the run was" in caplog.text
+
+
+def test_images_that_become_events_are_known_by_themselves(made, make_config, caplog):
+    config = make_config(data={"encoding": "i2e"}, i2e={"side": 16})
+    facts = build.facts_of(made(), config)
+    assert (facts.image_shape, facts.frames, facts.still) == ((16, 16, 2), 3, (4, 4, 3))
+    assert facts.stored(2) == (4, 4, 3)
+    # Events stay 0 or 1.
+    events = jnp.float32([0, 1]).reshape(1, 1, 1, 2)
+    np.testing.assert_array_equal(normalize(events, *facts.normalization, "float32"), events)
+    assert build.open_data(config, facts, 2, False).train.images.shape == (6, 4, 4, 3)
+    assert caplog.text == ""
+    with pytest.raises(UserError, match=r"`timesteps` is 4 and made was trained on with 3"):
+        build.open_data(config, facts, 4, False)
+    made(seed=1)
+    build.dataset_of_run(config, facts)
+    assert "the training images of digits are others than those that the run was" in caplog.text
+    made(side=5)
+    with pytest.raises(UserError, match=r"'digits' has still \(5, 5, 3\)"):
+        build.dataset_of_run(config, facts)
+
+
+def test_what_an_encoding_is_not_for(made, make_config):
+    dataset = made()
+    frames = np.zeros((6, 3, 4, 4, 2), np.uint8)
+    events = dataset._replace(train=Split(frames, dataset.train.labels))
+    with pytest.raises(UserError, match=r"`config.data.encoding` is 'i2e'.*'digits' is event data"):
+        build.facts_of(events, make_config(data={"encoding": "i2e"}))
+    with pytest.raises(
+        UserError, match=r"unknown `config.data.encoding` 'e2i': the known ones are i2e"
+    ):
+        build.encoding(make_config(data={"encoding": "e2i"}))
 
 
 def test_data_that_have_moved(make_config, tmp_path):

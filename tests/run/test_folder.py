@@ -31,6 +31,26 @@ def test_the_scalars_of_training_are_read_epoch_by_epoch(tmp_path):
     assert folder.metrics(tmp_path) == expected
 
 
+def test_runs_of_recordings_keep_the_counts_that_they_were_trained_with(tmp_path, make_config):
+    """Older ones have no such setting, and had counts cut off at what a byte holds."""
+    config = make_config(data={"name": "cifar10_dvs"})
+    facts = folder.DataFacts((48, 48, 2), 10, [0, 0], [1, 1], 3)
+    folder.claim(with_checkpoint(tmp_path / "new"), config, facts)
+    assert not folder.load(tmp_path / "new")[0].data.saturate
+    content = {"config": config.to_dict(), "data": facts._asdict()}
+    del content["config"]["data"]["saturate"], content["data"]["dtype"]
+    with_checkpoint(tmp_path / "old")
+    (tmp_path / "old" / folder.FILE).write_text(json.dumps(content))
+    old, its_facts = folder.load(tmp_path / "old")
+    assert old.data.saturate
+    assert its_facts == facts
+    with pytest.raises(UserError, match=r"`config.data.saturate` was True and is False"):
+        folder.claim(tmp_path / "old", config, facts)
+    content["config"]["data"]["name"] = "digits_dvs"  # which counted without a limit
+    (tmp_path / "old" / folder.FILE).write_text(json.dumps(content))
+    assert not folder.load(tmp_path / "old")[0].data.saturate
+
+
 def test_how_data_are_read_may_change_while_a_run_is_continued(tmp_path, make_config):
     folder.claim(with_checkpoint(tmp_path / "run"), make_config(), FACTS)
     folder.claim(tmp_path / "run", make_config(data={"workers": 3}, checkpoint_every=5), FACTS)

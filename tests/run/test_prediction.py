@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from seenn_jax.data.files import Files
+from seenn_jax.errors import UserError
 from seenn_jax.run import build
 from seenn_jax.run.folder import DataFacts
 from seenn_jax.run.prediction import joined, opened, rows_of
@@ -25,6 +26,26 @@ def test_files_are_cut_as_in_evaluation(make_config, picture, encoded, tmp_path)
         seen = {image.tobytes() for image in found[:]}
         for split in (dataset.train, dataset.validation, dataset.test):
             assert {image.tobytes() for image in split.images[:]} <= seen
+
+
+def test_images_that_become_events_are_given_as_they_are(make_config, picture, encoded, tmp_path):
+    config = make_config(data={"encoding": "i2e"}, i2e={"side": 16})
+    facts = DataFacts((8, 8, 3), 2, [0.5] * 3, [0.5] * 3).encoded(build.encoding(config), 3)
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    assert opened(images, config, facts, 3) is images
+    with pytest.raises(UserError, match=r"this run takes uint8\['N', 8, 8, 3\]"):
+        opened(np.zeros((2, 3, 16, 16, 2), np.uint8), config, facts, 3)
+    (tmp_path / "a.png").write_bytes(encoded(picture(0, 20, 33), "PNG"))
+    assert opened(tmp_path, config, facts, 3)[:].shape == (1, 8, 8, 3)
+
+
+def test_counts_are_taken_in_bytes_where_a_run_has_larger_ones(make_config):
+    facts = DataFacts((4, 4, 2), 2, [0] * 2, [1] * 2, frames=3, dtype="uint16")
+    for dtype in (np.uint8, np.uint16):
+        given = np.ones((2, 3, 4, 4, 2), dtype)
+        assert opened(given, make_config(), facts, 3).dtype == np.uint16
+    with pytest.raises(UserError, match=r"int32.*this run takes uint16\['N', 3, 4, 4, 2\]"):
+        opened(given.astype(np.int32), make_config(), facts, 3)
 
 
 @pytest.mark.parametrize(

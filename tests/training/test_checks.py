@@ -120,6 +120,31 @@ def test_how_images_are_cut(key, value, allowed):
 
 
 @pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"i2e": {"side": 64}}, r"`config\.data\.encoding` is '', so that nothing becomes events"),
+        ({"data": {"encoding": "i2e"}, "timesteps": 9}, "I2E makes 8 ticks"),
+        ({"data": {"encoding": "i2e"}, "teacher": "runs/x"}, "`config.teacher`, which is shown"),
+        (
+            {"data": {"encoding": "i2e"}, "activation": "relu", "loss": "mean_ce"},
+            "`config.activation`=relu, an ordinary network",
+        ),
+        (
+            {"data": {"bin_by": "duration"}},
+            r"`config\.data\.bin_by` is duration, which is for .*shd",
+        ),
+        ({"data": {"name": "cifar10", "saturate": True}}, r"`config\.data\.saturate` is True"),
+        ({"data": {"name": "shd", "bin_by": "time"}}, r"`config\.data\.bin_by` 'time'"),
+    ],
+)
+def test_settings_of_events_that_do_not_go_together(changes, said):
+    config = default_config()
+    config.update(changes)
+    with pytest.raises(UserError, match=said):
+        check_config(config)
+
+
+@pytest.mark.parametrize(
     ("key", "value"),
     [
         ("crop_area", (0.5, 1)),

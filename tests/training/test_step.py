@@ -14,6 +14,7 @@ from seenn_jax.run import build, folder
 from seenn_jax.training.gradients import forward
 from seenn_jax.training.optimizer import make_optimizer
 from seenn_jax.training.step import (
+    MOVES,
     Given,
     _draw,
     augmented,
@@ -285,6 +286,20 @@ def test_mixing_smoothed_labels_keeps_distributions(config):
     (_, targets), _, _ = targets_with(config, label_smoothing=0.3, augment={"mixup": 0.5})
     np.testing.assert_allclose(targets.sum(-1), 1, rtol=1e-6)
     assert targets.min() >= 0.1 - 1e-6
+
+
+def test_an_encoding_makes_events_of_what_augmentation_left(config):
+    config.data.encoding = "i2e"
+    config.i2e.update(side=16, ratio=0.2)
+    images, labels = batch(size=8)
+    stay, key = (np.zeros(2, np.float32), np.full(2, 1 / 255, np.float32)), jax.random.key(0)
+    inputs, targets = augmented(key, images, labels, config, stay, 3, timesteps=2)
+    assert (inputs.shape, targets.shape) == ((8, 2, 16, 16, 2), (8, 3))
+    # Moves are drawn, by a part of the key that no augmentation has.
+    moves = jax.random.fold_in(jax.random.split(key)[0], MOVES)
+    convert = build.encoding(config)
+    np.testing.assert_array_equal(inputs, convert.frames(images, 2, moves))
+    assert not np.array_equal(inputs, convert.frames(images, 2))
 
 
 def test_autoaugment_comes_first_and_changes_no_other_draw(config):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Key, UInt8
+from jaxtyping import Array, Bool, Float, Int, Key, UInt
 from ml_collections import ConfigDict
 
 from seenn_jax import devices
@@ -34,7 +34,7 @@ class Answers(NamedTuple):
 
 
 def view(
-    images: UInt8[Array, "B *T H W channels"],
+    images: UInt[Array, "B *T H W channels"],
     index: Int[Array, "B"],
     copy: Int[Array, ""],
     key: Key[Array, ""],

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt
 from ml_collections import ConfigDict
 
 from seenn_jax.exits.prices import split_outputs
@@ -44,7 +44,7 @@ class Graphs(NamedTuple):
 def frozen_step(
     state: PolicyState,
     given: Given,
-    images: UInt8[Array, "B *T H W channels"],
+    images: UInt[Array, "B *T H W channels"],
     labels: Int[Array, "B"],
     index: Int[Array, "B"],
     correct: Bool[Array, "B copies C"],
@@ -90,7 +90,7 @@ def frozen_step(
 def joint_step(
     state: PolicyState,
     given: Given,
-    images: UInt8[Array, "B *T H W channels"],
+    images: UInt[Array, "B *T H W channels"],
     labels: Int[Array, "B"],
     index: Int[Array, "B"],
     correct: Bool[Array, "B copies C"],
