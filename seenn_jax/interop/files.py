@@ -103,11 +103,12 @@ def _safetensors(content: bytes) -> dict[str, np.ndarray]:
     }
 
 
-# Whether it is one, how it is read, what it is called.
+# Whether it is one, how it is read, what it is called. The length with which a .safetensors begins
+# may look like a pickle's first byte.
 _READERS = (
+    (_is_safetensors, _safetensors, "a .safetensors file"),
     (torch_files.is_one, torch_files.load, "what torch.save wrote"),
     (_is_npz, _npz, "a .npz file"),
-    (_is_safetensors, _safetensors, "a .safetensors file"),
 )
 
 

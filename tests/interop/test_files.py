@@ -45,6 +45,15 @@ def test_the_content_decides(kind, tmp_path):
         assert array.dtype == (np.int64 if name == "count" else np.float32)
 
 
+def test_a_length_that_begins_like_a_pickle(tmp_path):
+    path, sizes = tmp_path / "net", range(1, 80)
+    contents = [safetensors.numpy.save({"a" * n: np.ones(1, np.float32)}) for n in sizes]
+    alike = [each for each in contents if each[0] == 0x80]
+    assert alike
+    path.write_bytes(alike[0])
+    assert [*read_state_dict(path).values()] == [1]
+
+
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_wrappers_and_prefixes(wrapper, tmp_path):
     path = tmp_path / "model_best.pth.tar"
