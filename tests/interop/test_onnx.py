@@ -52,15 +52,11 @@ def of_network(name):
     return found, np.asarray(logits_of(model, inputs, TIMESTEPS))
 
 
+QUICK, SLOW = ("resnet8", "vgg16"), ("resnet19", "resnet34", "resnet19_tet", "vggsnn_pool")
+
+
 @pytest.mark.parametrize(
-    "name",
-    [
-        *("resnet8", "vgg16"),
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in ("resnet19", "resnet34", "resnet19_tet", "vgg16_qcfs", "vggsnn_pool")
-        ),
-    ],
+    "name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 )
 def test_logits_are_ours_at_every_tick(name):
     found, ours = of_network(name)
@@ -68,20 +64,25 @@ def test_logits_are_ours_at_every_tick(name):
     np.testing.assert_array_equal(found, ours)
 
 
+def of_run(run, path):
+    """(logits of a run's written tick on three images, ours), from membranes of garbage."""
+    write_tick(path, run, 3)
+    shown = run.dataset.test.images[:3]
+    garbage = [np.full((3, *v.shape), 9, v.dtype) for v in jax.tree.leaves(run.network.at_rest)]
+    given = lambda t: [shown, np.full(3, t == 0)]  # noqa: E731
+    return ticks(path.read_bytes(), given, garbage, run.timesteps), run.logits(shown)
+
+
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_a_run_is_written_with_all_that_it_needs(trained, tmp_path, precision):
     run = load(trained, precision=precision)
     path = tmp_path / "tick.onnx"
-    write_tick(path, run, 3)
+    found, ours = of_run(run, path)
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     about = {prop.key: json.loads(prop.value) for prop in model.metadata_props}
     assert (about["timesteps"], about["classes"]) == (run.timesteps, [*run.facts.names])
-    shown = run.dataset.test.images[:3]
-    shapes = [(3, *v.shape) for v in jax.tree.leaves(run.network.at_rest)]
-    garbage = [np.full(shape, 9, np.float32) for shape in shapes]
-    found = ticks(path.read_bytes(), lambda t: [shown, np.full(3, t == 0)], garbage, run.timesteps)
-    np.testing.assert_allclose(found, run.logits(shown), atol=1e-5)
+    np.testing.assert_allclose(found, ours, atol=1e-5)
 
 
 def test_the_graph_has_no_loops_and_each_constant_once(trained, tmp_path):

@@ -5,12 +5,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from seenn_jax.config import default_config
 from seenn_jax.errors import UserError
 from seenn_jax.interop.official import load_state_dict
 from seenn_jax.interop.sources import SOURCES, source_of
 from seenn_jax.interop.state_dict import named, write
-from seenn_jax.models import MODELS, NEURONS
+from seenn_jax.models import MODELS, NEURONS, build_model
 from seenn_jax.run.inference import load
+from tests.interop.make_golden import GOLDEN
+from tests.interop.test_official import state_of
 
 QCFS = {"resnet18": (">=", ">"), "resnet20": (">=",), "resnet20_seenn": (">",)}
 QCFS |= {"resnet34_small": (">=", ">"), "vgg16_qcfs": (">=",)}
@@ -35,19 +38,54 @@ def network(config, rng=None):
     return model
 
 
-@pytest.mark.parametrize(("name", "activation", "fires"), sorted(EACH))
-def test_every_source_gives_the_same_bits(name, activation, fires, make_config):
-    config = config_of(make_config(), name, activation, fires)
+def round_trip(name, activation, fires):
+    """[(path, an array of a network, what comes back of it)]."""
+    config = config_of(default_config(), name, activation, fires)
     model, again = network(config, np.random.default_rng(0)), network(config)
     state, source = named(model, config)
     assert source == source_of(state)
     assert (source.model, source.activation, source.fires) == (name, activation, fires)
     load_state_dict(again, state)
-    for (path, ours), (_, theirs) in zip(
-        *(nnx.to_flat_state(nnx.state(each)) for each in (model, again)), strict=True
-    ):
+    pairs = zip(*(nnx.to_flat_state(nnx.state(each)) for each in (model, again)), strict=True)
+    return [(path, ours[...], theirs[...]) for (path, ours), (_, theirs) in pairs]
+
+
+def rewritten(name):
+    """The state dict of a golden file's network that is read and written again."""
+    state = state_of(name)
+    source = source_of(state)
+    config = default_config()
+    config.activation = source.activation
+    config.model.update(name=name, fires=source.fires)
+    with np.load(GOLDEN / f"{name}.npz") as golden:
+        channels, *sides = map(int, golden["image"])
+    model = nnx.eval_shape(
+        lambda: build_model(
+            name,
+            4,
+            image_shape=(*sides, channels),
+            num_classes=5,
+            neuron=NEURONS[source.activation].make(config),
+        )
+    )
+    load_state_dict(model, state)
+    return named(model, config)[0]
+
+
+@pytest.mark.parametrize("name", ["resnet20", "vggsnn_pool"])
+def test_what_was_read_is_written_as_it_was(name):
+    before, after = state_of(name), rewritten(name)
+    assert before.keys() == after.keys()
+    for key, array in before.items():
+        # The parameter behind a threshold is float32.
+        np.testing.assert_allclose(after[key], array, rtol=1e-6 * key.endswith(".thresh"))
+
+
+@pytest.mark.parametrize(("name", "activation", "fires"), sorted(EACH))
+def test_every_source_gives_the_same_bits(name, activation, fires):
+    for path, ours, theirs in round_trip(name, activation, fires):
         assert ours.dtype == theirs.dtype == jnp.float32
-        np.testing.assert_array_equal(ours[...], theirs[...], err_msg=str(path))
+        np.testing.assert_array_equal(ours, theirs, err_msg=str(path))
 
 
 def test_layouts_are_pytorch_s(make_config):
