@@ -27,6 +27,7 @@ from seenn_jax.exits import Given
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where the tests are
 PACKAGES = ("nir", "onnx", "onnxruntime", "safetensors", "snntorch", "torch", "flatbuffers")
 WEIGHTS = "digits-resnet8"
+OF_AUTHORS = "ResNet-18, -20, -20 of SEENN, -34, VGG-16 to convert; TET's ResNet-19, both VGGSNN"
 
 
 class Found(NamedTuple):
@@ -77,10 +78,9 @@ def authors_layers() -> Found:
     from tests.interop.make_golden import NETWORKS
     from tests.interop.test_golden import ours_and_theirs
 
-    names = "ResNet-18, -20, -20 of SEENN, -34, VGG-16 to convert; TET's ResNet-19, both VGGSNN"
     pairs = [ours_and_theirs(name) for name in NETWORKS]
     library = "the authors' layers in torch 2.13.0"  # with which the files were made
-    return Found(names, library, apart(pairs), "logits of a tick, float64")
+    return Found(OF_AUTHORS, library, apart(pairs), "logits of a tick, float64")
 
 
 def state_dicts() -> Found:
@@ -112,8 +112,7 @@ def pytorch() -> Found:
             run = [forward(theirs, torch.from_numpy(inputs).double()) for _ in range(4)]
         ours = logits_of(state, inputs.transpose(0, 2, 3, 1), 4)
         pairs.append((ours, np.stack([np.asarray(each) for each in run], 1)))
-    names = "the same"
-    return Found(names, version("torch"), apart(pairs), "logits of a tick, float64")
+    return Found(OF_AUTHORS, version("torch"), apart(pairs), "logits of a tick, float64")
 
 
 def nir_round_trips() -> Found:
@@ -191,7 +190,7 @@ ROWS: dict[str, tuple[Callable[[], Found], str]] = {
     "checkpoints in": (official_tensors, "test_official.py"),
     "checkpoints in, further": (authors_layers, "test_golden.py"),
     "safetensors out and in": (state_dicts, "test_state_dict.py"),
-    "safetensors out": (pytorch, "test_golden.py"),
+    "safetensors out": (pytorch, "test_state_dict.py"),
     "NIR out and in": (nir_round_trips, "nir/test_read.py"),
     "NIR out": (snntorch, "nir/test_snntorch.py"),
     "ONNX out": (onnx_trained, "test_onnx.py"),
