@@ -139,10 +139,10 @@ def snntorch() -> Found:
 
 def onnx_exact() -> Found:
     """Ticks in ONNX Runtime, of networks whose sums are exact."""
-    from tests.interop.test_onnx import QUICK, SLOW, of_network
+    from tests.interop.test_onnx import EXACT, of_network
 
-    pairs = [of_network(name) for name in (*QUICK, *SLOW)]
-    names = ", ".join((*QUICK, *SLOW)) + " of exact sums"
+    pairs = [of_network(name) for name in EXACT]
+    names = ", ".join(EXACT) + " of exact sums"
     return Found(names, version("onnx", "onnxruntime"), apart(pairs), "logits of a tick")
 
 

@@ -65,11 +65,10 @@ def named(model: nnx.Module, config: ConfigDict) -> tuple[dict[str, np.ndarray],
     Raises:
       UserError: no code has such a network.
     """
-    state = state_dict(model)
+    names = official_names(model).values()
     asked = (config.model.name, config.activation, config.model.fires)
     for spelling in SPELLINGS:
-        spelled = {spelling(name): array for name, array in state.items()}
-        source = source_of(spelled)
+        source = source_of(dict.fromkeys(map(spelling, names)))
         if (source.model, source.activation, source.fires) == asked:
             break
     else:
@@ -85,7 +84,7 @@ def named(model: nnx.Module, config: ConfigDict) -> tuple[dict[str, np.ndarray],
                 f"`config.model.{name}` is {value}, and {source.about} has {theirs}, which no "
                 "state dict can change: export it as ONNX, StableHLO or NIR"
             )
-    return spelled, source
+    return {spelling(name): array for name, array in state_dict(model).items()}, source
 
 
 def state_dict(model: nnx.Module) -> dict[str, np.ndarray]:
