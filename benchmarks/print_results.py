@@ -39,6 +39,7 @@ SECTIONS = (
     accuracy.energy,
     speed.early_exit,
     speed.training_step,
+    speed.deterministic,
     speed.imagenet,
     speed.host_pipeline,
     speed.tpu,
@@ -77,8 +78,8 @@ def headline() -> str:
     """The table of README.md."""
     [digits] = all_of("digits")
     rows = [["digits, SEENN-I, T = 4", *_reached([digits["figures"]])]]
-    for data, timesteps, target in cifar.HEADLINES:
-        runs = cifar.taught_rows(data, timesteps, target)
+    for data, timesteps, how, target in cifar.HEADLINES:
+        runs = cifar.taught_rows(data, timesteps, how, target)
         seeds = f"mean of {len(runs)} seeds" if len(runs) > 1 else "one seed"
         rows.append([f"{data}, SEENN-I, T = {timesteps}, taught, {seeds}", *_reached(runs)])
     rows += [_images_per_second(), _answers_that_differ()]

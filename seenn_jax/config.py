@@ -112,6 +112,9 @@ def _time(config: ConfigDict) -> None:
     # Parts of a batch whose gradients are computed one after the other and averaged, for memory;
     # BatchNorm normalises each by itself.
     config.accumulate = 1
+    # The same seed gives the same network on a GPU too, where operations that add up in any order,
+    # and algorithms that are chosen by a stopwatch, would give another one each time.
+    config.deterministic = True
     config.remat = False  # compute BatchNorm and neurons again for the gradient, for memory
 
 

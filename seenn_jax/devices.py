@@ -49,6 +49,13 @@ def divide(tree: Any) -> Any:
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), tree)
 
 
+def compiler_options(deterministic: bool) -> dict[str, bool]:
+    """XLA's options for a program of training; `config.deterministic` matters on a GPU alone."""
+    if deterministic and jax.default_backend() == "gpu":
+        return {"xla_gpu_deterministic_ops": True}
+    return {}
+
+
 def check_batch(batch_size: int, parts: int) -> None:
     """Raise a UserError where a batch can't be divided among the devices, `parts` times each."""
     devices = jax.device_count()

@@ -4,7 +4,8 @@ import contextlib
 import functools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from rich.console import Console
 
 from seenn_jax import devices
 from seenn_jax.data import Batches, Stream
+from seenn_jax.errors import UserError
 from seenn_jax.training.step import Given
 
 
@@ -66,6 +68,7 @@ def jitted_steps(
     steps: int,
     batch_size: int,
     among: Sequence[jax.Device] | None = None,
+    options: Mapping[str, bool] = MappingProxyType({}),
 ) -> jax.stages.Wrapped:
     """`train_steps`, jitted: `(state, given, images, *targets) -> (state, metrics)`.
 
@@ -73,6 +76,7 @@ def jitted_steps(
 
     Args:
       among: devices that divide each batch and all have the data; by default all there are.
+      options: of the compiler, as `devices.compiler_options`.
     """
     call = functools.partial(
         train_steps,
@@ -82,7 +86,13 @@ def jitted_steps(
         batch_sharding=devices.divided(among),
     )
     everywhere = devices.everywhere(among)
-    return jax.jit(call, donate_argnums=0, in_shardings=everywhere, out_shardings=everywhere)
+    return jax.jit(
+        call,
+        donate_argnums=0,
+        in_shardings=everywhere,
+        out_shardings=everywhere,
+        compiler_options=dict(options),
+    )
 
 
 # Steps in one call at most. XLA's CPU backend runs a convolution inside a loop on fewer threads.
@@ -108,9 +118,12 @@ def compiled_steps(
     # A run that resumes within an epoch must come to its end.
     steps_per_epoch = len(data[1]) // config.batch_size
     steps = steps_per_call(math.gcd(steps_per_epoch, step), most)
+    options = devices.compiler_options(config.deterministic)
 
     def compiled(step_function, name):
-        jitted = jitted_steps(step_function, steps=steps, batch_size=config.batch_size)
+        jitted = jitted_steps(
+            step_function, steps=steps, batch_size=config.batch_size, options=options
+        )
         program = _compile(jitted, state, data, name, console)
         return lambda state: (*program(state, *data), steps)
 
@@ -126,7 +139,15 @@ def _compile(
         "minutes the first time and seconds from the cache afterwards."
     )
     started = time.perf_counter()
-    program = jitted.lower(state, *data).compile()
+    try:
+        program = jitted.lower(state, *data).compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        raise UserError(
+            f"`config.deterministic` is True, which the compiler can't do for {name} "
+            f"({str(error).splitlines()[0]}): set `config.deterministic` to False"
+        ) from None
     console.print(f"Compiled in {time.perf_counter() - started:.0f} s.")
     return program
 
@@ -145,7 +166,7 @@ def host_batches(state: Any, stream: Stream, config: ConfigDict) -> Batches:
 
 
 def streamed_steps(
-    state: Any, given: Given, batches: Batches, console: Console
+    state: Any, given: Given, batches: Batches, config: ConfigDict, console: Console
 ) -> Callable[[Callable, str], Callable[[Any], tuple[Any, dict, int]]]:
     """As `compiled_steps`, with a step a call and its batch from the host.
 
@@ -163,7 +184,11 @@ def streamed_steps(
         copied = devices.everywhere()
         shardings = (copied, copied, *(x.sharding for x in ahead[0]))
         jitted = jax.jit(
-            step_function, donate_argnums=0, in_shardings=shardings, out_shardings=copied
+            step_function,
+            donate_argnums=0,
+            in_shardings=shardings,
+            out_shardings=copied,
+            compiler_options=devices.compiler_options(config.deterministic),
         )
         program = _compile(jitted, state, (given, *ahead[0]), name, console)
 

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from seenn_jax.data import Split, Stream, normalize
+from seenn_jax.devices import compiler_options
 from seenn_jax.engine import chunks, in_batches, in_chunks, over_devices
 from seenn_jax.engine.common import BATCH
 from seenn_jax.exits import accumulate, static_accuracy
@@ -69,8 +70,8 @@ def train_network(config: ConfigDict, workdir: Path, console: Console) -> None:
         given = Given(np.uint32(config.seed), teacher and teacher.params)
         close = nothing
         if isinstance(dataset.train, Stream):
-            batches = host_batches(state, dataset.train, config)
-            compiled, close = streamed_steps(state, given, batches, console), batches.close
+            fed = host_batches(state, dataset.train, config)
+            compiled, close = streamed_steps(state, given, fed, config, console), fed.close
         else:
             compiled = compiled_steps(state, given, dataset.train, config, console)
         epochs = [timesteps_of_epoch(config, epoch) for epoch in range(config.epochs)]
@@ -111,7 +112,7 @@ def _make_validate(
     timesteps = training_timesteps(config)
     batch_size = min(BATCH, split.size)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options(config.deterministic))
     def predict(params, stats, images):
         model = nnx.merge(graph, params, stats)
         network = inference_network(model, facts.image_shape, timesteps)

@@ -5,10 +5,13 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from seenn_jax import devices
+from seenn_jax.errors import UserError
 from seenn_jax.training import feed
 from seenn_jax.training.feed import train_steps
 from seenn_jax.training.step import Given, TrainState
@@ -97,3 +100,35 @@ def test_steps_per_call_by_hand():
     assert feed.steps_per_call(175, 50) == 35
     assert feed.steps_per_call(173, 50) == 1
     assert feed.steps_per_call(20, 50) == 20
+
+
+def test_programs_of_training_are_deterministic_on_a_gpu_where_asked(monkeypatch):
+    assert devices.compiler_options(True) == {}
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert devices.compiler_options(True) == {"xla_gpu_deterministic_ops": True}
+    assert devices.compiler_options(False) == {}
+
+
+def test_options_are_given_to_the_compiler():
+    def step(state, given, images):
+        return state._replace(step=state.step + 1), {}
+
+    jitted = feed.jitted_steps(step, steps=1, batch_size=1, options={"no_such_option": True})
+    state, key = TrainState(jnp.int32(0), None, None, None, None), Given(np.uint32(0))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="no_such_option"):
+        jitted.lower(state, key, np.ones((2, 1, 1, 1), np.uint8)).compile()
+
+
+def test_what_has_no_deterministic_form_is_named(make_config):
+    def step(state, given, images):
+        raise jax.errors.JaxRuntimeError("select-and-scatter has no deterministic form\nmore")
+
+    state = TrainState(jnp.int32(0), None, None, None, None)
+    data, key = (np.ones((2, 1, 1, 1), np.uint8),), Given(np.uint32(0))
+    compiled = feed.compiled_steps(state, key, data, make_config(batch_size=2), Console(quiet=True))
+    with pytest.raises(UserError) as error:
+        compiled(step, "1 timestep(s)")
+    assert str(error.value) == (
+        "`config.deterministic` is True, which the compiler can't do for 1 timestep(s) "
+        "(select-and-scatter has no deterministic form): set `config.deterministic` to False"
+    )

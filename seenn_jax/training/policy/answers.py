@@ -73,7 +73,11 @@ def network_answers(
     at = np.asarray(config.policy.candidates) - 1
     key = jax.random.key(config.seed)
 
-    @functools.partial(jax.jit, out_shardings=devices.everywhere())
+    @functools.partial(
+        jax.jit,
+        out_shardings=devices.everywhere(),
+        compiler_options=devices.compiler_options(config.deterministic),
+    )
     def of_copy(params, images, labels, copy):
         def logits(params, batch):
             params, copy = params

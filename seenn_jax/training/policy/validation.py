@@ -60,7 +60,7 @@ def _make_predict(
     """(`(state, parameters, images) -> (logits of the network, of the candidates)`, parameters)."""
     frozen = converted and inference_network(converted, facts.image_shape, config.timesteps)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=devices.compiler_options(config.deterministic))
     def predict(state, frozen_params, images):
         if frozen:
             network = frozen._replace(params=frozen_params)
