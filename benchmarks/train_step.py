@@ -44,7 +44,9 @@ from seenn_jax.training.step import Given, initial_state, train_step
 MODEL = flags.DEFINE_string("model", "resnet19", "Network.")
 WIDTH = flags.DEFINE_integer("width", 128, "Channels of its first layer.")
 BATCH_SIZE = flags.DEFINE_list("batch_size", ["256"], "Images in a step; several, with commas.")
-TIMESTEPS = flags.DEFINE_integer("timesteps", 4, "T.")
+TIMEGRADIENT = flags.DEFINE_string("gradient", "bptt", "config.gradient.")
+ACTIVATION = flags.DEFINE_string("activation", "lif", "config.activation.")
+STEPS = flags.DEFINE_integer("timesteps", 4, "T.")
 DTYPE = flags.DEFINE_string("dtype", "bfloat16", "Of activations.")
 IMAGE_SIZE = flags.DEFINE_integer("image_size", 32, "Side of the random images.")
 NUM_CLASSES = flags.DEFINE_integer("num_classes", 10, "Classes of the random labels.")
@@ -81,6 +83,7 @@ def config_of(batch_size: int) -> ConfigDict:
     else:
         config.augment.update(crop=4, flip=True, cutout=8)
     config.ema, config.remat = 0.999, REMAT.value
+    config.gradient, config.activation = GRADIENT.value, ACTIVATION.value
     return config
 
 

@@ -82,6 +82,10 @@ def _model(config: ConfigDict) -> None:
     config.model.threshold = 1.0  # membrane at which a neuron fires
     config.model.fires = ">="  # at its threshold and above it; or ">", as some networks of others
     config.model.surrogate = "dspike"
+    config.model.reset = "hard"  # to 0 where a neuron fires; or "soft", by its threshold
+    config.model.detach_reset = False  # let no gradient flow through the reset
+    # D of "ilif": the largest spike, of one timestep, which is up to so many binary ones
+    config.model.largest_spike = 4
     config.model.dtype = "float32"  # of activations; parameters stay float32
     # Start from these (fine-tuning): the name of weights, a .safetensors file, or a run; "" for
     # none. The same architecture; the last layer is new for other classes.
@@ -90,8 +94,10 @@ def _model(config: ConfigDict) -> None:
 
 def _activation(config: ConfigDict) -> None:
     """What its layers are made of."""
-    # "lif" trains a spiking network. "qcfs" and "relu" train an ordinary one, at one timestep,
-    # which evaluate.py converts: quantised activations of learnt thresholds, and the baseline.
+    # "lif" trains a spiking network. So do "plif", of a learnt decay that begins as
+    # config.model.tau, and "ilif", whose spikes are integers and whose reset is soft. "qcfs" and
+    # "relu" train an ordinary one, at one timestep, which evaluate.py converts: quantised
+    # activations of learnt thresholds, and the baseline.
     config.activation = "lif"
     config.quantization_levels = 8  # L of "qcfs"
     # L in training, shared among the samples of a batch, such as (1, 2, 4, 8): accurate at early
@@ -116,6 +122,12 @@ def _time(config: ConfigDict) -> None:
     # and algorithms that are chosen by a stopwatch, would give another one each time.
     config.deterministic = True
     config.remat = False  # compute BatchNorm and neurons again for the gradient, for memory
+    # Through all ticks, or "last": within each tick alone (SLTT), for memory that does not grow
+    # with T. Of the loss "tet", which is a mean over ticks.
+    config.gradient = "bptt"
+    # Draw a number of timesteps from 1 to T for each step, to learn each of them. The program is
+    # compiled for each, and takes (T + 1) / 2 T of the time.
+    config.random_timesteps = False
 
 
 def _loss(config: ConfigDict) -> None:

@@ -6,8 +6,10 @@ reaches fewer outputs than one inside; each is counted with those that it does r
 receives real numbers (the stem, what follows an average pool, the read-out of an average) costs its
 MACs at every timestep, at full density, zero padding included, as they are commonly counted.
 
-The spikes of a converted network are its threshold lambda times 0 or 1. They count as the spikes
-they are: lambda is a constant of the layer and goes into the weights of the next one.
+A spike of `ILIF` neurons, an integer, counts as the binary spikes that it stands for: 3 are three
+ACs for each output reached. The spikes of a converted network are its threshold lambda times 0 or
+1. They count as the spikes they are: lambda is a constant of the layer and goes into the weights of
+the next one.
 
 Left out, as is usual: biases and the updates of membranes, averaging, and the additions of a
 residual to the currents, at most one a spike where the convolution beside it takes 9 C. A policy
@@ -69,14 +71,14 @@ def layers(model: nnx.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
       UserError: a layer with too many MACs for `operations` to count in 32 bits, or a convolution
         of another kind than `ConvBN`.
     """
-    found = []
+    found, largest = [], _largest_spike(model)
 
     def see(place, layer, receives, x):
         kernel = layer.conv.kernel if isinstance(layer, ConvBN) else layer.kernel
         dense = math.prod(kernel.shape) * math.prod(layer(x).shape[2:-1])
-        if dense >= 2**31:
+        if dense * largest >= 2**31:
             raise UserError(
-                f"{place} takes {dense:,} multiply-accumulates a timestep, and operations are "
+                f"{place} takes up to {dense * largest:,} operations a timestep, and they are "
                 "counted up to 2^31 - 1 a layer: use smaller images or a narrower network"
             )
         found.append(Layer(place, receives, dense))
@@ -105,11 +107,13 @@ def operations(
     """
     # Ordered as they run, which a plain dict does not stay in where `jit` returns it.
     operations, rates = OrderedDict(), OrderedDict()
+    integers = _largest_spike(model) > 1
 
     def see(place, layer, receives, x):
         if receives == "spikes":
             reached = _reached(layer, x.shape[2:])
-            operations[place] = jnp.sum((x != 0) * reached, range(2, x.ndim))
+            count = x.astype(jnp.int32) if integers else x != 0
+            operations[place] = jnp.sum(count * reached, range(2, x.ndim))
 
     def record(place, neuron):
         def recorded(currents, v0=None):
@@ -123,6 +127,18 @@ def operations(
     model.replace_neurons(record)
     run_all(model, inputs, timesteps)
     return operations, rates
+
+
+def _largest_spike(model: nnx.Module) -> int:
+    """The most binary spikes that a neuron sends in one timestep: 1, but of `ILIF` neurons D."""
+    found = [1]
+
+    def look(place, neuron):
+        found.append(getattr(neuron, "largest_spike", 1))
+        return neuron
+
+    nnx.clone(model).replace_neurons(look)
+    return max(found)
 
 
 def _watched(model: nnx.Module, see: Callable[[str, Any, str, Array], None]) -> nnx.Module:

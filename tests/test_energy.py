@@ -13,7 +13,7 @@ from seenn_jax.models.activations import QCFS
 from seenn_jax.models.conversion import convert, layer_outputs
 from seenn_jax.models.layers import ConvBN
 from seenn_jax.models.network import for_inference
-from seenn_jax.models.neurons import LIF
+from seenn_jax.models.neurons import ILIF, LIF
 from seenn_jax.models.resnet import SpikingResNet
 from seenn_jax.models.vgg import SpikingVGG
 from seenn_jax.ticks import currents
@@ -50,7 +50,7 @@ def test_what_layers_receive(name, shape, reals):
 
 def test_a_layer_too_large_to_count_is_named():
     model = nnx.eval_shape(lambda: build_model("resnet8", 64, image_shape=SHAPE, num_classes=4))
-    with pytest.raises(UserError, match=r"blocks\.0\.conv1 takes 38,654,705,664 .*2\^31 - 1"):
+    with pytest.raises(UserError, match=r"blocks\.0\.conv1 takes up to 38,654,705,664 .*2\^31 - 1"):
         layers(nnx.view(model, use_running_average=True), (1024, 1024, 3))
 
 
@@ -99,6 +99,22 @@ def test_a_tiny_network_by_hand():
     assert set(counted) == {"convs.1", "head"}
     np.testing.assert_allclose(rates["neurons.0"], [[2 / 18, 4 / 18]])
     np.testing.assert_allclose(rates["neurons.1"], [[0.5, 0.5]])
+
+
+def test_an_integer_counts_as_the_binary_spikes_that_it_stands_for():
+    model = tiny()
+    model.replace_neurons(lambda place, neuron: ILIF())
+    # At 1 and 0.75 all round to 1; the image twice as bright sends 2 and 1.5, which is 2.
+    for brightness, spikes in ((1, 1), (2, 2), (9, 4)):
+        counted, rates = operations(model, brightness * tiny_image(), 1)
+        np.testing.assert_array_equal(counted["convs.1"], [[2 * (2 + 8) * spikes]])
+        np.testing.assert_allclose(rates["neurons.0"], [[4 / 18]])
+    # Four times as many operations must be counted, at most.
+    model = nnx.eval_shape(
+        lambda: build_model("resnet8", 16, image_shape=SHAPE, num_classes=4, neuron=ILIF())
+    )
+    with pytest.raises(UserError, match=r"blocks\.0\.conv1 takes up to 9,663,676,416 operations"):
+        layers(nnx.view(model, use_running_average=True), (1024, 1024, 3))
 
 
 def test_the_account_of_two_images_by_hand():

@@ -38,18 +38,18 @@ def trained_with(make_config, call_train, tmp_path):
     return train
 
 
-def test_learnt_decay(trained_with):
-    run = trained_with("learnt_decay", activation="plif")
+def test_adaptive_threshold(trained_with):
+    run = trained_with("adaptive_threshold", activation="alif")
     predictor = seenn_jax.load(run)
-    decays = {float(predictor.model.neuron.raw[...])}
+    rises = {float(predictor.model.neuron.raw[...])}
     [block] = predictor.model.blocks
-    decays |= {float(neuron.raw[...]) for neuron in (block.neuron1, block.neuron2)}
-    assert len(decays) == 3  # each layer has learnt its own, away from sigmoid(0) = 0.5
+    rises |= {float(neuron.raw[...]) for neuron in (block.neuron1, block.neuron2)}
+    assert len(rises) == 3  # each layer has learnt its own
     result = seenn_jax.evaluate(run)
     assert result["network"] == "spiking"
     assert result["share_of_answers_that_differ"] == 0
     with pytest.raises(
-        seenn_jax.UserError, match="int8 needs spikes of 0 and 1, and stem is a PLIF"
+        seenn_jax.UserError, match="int8 needs spikes of 0 and 1, and stem is a ALIF"
     ):
         seenn_jax.load(run, precision="int8")
 

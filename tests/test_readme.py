@@ -138,7 +138,7 @@ def test_each_snippet_of_adding_works(make_config, call_train, tmp_path, tables)
     before = {name: set(table) for name, table in tables.items()}
     config = make_config(
         plugins=tuple(plugins),
-        activation="soft_lif",
+        activation="half_lif",
         loss="last_tick",
         model={"name": "resnet6"},
         data={"name": "light"},

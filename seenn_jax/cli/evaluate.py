@@ -86,10 +86,15 @@ def _evaluate() -> None:
 def _export_nir(path: Path, run: Predictor, lossy: bool, console: Console) -> None:
     nir.export(path, run, lossy=lossy)
     console.print(f"Network: {path}", soft_wrap=True)
+    loss = ""
     if run.kind == "converted":
+        loss = "begin at half their threshold and are reset by its subtraction"
+    elif run.config.model.reset == "soft":
+        loss = "are reset by the subtraction of their threshold"
+    if loss:
         console.print(
-            "Its neurons begin at half their threshold and are reset by its subtraction, which is "
-            "in their metadata alone: a reader that does not look there runs another network.",
+            f"Its neurons {loss}, which is in their metadata alone: a reader that does not look "
+            "there runs another network.",
             soft_wrap=True,
         )
 

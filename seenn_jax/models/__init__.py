@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from seenn_jax.errors import UserError, check_choice
 from seenn_jax.models import resnet, vgg
 from seenn_jax.models.activations import QCFS, ReLU
-from seenn_jax.models.neurons import LIF
+from seenn_jax.models.neurons import ILIF, LIF, PLIF
 from seenn_jax.tables import Table, check_call, check_given, check_kind
 
 FIRES = (">=", ">")
@@ -45,18 +45,30 @@ def _check_neuron(what: str, row: Any) -> None:
     check_call(f"`make` of {what}", row.make, "config")
 
 
+def _lif(config: ConfigDict) -> LIF:
+    model = config.model
+    return LIF(
+        model.tau,
+        model.threshold,
+        model.surrogate,
+        strict=strict(config),
+        reset=model.reset,
+        detach_reset=model.detach_reset,
+    )
+
+
+def _ilif(config: ConfigDict) -> ILIF:
+    model = config.model
+    return ILIF(model.tau, model.threshold, model.largest_spike, model.detach_reset)
+
+
 NEURONS = Table(
     "NEURONS",
     "activation",
     {
-        "lif": Neuron(
-            lambda config: LIF(
-                config.model.tau,
-                config.model.threshold,
-                config.model.surrogate,
-                strict=strict(config),
-            )
-        ),
+        "lif": Neuron(_lif),
+        "plif": Neuron(lambda config: PLIF(_lif(config))),
+        "ilif": Neuron(_ilif),
         "qcfs": Neuron(
             lambda config: QCFS(
                 config.quantization_levels, config.initial_threshold, tuple(config.training_levels)

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 from seenn_jax.errors import UserError
 from seenn_jax.models.activations import QCFS, ReLU
 from seenn_jax.models.network import rest, run_all
-from seenn_jax.models.neurons import IF, LIF
+from seenn_jax.models.neurons import IF, ILIF, LIF, PLIF
 from seenn_jax.ticks import currents
 
 # Divides the summed logits of a converted network before exit scores are taken of them, as in the
@@ -65,7 +65,7 @@ def convert(
                     "of all layers with conversion.calibrate first"
                 )
             threshold = jnp.float32(thresholds[place])
-        elif isinstance(activation, LIF | IF):
+        elif isinstance(activation, LIF | PLIF | ILIF | IF):
             raise UserError(
                 f"{place} is a layer of {kind} neurons: the network spikes already, and only one "
                 "with QCFS or ReLU activations can be converted; evaluate it as it is"

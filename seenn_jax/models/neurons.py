@@ -5,6 +5,7 @@ and a batch that is sharded over devices stays sharded.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, Num, PyTree
 
+from seenn_jax.errors import UserError, check_choice
 from seenn_jax.tables import Table, check_call, check_given
 
 # Up to this many ticks the scan is unrolled: the compiler then fuses the ticks with what is around
@@ -66,6 +68,13 @@ SURROGATES = Table(
 )
 
 
+# `(membrane before, spikes, threshold) -> membrane after` a tick in which some neurons fired.
+RESETS: dict[str, Callable[[Array, Array, float], Array]] = {
+    "hard": lambda v, s, threshold: v * (1 - s),
+    "soft": lambda v, s, threshold: v - threshold * s,
+}
+
+
 def lif_step(
     v: Float[Array, "..."],
     current: Float[Array, "..."],
@@ -74,18 +83,22 @@ def lif_step(
     threshold: float,
     spike: Callable[[Array], Array],
     strict: bool = False,
+    reset: str = "hard",
+    detach_reset: bool = False,
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """One tick of a leaky integrate-and-fire neuron with hard reset (SEENN, eq. 1-2).
+    """One tick of a leaky integrate-and-fire neuron (SEENN, eq. 1-2).
 
-    v = tau v + current; s = H(v - threshold); v = v (1 - s). Gradient flows through the reset.
-    A `strict` one fires at v > threshold: 1 - H(threshold - v), whose derivative is the same.
+    v = tau v + current; s = H(v - threshold); v = v (1 - s), or v - threshold s with a "soft"
+    `reset`. Gradient flows through the reset, unless `detach_reset` makes its s a constant. A
+    `strict` one fires at v > threshold: 1 - H(threshold - v), whose derivative is the same.
 
     Returns:
       (membrane after the reset, spikes), both of the shape and dtype of `current`.
     """
-    v = tau * v + current
+    # A tau that is learnt is float32: what is rounded is the membrane, once.
+    v = (tau * v + current).astype(current.dtype)
     s = 1 - spike(threshold - v) if strict else spike(v - threshold)
-    return v * (1 - s), s
+    return RESETS[reset](v, lax.stop_gradient(s) if detach_reset else s, threshold), s
 
 
 def if_step(
@@ -131,6 +144,20 @@ def fold(
     return jnp.moveaxis(spikes, 0, 1), v
 
 
+def _fold_together(step, currents, v0):
+    """`fold`, where a single tick's membranes are computed together with its spikes.
+
+    Else XLA leaves the membrane to a later kernel that reads everything again: 6 % of a tick of
+    ResNet-19 in slots.
+    """
+    spikes, v = fold(step, currents, v0)
+    if v0 is not None and currents.shape[1] == 1:
+        spikes, v = lax.platform_dependent(
+            spikes, v, cpu=lambda *x: x, default=lambda *x: lax.optimization_barrier(x)
+        )
+    return spikes, v
+
+
 @dataclasses.dataclass(frozen=True)
 class LIF:
     """A layer of LIF neurons: `lif(currents, v0=None) -> (spikes, v)`; see `lif_step` and `fold`.
@@ -142,16 +169,21 @@ class LIF:
       spike_dtype: of the spikes, where it is not that of the currents: "int8" for quantised
         inference, in which no gradient flows.
       strict: fire above the threshold only.
+      reset: of a neuron that fires, a key of `RESETS`: "hard" to 0, "soft" by the threshold.
+      detach_reset: no gradient flows through the reset.
     """
 
-    tau: float = 0.5
+    tau: float | Float[Array, ""] = 0.5
     threshold: float = 1.0
     surrogate: str = "dspike"
     spike_dtype: str | None = None
     strict: bool = False
+    reset: str = "hard"
+    detach_reset: bool = False
 
     def __post_init__(self):
         SURROGATES[self.surrogate]  # an unknown one is a UserError
+        check_choice("reset", self.reset, RESETS)
 
     def in_int8(self) -> "LIF":
         """The same neurons with spikes in int8, for inference."""
@@ -168,17 +200,114 @@ class LIF:
                 threshold=self.threshold,
                 spike=SURROGATES[self.surrogate],
                 strict=self.strict,
+                reset=self.reset,
+                detach_reset=self.detach_reset,
             )
             return v, spikes if self.spike_dtype is None else spikes.astype(self.spike_dtype)
 
-        spikes, v = fold(step, currents, v0)
-        if v0 is not None and currents.shape[1] == 1:
-            # Else XLA leaves the membrane to a later kernel that reads everything again: 6 % of a
-            # tick of ResNet-19 in slots.
-            spikes, v = lax.platform_dependent(
-                spikes, v, cpu=lambda *x: x, default=lambda *x: lax.optimization_barrier(x)
+        return _fold_together(step, currents, v0)
+
+
+class PLIF(nnx.Module):
+    """LIF neurons whose decay is learnt, one of each layer (PLIF; Fang et al., ICCV 2021).
+
+    tau = sigmoid(`raw`), so that it stays between 0 and 1, and begins as that of `lif`. There v
+    = tau v + (1 - tau) current; here the current is not scaled, as in `lif_step`: BatchNorm, which
+    comes before it, has a scale to learn. Weight decay, which is of kernels, leaves `raw` alone.
+
+    Args:
+      lif: all else of the neurons.
+
+    Raises:
+      UserError: its tau is not between 0 and 1.
+    """
+
+    def __init__(self, lif: LIF):
+        if not 0 < lif.tau < 1:
+            raise UserError(
+                f"`config.model.tau` is {lif.tau}, from which the decay of 'plif' neurons is "
+                "learnt: it must be above 0 and below 1; set `config.model.tau`"
             )
-        return spikes, v
+        self.lif = lif
+        self.raw = nnx.Param(jax.scipy.special.logit(jnp.float32(lif.tau)))
+
+    @property
+    def tau(self) -> Float[Array, ""]:
+        """Decay of the membrane per tick."""
+        return jax.nn.sigmoid(self.raw[...])
+
+    def learnt(self) -> LIF:
+        """The LIF neurons of the decay that is learnt, as a number."""
+        return dataclasses.replace(self.lif, tau=float(self.tau))
+
+    def in_int8(self) -> "PLIF":
+        """The same neurons with spikes in int8, for inference."""
+        neuron = nnx.clone(self)
+        neuron.lif = self.lif.in_int8()
+        return neuron
+
+    def __call__(self, currents, v0=None):
+        """Return (spikes, membranes) of all ticks of `currents`."""
+        return dataclasses.replace(self.lif, tau=self.tau)(currents, v0)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def integer_spikes(x: Float[Array, "..."], largest: int) -> Float[Array, "..."]:
+    """clip(round(x), 0, `largest`), whose derivative is 1 where 0 <= x <= `largest`, else 0."""
+    return jnp.clip(jnp.round(x), 0, largest)
+
+
+@integer_spikes.defjvp
+def _(largest, primals, tangents):
+    (x,), (dx,) = primals, tangents
+    return integer_spikes(x, largest), jnp.where((x >= 0) & (x <= largest), dx, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ILIF:
+    """A layer of I-LIF neurons, which send integers (Luo et al., ECCV 2024, SpikeYOLO).
+
+    v = tau v + current; s = clip(round(v / threshold), 0, D); v = v - threshold s. The derivative
+    of s is straight through, 1 / threshold where 0 <= v / threshold <= D. Halves are rounded to
+    even, as in PyTorch.
+
+    A timestep is a tick of these currents, as everywhere here: what exits save, and what "average
+    timesteps" counts. Hardware of binary spikes runs each as D virtual ticks: a neuron that sends s
+    fires in the first s of them, the next layer sums what arrives in all D, and only then its
+    neurons integrate. Layers between neurons are linear, so that both are the same network. T
+    timesteps are then T D binary ones, and no fewer for an early exit's sake: beside a network of
+    binary spikes compare energies (`energy` counts the s of each spike), not timesteps. Hardware
+    that multiplies can keep the integers, as this package does, in int8 too.
+
+    Attributes:
+      tau: decay of the membrane per tick, in (0, 1].
+      threshold: membrane for each unit of a spike.
+      largest_spike: D, from 1 to 127.
+      detach_reset: no gradient flows through the reset.
+      spike_dtype: as of `LIF`.
+    """
+
+    tau: float = 0.5
+    threshold: float = 1.0
+    largest_spike: int = 4
+    detach_reset: bool = False
+    spike_dtype: str | None = None
+
+    def in_int8(self) -> "ILIF":
+        """The same neurons with spikes in int8, for inference."""
+        return dataclasses.replace(self, spike_dtype="int8")
+
+    def __call__(self, currents, v0=None):
+        """Return (spikes, membranes) of all ticks of `currents`."""
+
+        def step(v, current):
+            v = self.tau * v + current
+            spikes = integer_spikes(v / self.threshold, self.largest_spike)
+            lost = lax.stop_gradient(spikes) if self.detach_reset else spikes
+            after = RESETS["soft"](v, lost, self.threshold)
+            return after, spikes if self.spike_dtype is None else spikes.astype(self.spike_dtype)
+
+        return _fold_together(step, currents, v0)
 
 
 class IF(nnx.Module):

@@ -14,11 +14,12 @@ from seenn_jax.data.augment import AUGMENTATIONS, augmented_images
 from seenn_jax.data.images import INTERPOLATIONS
 from seenn_jax.errors import UserError, check_choice
 from seenn_jax.models import DTYPES, MODELS, NEURONS, is_ann
-from seenn_jax.models.neurons import SURROGATES
+from seenn_jax.models.neurons import RESETS, SURROGATES
 from seenn_jax.plugins import load_plugins
 from seenn_jax.run import build
 from seenn_jax.run.settings import misfit, value_of
 from seenn_jax.ticks import frames
+from seenn_jax.training.gradients import GRADIENTS
 from seenn_jax.training.losses import LOSSES
 from seenn_jax.training.optimizer import OPTIMIZERS, SCHEDULES
 from seenn_jax.training.policy.objective import OBJECTIVES, check_candidates
@@ -28,8 +29,10 @@ CHOICES = {
     "model.name": MODELS,
     "model.dtype": DTYPES,
     "model.surrogate": SURROGATES,
+    "model.reset": RESETS,
     "activation": NEURONS,
     "loss": LOSSES,
+    "gradient": GRADIENTS,
     "optimizer.name": OPTIMIZERS,
     "optimizer.schedule": SCHEDULES,
 }
@@ -54,6 +57,7 @@ NUMBERS = {
     "model.width": AT_LEAST_1,
     "model.tau": ("above 0 and at most 1", lambda value: 0 < value <= 1),
     "model.threshold": ABOVE_0,
+    "model.largest_spike": ("from 1 to 127", lambda value: 1 <= value <= 127),
     "tet_weight": FRACTION,
     "tet_distillation": AT_LEAST_0,
     "teacher_weight": FRACTION,
@@ -89,6 +93,8 @@ NOT_OF_A_POLICY = {
     "augment.cutmix": (0, "0 for a policy, whose images need one label"),
     "data.image_size": (0, "0 for a policy, whose images are in memory"),
     "accumulate": (1, "1 for a policy, whose batches are not divided"),
+    "gradient": ("bptt", "'bptt' for a policy, which looks at all ticks"),
+    "random_timesteps": (False, "False for a policy, which is for all timesteps"),
     "ema": (0, "0 for a policy, which has no average of its weights"),
 }
 
@@ -116,6 +122,11 @@ def check_config(config: ConfigDict) -> None:
     _check_epochs(config, "inherit_epochs")
     if config.loss != "tet":
         _check(config, "tet_distillation", f"0 for the loss {config.loss!r}", lambda v: v == 0)
+    if config.gradient == "last":
+        _check_single_ticks(config)
+    if is_ann(config):
+        allowed = "False for an ordinary network, which has one timestep"
+        _check(config, "random_timesteps", allowed, lambda v: not v)
     for name in config.augment:
         check_choice("setting of `config.augment`", name, AUGMENTATIONS)
     if config.augment.mixup:
@@ -143,6 +154,16 @@ def _check_framing(config: ConfigDict) -> None:
                     "so that images are kept as they are: set `config.data.image_size`=224 or the "
                     f"like, or leave `config.data.{key}` out"
                 )
+
+
+def _check_single_ticks(config: ConfigDict) -> None:
+    """Where each tick has a gradient of its own, the loss must be a mean over them."""
+    if is_ann(config):
+        only = "an ordinary network, which has one timestep"
+        _check(config, "gradient", f"'bptt' for {only}", lambda v: v == "bptt")
+    tick_by_tick = "for `config.gradient`=last, which takes the loss of each tick by itself"
+    _check(config, "loss", f"'tet' {tick_by_tick}", lambda v: v == "tet")
+    _check(config, "tet_distillation", f"0 {tick_by_tick}", lambda v: v == 0)
 
 
 def _check_policy(config: ConfigDict) -> None:

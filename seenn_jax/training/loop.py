@@ -294,8 +294,8 @@ class _Loop:
             del self.sums[RATE]
         steps = self.sums.pop(STEPS)
         mean = {name: total / steps for name, total in self.sums.items()}
-        scalars = {f"train/{name}": value for name, value in mean.items()}
-        scalars |= self.task.scalars(epoch)
+        # Of the timesteps that are drawn the steps themselves tell.
+        scalars = self.task.scalars(epoch) | {f"train/{name}": x for name, x in mean.items()}
         scalars |= {
             "epoch": epoch + 1,
             "train/learning_rate": float(self.task.learning_rate(step - 1)),

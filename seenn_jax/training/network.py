@@ -94,7 +94,7 @@ def train_network(config: ConfigDict, workdir: Path, console: Console) -> None:
     what = (
         f"{config.model.name} (width {config.model.width}) on {config.data.name}: "
         f"{images_in_words(config, dataset)}, {config.epochs} epochs, "
-        f"T = {training_timesteps(config)}"
+        f"T = {'1 to ' * config.random_timesteps}{training_timesteps(config)}"
     )
     run_task(config, workdir, console, what, dataset, state, make_task, started)
 

@@ -60,7 +60,8 @@ def _check_batch(config: ConfigDict, facts: DataFacts) -> None:
     height, width, channels = facts.image_shape
     images = config.batch_size / config.accumulate / jax.device_count()
     timesteps = training_timesteps(config)
-    values = (height / 4) * (width / 4) * config.model.width * timesteps + height * width * channels
+    at_once = 1 if config.gradient == "last" else timesteps
+    values = (height / 4) * (width / 4) * config.model.width * at_once + height * width * channels
     needed = images * values * _SIZE[config.model.dtype]
     if needed > memory():
         raise UserError(

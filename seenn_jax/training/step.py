@@ -12,9 +12,8 @@ from jaxtyping import Array, Float, Int, Integer, Key, Shaped, UInt8
 from ml_collections import ConfigDict
 
 from seenn_jax.data.augment import Normalization, augmented_batch, augmented_images
-from seenn_jax.models.layers import CONVOLUTION
-from seenn_jax.models.network import run_all
 from seenn_jax.ticks import first_ticks
+from seenn_jax.training.gradients import GRADIENTS, Loss, at_random
 from seenn_jax.training.losses import make_loss, teaching
 from seenn_jax.training.optimizer import update
 
@@ -81,24 +80,21 @@ def train_step(
         parameters are `given.teacher`; None without one.
 
     Returns:
-      (next state, {loss, accuracy, gradient_norm}); accuracy is that of the mean logits on the
-      batch as augmented, of its own labels where two images are mixed.
+      (next state, {loss, accuracy, gradient_norm; timesteps, if drawn}); accuracy is that of the
+      mean logits on the batch as augmented, of its own labels where two images are mixed.
     """
     key = jax.random.fold_in(given.key, state.step)
     images = first_ticks(images, timesteps)
     inputs, targets = augmented(key, images, labels, config, normalization, num_classes)
-    loss_function = make_loss(config)
+    loss = _taught(make_loss(config), given, config, teach)
 
-    def loss(params, stats, inputs, targets, labels):
-        logits, stats = forward(graph, params, stats, inputs, timesteps, config.remat)
-        accuracy = jnp.mean(logits.mean(1).argmax(-1) == labels)
-        value = loss_function(logits, targets)
-        if teach is not None:
-            lesson = teaching(logits, teach(given.teacher, inputs), config.teacher_temperature)
-            value = (1 - config.teacher_weight) * value + config.teacher_weight * lesson
-        return value, (accuracy, stats)
+    def at(count):
+        return GRADIENTS[config.gradient](graph, loss, count, config.remat)
 
-    gradient = jax.value_and_grad(loss, has_aux=True)
+    gradient, drawn = at(timesteps), {}
+    if config.random_timesteps and timesteps > 1:
+        index = _draw(given, state.step, timesteps)
+        gradient, drawn = at_random(at, timesteps, index), {"timesteps": index + 1.0}
     (value, (accuracy, stats)), grads = accumulated(
         gradient, state.params, state.stats, (inputs, targets, labels), config.accumulate
     )
@@ -113,33 +109,34 @@ def train_step(
         "loss": value,
         "accuracy": accuracy,
         "gradient_norm": optax.tree.norm(grads),
+        **drawn,
     }
     return TrainState(state.step + 1, params, stats, opt_state, average), metrics
 
 
-def forward(
-    graph: nnx.GraphDef,
-    params: Any,
-    stats: Any,
-    inputs: Float[Array, "B ..."],
-    timesteps: int,
-    remat: bool,
-) -> tuple[Float[Array, "B T K"], Any]:
-    """(logits of every tick, BatchNorm's next statistics) of a network in training.
+def _taught(
+    loss: Callable, given: Given, config: ConfigDict, teach: Callable[[Any, Array], Array] | None
+) -> Loss:
+    """A loss of logits, to which that of a teacher's answers is added where there is one."""
 
-    Args:
-      remat: keep only what convolutions give for the gradient, and compute BatchNorm and neurons
-        again from it: about half the memory for more time.
-    """
+    def of_inputs(inputs):
+        if teach is None:
+            return loss
+        answer, weight = teach(given.teacher, inputs), config.teacher_weight
 
-    def run(params, stats, inputs):
-        model = nnx.merge(graph, params, stats, copy=True)
-        return run_all(model, inputs, timesteps), nnx.state(model, nnx.BatchStat)
+        def taught(logits, targets):
+            lesson = teaching(logits, answer, config.teacher_temperature)
+            return (1 - weight) * loss(logits, targets) + weight * lesson
 
-    if remat:
-        kept = jax.checkpoint_policies.save_only_these_names(CONVOLUTION)
-        run = jax.checkpoint(run, policy=kept)
-    return run(params, stats, inputs)
+        return taught
+
+    return of_inputs
+
+
+def _draw(given: Given, step: Int[Array, ""], timesteps: int) -> Int[Array, ""]:
+    """A number from 0 to T - 1, of a key that nothing else of this step has a part of."""
+    key = jax.random.fold_in(jax.random.split(given.key)[1], step)
+    return jax.random.randint(key, (), 0, timesteps)
 
 
 def accumulated(

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +13,9 @@ from seenn_jax.errors import UserError
 from seenn_jax.models import neurons
 from seenn_jax.models.neurons import (
     IF,
+    ILIF,
     LIF,
+    PLIF,
     SURROGATES,
     dspike_derivative,
     own,
@@ -131,6 +134,85 @@ def test_unknown_surrogate():
         LIF(surrogate="dspice")
 
 
+# --- Soft reset, learnt decay, integers -----------------------------------------------------------
+
+
+def test_soft_reset_by_hand():
+    # 0.5 | 0.25 + 0.75 = 1: fires, 0 | 0 + 2.5: fires, 1.5 | 0.75 + 0.5: fires, 0.25 | 0.125 - 1
+    spikes, v = LIF(reset="soft")(column(0.5, 0.75, 2.5, 0.5, -1))
+    np.testing.assert_array_equal(spikes, column(0, 1, 1, 1, 0))
+    np.testing.assert_array_equal(v, [[-0.875]])
+    _, v = LIF(reset="soft", threshold=0.5)(column(2))
+    np.testing.assert_array_equal(v, [[1.5]])
+
+
+def test_an_unknown_reset():
+    with pytest.raises(UserError, match=r"reset.*'sotf'.*did you mean 'soft'"):
+        LIF(reset="sotf")
+
+
+def test_a_learnt_decay_begins_as_that_of_lif_and_has_a_gradient():
+    neuron, currents = PLIF(LIF(tau=0.75)), column(0.5, 0.25, 0.125)
+    np.testing.assert_allclose(float(neuron.tau), 0.75, rtol=1e-6)
+    assert neuron.learnt() == LIF(tau=float(neuron.tau))
+    spikes, v = neuron(currents)
+    expected = LIF(tau=0.75)(currents)
+    chex.assert_trees_all_close((spikes, v), expected, rtol=1e-6)
+
+    # v = 0.5 tau + 0.25, and dtau/draw = tau (1 - tau); away from the surrogate's region.
+    graph, state = nnx.split(PLIF(LIF(tau=0.75, threshold=10.0)))
+    last = lambda state: nnx.merge(graph, state)(column(0.5, 0.25))[1].sum()  # noqa: E731
+    slope = jax.grad(last)(state)["raw"][...]
+    np.testing.assert_allclose(slope, 0.5 * 0.75 * 0.25, rtol=1e-5)
+
+
+def test_the_gradient_of_a_decay_is_summed_in_float32():
+    neuron = PLIF(LIF(threshold=10.0))
+    graph, state = nnx.split(neuron)
+
+    def total(state):
+        _, v = nnx.merge(graph, state)(jnp.ones((1, 2, 5000), jnp.bfloat16))
+        return v.astype(jnp.float32).sum()
+
+    gradient = jax.grad(total)(state)["raw"][...]
+    assert gradient == pytest.approx(5000 * 0.25, rel=1e-3)  # in bfloat16 it stops at 256
+
+
+@pytest.mark.parametrize("tau", [0.0, 1.0, 1.5])
+def test_a_decay_that_can_not_be_learnt(tau):
+    with pytest.raises(UserError, match=rf"`config.model.tau` is {tau}.*above 0 and below 1"):
+        PLIF(LIF(tau=tau))
+
+
+# tau 1/2, D = 4. 0.25: 0 | 0.125 + 2.625 = 2.75: 3, -0.25 | -0.125 + 9 = 8.875: 4, 4.875 |
+# 2.4375 - 5 < 0: 0 | -1.28125 + 1.78125 = 0.5: to even, 0
+INTEGER_CURRENTS = (0.25, 2.625, 9, -5, 1.78125)
+
+
+def test_integer_spikes_by_hand():
+    for neuron, dtype in ((ILIF(), jnp.float32), (ILIF().in_int8(), jnp.int8)):
+        spikes, v = neuron(column(*INTEGER_CURRENTS))
+        np.testing.assert_array_equal(spikes, column(0, 3, 4, 0, 0))
+        assert (spikes.dtype, v.dtype) == (dtype, jnp.float32)
+        np.testing.assert_array_equal(v, [[0.5]])
+    # Of a threshold of 2: 5 / 2 is 2, to even, and 1 is left; 0.5 + 7.5 = 8: 3, at most.
+    spikes, v = ILIF(threshold=2.0, largest_spike=3)(column(5, 7.5))
+    np.testing.assert_array_equal(spikes, column(2, 3))
+    np.testing.assert_array_equal(v, [[2]])
+
+
+@pytest.mark.parametrize(("detach", "carried"), [(False, 0), (True, 0.5)])
+def test_the_gradient_of_integer_spikes_is_straight_through(detach, carried):
+    def run(currents):
+        return ILIF(detach_reset=detach)(currents[None, :, None])[0][0, :, 0]
+
+    # v - s has no gradient where s has one, and that of v where it has none: at 9 and below 0.
+    for first, through in ((1.25, True), (9.0, False), (-1.0, False)):
+        slope = jax.jacobian(run)(jnp.array([first, 1.0]))
+        inner = carried if through else 0.5
+        np.testing.assert_array_equal(slope, [[float(through), 0], [inner, 1]])
+
+
 # --- Surrogate derivatives ----------------------------------------------------------------------
 
 
@@ -203,21 +285,39 @@ def test_gradient_of_two_ticks_where_the_first_fires():
     np.testing.assert_array_equal(v, [0.75 * 0.5 * -0.9375, 0.75])
 
 
+@pytest.mark.parametrize(
+    ("reset", "detach", "slope"),
+    # dv1/dc1: 1 - s1, and without detaching -u1 g = -0.9375, or of a soft reset -g = -0.75
+    [("hard", False, -0.9375), ("hard", True, 0), ("soft", False, 0.25), ("soft", True, 1)],
+)
+def test_gradient_through_each_reset(reset, detach, slope):
+    def membrane(current):
+        lif = LIF(surrogate="triangle", reset=reset, detach_reset=detach)
+        return lif(current[None, None, None])[1][0, 0]
+
+    assert jax.grad(membrane)(jnp.float32(1.25)) == slope  # u1 = 1.25, s1 = 1, g = 0.75
+
+
 # --- All ticks at once, or one at a time --------------------------------------------------------
 
 # With a decay that is a power of two the product is exact, so that the results must be the same
 # bits however the compiler fuses it.
-runs = {tau: jax.jit(LIF(tau=tau)) for tau in (0.25, 0.5, 1.0)}
+NEURONS = {
+    **{f"tau {tau}": LIF(tau=tau) for tau in (0.25, 0.5, 1.0)},
+    "soft": LIF(reset="soft"),
+    "integers": ILIF(),
+}
+runs = {name: jax.jit(neuron) for name, neuron in NEURONS.items()}
 
 
 @PROPERTY
 @given(
     seed=st.integers(0, 2**32 - 1),
-    tau=st.sampled_from(sorted(runs)),
+    name=st.sampled_from(sorted(runs)),
     splits=st.lists(st.integers(1, 5), max_size=4),
 )
-def test_ticks_at_once_equal_any_split_with_carried_membranes(seed, tau, splits):
-    lif = runs[tau]
+def test_ticks_at_once_equal_any_split_with_carried_membranes(seed, name, splits):
+    lif = runs[name]
     rng = np.random.default_rng(seed)
     currents = jnp.asarray(rng.normal(0.5, 1, (2, 6, 3)), jnp.float32)
     v0 = jnp.asarray(rng.normal(size=(2, 3)), jnp.float32)

@@ -7,8 +7,9 @@ from flax import nnx
 
 from seenn_jax.data import Dataset, Split
 from seenn_jax.errors import UserError
+from seenn_jax.models import NEURONS
 from seenn_jax.models.activations import QCFS, ReLU
-from seenn_jax.models.neurons import LIF
+from seenn_jax.models.neurons import ILIF, LIF, PLIF
 from seenn_jax.run import build
 from seenn_jax.run.folder import DataFacts
 
@@ -26,13 +27,25 @@ def test_build_makes_the_network_of_the_config(make_config):
     assert not np.array_equal(*kernels)
 
 
-@pytest.mark.parametrize(("activation", "kind"), [("qcfs", QCFS), ("relu", ReLU), ("lif", LIF)])
+KINDS = {"qcfs": QCFS, "relu": ReLU, "lif": LIF, "plif": PLIF, "ilif": ILIF}
+
+
+@pytest.mark.parametrize(("activation", "kind"), KINDS.items())
 def test_the_network_has_the_activation_of_the_config(make_config, activation, kind):
     model = build.network(make_config(activation=activation, quantization_levels=5), FACTS)
     assert isinstance(model.blocks[0].neuron1, kind)
     if activation == "qcfs":
         assert model.neuron.levels == 5
         assert float(model.neuron.threshold) == pytest.approx(2.0)
+
+
+def test_neurons_have_the_settings_of_the_config(make_config):
+    settings = {"tau": 0.25, "threshold": 2.0, "reset": "soft", "detach_reset": True}
+    config = make_config(model={"name": "one_block", **settings, "largest_spike": 8})
+    lif = LIF(0.25, 2.0, reset="soft", detach_reset=True)
+    found = {name: NEURONS[name].make(config) for name in ("lif", "plif", "ilif")}
+    assert (found["lif"], found["plif"].lif) == (lif, lif)
+    assert found["ilif"] == ILIF(0.25, 2.0, 8, detach_reset=True)
 
 
 @pytest.fixture

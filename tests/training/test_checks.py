@@ -54,6 +54,10 @@ def test_the_experiments_are_possible(path):
         ("model.tau", 1.5, "above 0 and at most 1"),
         ("model.threshold", 0.0, "above 0"),
         ("model.threshold", float("inf"), "a number that float32 can hold"),
+        ("model.reset", "sotf", "did you mean 'soft'"),
+        ("model.largest_spike", 0, "from 1 to 127"),
+        ("model.largest_spike", 128, "from 1 to 127"),
+        ("gradient", "first", "bptt, last"),
         ("inherit_epochs", -1, "from 0 to `config.epochs` = 30"),
         ("inherit_epochs", 31, "from 0 to `config.epochs` = 30"),
         ("tet_weight", 1.5, "from 0 to 1"),
@@ -201,6 +205,8 @@ def test_an_ordinary_network_has_no_loss_over_timesteps():
         ("augment.cutmix", 1.0, "0 for a policy"),
         ("data.image_size", 32, "0 for a policy"),
         ("ema", 0.9, "0 for a policy"),
+        ("gradient", "last", "'bptt' for a policy"),
+        ("random_timesteps", True, "False for a policy"),
     ],
 )
 def test_what_a_policy_cannot_have(key, value, allowed):
@@ -244,6 +250,27 @@ def test_only_tet_distils():
     config = default_config()
     config.loss, config.tet_distillation = "mean_ce", 0.5
     with pytest.raises(UserError, match=r"tet_distillation` is 0\.5: it must be 0 for .*'mean_ce'"):
+        check_config(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"loss": "mean_ce"}, r"`config\.loss` is mean_ce: it must be 'tet' for `config.gradient`"),
+        ({"tet_distillation": 0.5}, r"tet_distillation` is 0\.5: it must be 0 for `config.gradie"),
+        ({"activation": "relu", "loss": "mean_ce"}, "gradient` is last: it must be 'bptt' for an "),
+        (
+            {"gradient": "bptt", "random_timesteps": True, "activation": "qcfs", "loss": "mean_ce"},
+            "random_timesteps` is True: it must be False for an ordinary network",
+        ),
+    ],
+)
+def test_single_ticks_are_of_a_spiking_network_and_a_loss_of_each(changes, complaint):
+    config = default_config()
+    config.gradient = "last"
+    check_config(config)
+    config.update(changes)
+    with pytest.raises(UserError, match=complaint):
         check_config(config)
 
 

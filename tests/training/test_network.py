@@ -10,6 +10,8 @@ from seenn_jax.errors import UserError
 from seenn_jax.evaluation.evaluate import evaluate
 from seenn_jax.exits import Given
 from seenn_jax.run import checkpoints, folder, stored
+from seenn_jax.run.inference import load
+from seenn_jax.run.weights import export_weights
 from seenn_jax.training import network
 from tests.training.runs import latest_of, metrics_of
 
@@ -48,6 +50,40 @@ def test_event_data_trains_with_a_frame_for_each_timestep(trained_on_events):
     assert [line["epoch"] for line in metrics] == [1, 2]
     assert all(0 <= line["validation/accuracy_3"] <= 1 for line in metrics)
     assert all(np.isfinite(line["train/loss"]) for line in metrics)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"activation": "plif", "gradient": "last", "random_timesteps": True},
+        {"activation": "ilif", "gradient": "last", "remat": True, "accumulate": 2},
+        {"activation": "plif", "model": {"dtype": "bfloat16", "reset": "soft"}},
+    ],
+    ids=["plif", "ilif", "bfloat16"],
+)
+def test_learnt_decays_and_integers_are_trained_kept_and_evaluated(
+    make_config, call_train, tmp_path, changes
+):
+    config, run = make_config(epochs=3, **changes), tmp_path / "run"
+    said = call_train(config, run)
+    assert ("T = 1 to 3" in said) == config.random_timesteps
+    lines = metrics_of(run)
+    assert lines[0]["train/timesteps"] == 1  # which is inherited
+    assert (1 < lines[-1]["train/timesteps"] < 3) == config.random_timesteps
+    model = load(run).model
+    if config.activation == "plif":
+        decays = {float(model.neuron.tau), float(model.blocks[0].neuron1.tau)}
+        assert len(decays | {0.5}) == 3
+    weights = tmp_path / "weights.safetensors"
+    export_weights(weights, load(run))
+    accuracies = []
+    for source, precision in ((run, "int8"), (run, None), (weights, None)):
+        found = evaluate(source, precision=precision, choice=Given(0.5), energy=True)
+        assert found["share_of_answers_that_differ"] == 0
+        accuracies.append(found["accuracy"])
+    assert min(accuracies) > 0.2  # by chance 0.1
+    assert accuracies[1] == accuracies[2]
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,13 @@ from flax import nnx
 
 from seenn_jax.data.autoaugment import autoaugment
 from seenn_jax.run import build, folder
+from seenn_jax.training.gradients import forward
 from seenn_jax.training.optimizer import make_optimizer
 from seenn_jax.training.step import (
     Given,
+    _draw,
     augmented,
     evaluated,
-    forward,
     initial_state,
     train_step,
 )
@@ -143,6 +144,21 @@ def test_fewer_timesteps_see_the_first_frames_of_event_data(make_config):
     assert not np.array_equal(
         after.params["head"]["kernel"][...], other.params["head"]["kernel"][...]
     )
+
+
+def test_the_number_of_timesteps_is_drawn_for_each_step(make_config):
+    config = make_config(
+        augment={"crop": 0}, ema=0.0, timesteps=3, random_timesteps=True, loss="mean_ce"
+    )
+    state, step = tiny_state(config)
+    found = [int(_draw(Given(np.uint32(0)), jnp.int32(s), 3)) for s in range(60)]
+    assert {found.count(index) > 10 for index in range(3)} == {True}
+    for number in (found.index(0), found.index(2)):
+        after, metrics = step(state._replace(step=jnp.int32(number)), *batch())
+        assert metrics["timesteps"] == found[number] + 1
+        # The running statistics are those of all timesteps.
+        moved = not np.array_equal(after.stats["bn"]["mean"][...], state.stats["bn"]["mean"][...])
+        assert moved == (found[number] == 2)
 
 
 # --- Memory ---------------------------------------------------------------------------------------

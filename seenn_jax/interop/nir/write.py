@@ -6,12 +6,14 @@ Euler step of `dt` of those equations is one tick of ours, v' = tau v + I:
 
 - A layer of LIF neurons becomes `nir.LIF`, tau_nir dv/dt = (v_leak - v) + r I, with tau_nir = dt /
   (1 - tau), r = 1 / (1 - tau), v_leak = 0: v + dt / tau_nir (r I - v) = tau v + I. NIR resets to
-  v_reset, 0, as we do. With tau = 1 it becomes `nir.IF`, dv/dt = r I, with r = 1 / dt.
+  v_reset, 0, as we do. With tau = 1 it becomes `nir.IF`, dv/dt = r I, with r = 1 / dt. PLIF
+  neurons are LIF neurons of the tau that each layer has learnt.
 - A layer of IF neurons of a converted network becomes `nir.IF`. That resets to v_reset and says
   nothing of the membrane at the start, so neither the soft reset (lambda is subtracted) nor the
-  start at lambda / 2 can be told in it. Such a network is refused or, where that is asked for,
-  written with them in the nodes' metadata: `read` heeds these, and a reader that leaves them there
-  runs another network.
+  start at lambda / 2 can be told in it. Such a network, as one of LIF neurons with a soft reset, is
+  refused or, where that is asked for, written with them in the nodes' metadata: `read` heeds these,
+  and a reader that leaves them there runs another network.
+- I-LIF neurons, which send integers, are refused.
 - NIR fires above v_threshold, we at it, if not `strict`: v_threshold is then the largest float32
   below our threshold, which is in the metadata.
 - Spikes are 0 and 1. Lambda is in the weights of the layers after a converted one, and where a
@@ -35,7 +37,7 @@ from flax import nnx
 
 from seenn_jax.errors import UserError
 from seenn_jax.models.layers import ConvBN, Shortcut
-from seenn_jax.models.neurons import IF, LIF
+from seenn_jax.models.neurons import IF, ILIF, LIF, PLIF
 from seenn_jax.models.resnet import SpikingResNet
 from seenn_jax.models.vgg import SpikingVGG
 from seenn_jax.paths import check_new, put
@@ -60,12 +62,13 @@ def write(
       image_shape: (height, width, channels) of one input.
       dt: the time step, see the module's docstring.
       metadata: strings, numbers and arrays that go with the graph.
-      lossy: write a converted network too, with what NIR can't tell in the metadata of its nodes.
+      lossy: write a network with soft resets too, with what NIR can't tell in the metadata of its
+        nodes.
 
     Raises:
       UserError: the file exists or has no folder, nir is not installed, or NIR can't express the
-        network: activations that do not spike, a shortcut that averages an odd map, or, unless
-        `lossy`, neurons of a converted network.
+        network: activations that do not spike, spikes that are integers, a shortcut that averages
+        an odd map, or, unless `lossy`, a soft reset, as of a converted network.
     """
     path = Path(path)
     check_path(path)
@@ -90,12 +93,12 @@ def build_graph(
 ):
     """The `nir.NIRGraph` of a network; arguments and errors as for `write`."""
     nir = library()
-    model = nnx.view(model, use_running_average=True)
+    model = nnx.clone(nnx.view(model, use_running_average=True))
     neurons = {}
 
     def look(place, neuron):
-        neurons[place] = neuron
-        return neuron
+        neurons[place] = neuron.learnt() if isinstance(neuron, PLIF) else neuron
+        return neurons[place]
 
     model.replace_neurons(look)
     leaky = all(isinstance(neuron, LIF) and neuron.tau < 1 for neuron in neurons.values())
@@ -189,6 +192,11 @@ class _Graph:
 
     def fire(self, place: str, neuron: Callable, *sources: _Signal) -> _Signal:
         shape = sources[0].shape
+        if isinstance(neuron, ILIF):
+            raise UserError(
+                f"{place} sends integers up to {neuron.largest_spike}, and a neuron of NIR one "
+                "spike a tick: train with `config.activation`=lif or plif for NIR"
+            )
         if not isinstance(neuron, LIF | IF):
             kind = getattr(neuron, "__name__", type(neuron).__name__)
             raise UserError(
@@ -196,17 +204,20 @@ class _Graph:
                 "networks: convert the network first, with conversion.convert"
             )
         threshold = float(neuron.threshold if isinstance(neuron, LIF) else neuron.threshold[...])
-        soft = isinstance(neuron, IF)
+        converted = isinstance(neuron, IF)
+        soft = converted or neuron.reset == "soft"
         if soft and not self.lossy:
+            start = "begins at half its threshold and " if converted else ""
+            what = "its subtraction" if converted else "subtraction of its threshold"
             raise UserError(
-                f"{place} begins at half its threshold and is reset by its subtraction, which NIR "
-                "can't tell: give `nir_lossy` to write both into the metadata of the nodes, for "
+                f"{place} {start}is reset by {what}, which NIR can't tell: give "
+                "`nir_lossy` to write that into the metadata of the nodes, for "
                 "readers that look there; another reader runs another network"
             )
         about = {
             "threshold": threshold,
             "reset": "subtract threshold" if soft else "zero",
-            "initial_membrane": threshold / 2 if soft else 0.0,
+            "initial_membrane": threshold / 2 if converted else 0.0,
         }
 
         def everywhere(value):
@@ -219,7 +230,7 @@ class _Graph:
             "v_reset": everywhere(0),
             "metadata": about,
         }
-        if soft or neuron.tau == 1:
+        if converted or neuron.tau == 1:
             node = self.nir.IF(r=everywhere(1 / self.dt), **membrane)
         else:
             leak = 1 - neuron.tau
@@ -234,7 +245,7 @@ class _Graph:
             source if source.scale == 1 else self._scaled(f"{place}.residual", source)
             for source in sources
         ]
-        return self.add(place, node, sources, shape, threshold if soft else 1.0)
+        return self.add(place, node, sources, shape, threshold if converted else 1.0)
 
     def _scaled(self, place: str, x: _Signal) -> _Signal:
         height, width, channels = x.shape

@@ -15,11 +15,12 @@ from seenn_jax.exits.scores import accumulate
 from seenn_jax.models.network import run_all
 from seenn_jax.run import folder
 from seenn_jax.ticks import seen
+from seenn_jax.training.gradients import forward
 from seenn_jax.training.losses import make_loss
 from seenn_jax.training.optimizer import update
 from seenn_jax.training.policy.answers import view
 from seenn_jax.training.policy.objective import OBJECTIVES, entropy_bonus, rewards, sample_weights
-from seenn_jax.training.step import Given, augmented, forward
+from seenn_jax.training.step import Given, augmented
 
 
 class PolicyState(NamedTuple):

@@ -15,7 +15,7 @@ from seenn_jax.interop.nir import build_graph, export, write
 from seenn_jax.models.activations import QCFS
 from seenn_jax.models.conversion import convert, layer_outputs
 from seenn_jax.models.layers import ConvBN
-from seenn_jax.models.neurons import IF, LIF
+from seenn_jax.models.neurons import IF, ILIF, LIF, PLIF
 from seenn_jax.models.resnet import SpikingResNet
 from seenn_jax.models.vgg import SpikingVGG
 from seenn_jax.run import folder
@@ -163,6 +163,7 @@ NETWORKS = {
     "large images": (Large, LIF(), (16, 16, 3)),
     "flat": (Flat, LIF(), (8, 8, 2)),
     "hidden layers, above the threshold": (Hidden, LIF(strict=True), (8, 8, 2)),
+    "soft reset": (Strided, LIF(reset="soft"), (7, 5, 2)),
     "converted": (Small, QCFS(4), (8, 8, 2)),
     "converted, strided": (Strided, QCFS(4), (7, 5, 2)),
     "converted chain": (Flat, QCFS(4), (8, 8, 2)),
@@ -224,6 +225,19 @@ def test_an_euler_step_is_a_tick_for_any_time_step():
             assert np.nextafter(below, np.float32(1)) == 0.5
 
 
+def test_a_learnt_decay_is_written_as_it_was_learnt():
+    model, _ = exact(Small, PLIF(LIF(tau=0.5)), (8, 8, 2))
+    neuron = model.blocks[0].neuron2
+    neuron.raw[...] = jnp.log(jnp.float32(0.75 / 0.25))
+    nodes = build_graph(model, (8, 8, 2)).nodes
+    for place, tau in (("stem_neuron", 0.5), ("blocks_0_neuron2", 0.75)):
+        node = nodes[place]
+        np.testing.assert_allclose(1 - 1e-4 / node.tau, tau, rtol=1e-5)
+        np.testing.assert_allclose(node.r, 1 / (1 - tau), rtol=1e-5)
+        assert node.metadata["reset"] == "zero"
+    assert neuron is model.blocks[0].neuron2  # which stays as it is
+
+
 def test_a_converted_network_s_thresholds_go_into_the_weights():
     model, _ = exact(Small, QCFS(4), (8, 8, 2))
     graph = build_graph(model, (8, 8, 2), lossy=True)
@@ -280,10 +294,14 @@ def test_what_cannot_be_written_is_named(tmp_path, monkeypatch):
     taken.write_text("mine")
     ann, _ = exact(Small, lambda x, v0=None: (x, None), (8, 8, 2))
     converted, _ = exact(Small, QCFS(4), (8, 8, 2))
+    soft, _ = exact(Small, LIF(reset="soft"), (8, 8, 2))
+    integers, _ = exact(Small, ILIF(), (8, 8, 2))
     for path, network, shape, match in (
         (taken, model, (8, 8, 2), "taken.nir exists already: give the name of a new file"),
         (tmp_path / "no" / "a.nir", model, (8, 8, 2), "there is no folder .*no; make it"),
         (tmp_path / "a.nir", converted, (8, 8, 2), r"half its threshold .* give `nir_lossy` to"),
+        (tmp_path / "a.nir", soft, (8, 8, 2), r"reset by subtraction .* give `nir_lossy` to"),
+        (tmp_path / "a.nir", integers, (8, 8, 2), r"stem\.neuron sends integers up to 4, .*plif"),
         (tmp_path / "a.nir", ann, (8, 8, 2), r"stem\.neuron is a <lambda>, which does not spike"),
         (tmp_path / "a.nir", model, (7, 8, 2), r"blocks\.1 averages a map of 7x8.*halved"),
     ):
