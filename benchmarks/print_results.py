@@ -1,4 +1,4 @@
-"""Prints the pages of results, and README.md's table, from the records of results/.
+"""Prints the pages of results, and tables of other pages, from the records of results/.
 
     python benchmarks/print_results.py            # writes all
     python benchmarks/print_results.py --check    # exits with 1 where a file differs
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import results_accuracy as accuracy
 import results_cifar as cifar
+import results_interop as interop
 import results_reliability as reliability
 import results_speed as speed
 from tables import all_of, count, mean, minutes, paragraph, percent, span, table
@@ -58,19 +59,19 @@ PAGES = {
 }
 
 
-def readme(text: str) -> str:
-    """README.md with its table.
+def filled(name: str, text: str) -> str:
+    """A file of `BLOCKS` with what stands between the marks in it.
 
     Raises:
-      UserError: it has no place for the table.
+      UserError: it has no place for that.
     """
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         raise UserError(
-            f"README.md has not one line {BEGIN.strip()} and one {END.strip()}: the table stands "
+            f"{name} has not one line {BEGIN.strip()} and one {END.strip()}: the table stands "
             "between them; put them in"
         )
     before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}{headline()}\n{END}{rest.split(END)[1]}"
+    return f"{before}{BEGIN}{BLOCKS[name]()}\n{END}{rest.split(END)[1]}"
 
 
 def headline() -> str:
@@ -138,13 +139,15 @@ def _answers_that_differ() -> list[str]:
     return [f"answers that another program gives otherwise, of {samples}", found, "", ""]
 
 
+BLOCKS = {"README.md": headline, "docs/interop.md": interop.block}
+
+
 def main() -> int:
     """Write the files, or say which is not as it would be written."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing, compare")
     check = parser.parse_args().check
-    path = ROOT / "README.md"
-    wanted = {path: readme(path.read_text())}
+    wanted = {ROOT / name: filled(name, (ROOT / name).read_text()) for name in BLOCKS}
     wanted |= {ROOT / "docs" / name: printed() for name, printed in PAGES.items()}
     differ = [p for p, text in wanted.items() if not p.is_file() or p.read_text() != text]
     for path in differ:

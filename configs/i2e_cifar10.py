@@ -5,8 +5,8 @@
 
 Needs CIFAR-10 and nothing else: images become events on the device (seenn_jax/data/i2e.py), in
 training after a random crop and flip and by random moves, as in the paper ("baseline-II"). Its
-network, MS-ResNet-18 with its stem, and schedule: 256 epochs, learning rate 0.1, weight decay 2e-4, label smoothing 0.1, cross-entropy; it
-publishes 89.23 %. For a GPU; not trained here yet.
+network, an MS-ResNet-18, and its schedule: 256 epochs, learning rate 0.1, weight decay 2e-4, label
+smoothing 0.1, cross-entropy; it publishes 89.23 %. For a GPU; not trained here yet.
 """
 
 from seenn_jax.config import default_config

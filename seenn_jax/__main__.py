@@ -1,4 +1,4 @@
-"""python -m seenn_jax train | evaluate | predict | serve | import; installed, seenn-jax."""
+"""python -m seenn_jax train | evaluate | predict | serve | import | export; also seenn-jax."""
 
 import sys
 from pathlib import Path

@@ -18,7 +18,7 @@ FLOORS = (
     ("tables", "devices", "hosts", "paths"),
     ("plugins", "ticks"),
     ("models", "data", "exits"),
-    ("energy", "engine"),
+    ("energy", "engine", "memory"),
     ("run",),
     ("serving", "training", "evaluation", "interop"),
     ("report",),

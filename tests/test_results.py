@@ -20,7 +20,7 @@ with pytest.MonkeyPatch.context() as patch:
     import tables
 
 FILES = sorted(records.RESULTS.glob("*.json"))
-DOCUMENTS = ("README.md", *(f"docs/{name}" for name in print_results.PAGES))
+DOCUMENTS = (*print_results.BLOCKS, *(f"docs/{name}" for name in print_results.PAGES))
 RECORD = {
     "what": "A figure",
     "command": "python benchmarks/early_exit.py",
@@ -111,14 +111,16 @@ def test_a_page_is_what_is_printed(name):
     assert (ROOT / "docs" / name).read_text() == print_results.PAGES[name]()
 
 
-def test_the_table_of_the_readme_is_what_is_printed():
-    text = (ROOT / "README.md").read_text()
-    assert text == print_results.readme(text)
+@pytest.mark.parametrize("name", print_results.BLOCKS)
+def test_a_table_in_a_page_is_what_is_printed(name):
+    text = (ROOT / name).read_text()
+    assert text == print_results.filled(name, text)
 
 
 @each_file
 def test_every_file_is_printed(path):
-    pages = "".join(printed() for printed in print_results.PAGES.values())
+    printed = [*print_results.PAGES.values(), *print_results.BLOCKS.values()]
+    pages = "".join(each() for each in printed)
     assert f"`results/{path.name}`" in pages
 
 
@@ -137,7 +139,7 @@ def call(monkeypatch, *arguments):
     return print_results.main()
 
 
-@pytest.mark.parametrize("name", DOCUMENTS[:2])
+@pytest.mark.parametrize("name", ["README.md", "docs/results.md"])
 def test_a_typed_figure_is_found_and_mended(documents, monkeypatch, capsys, name):
     assert call(monkeypatch, "--check") == 0
     assert not capsys.readouterr().out
@@ -157,7 +159,7 @@ def test_a_page_that_is_not_there_differs(documents, monkeypatch, capsys):
 
 def test_a_readme_without_a_place_is_a_sentence():
     with pytest.raises(UserError, match=r"README\.md has not one line <!-- results: begin -->"):
-        print_results.readme("# Nothing\n")
+        print_results.filled("README.md", "# Nothing\n")
 
 
 def test_a_record_that_is_not_there_is_a_sentence():

@@ -9,11 +9,11 @@ from absl import flags
 from rich.console import Console
 
 from seenn_jax.cli.console import patient_console
-from seenn_jax.cli.export import export
 from seenn_jax.cli.flags import EVALUATE, choice_of
 from seenn_jax.cli.main import main as run_program
 from seenn_jax.cli.named import RUNS, check_named
 from seenn_jax.cli.start import command
+from seenn_jax.cli.weights import export
 from seenn_jax.errors import UserError, check_choice
 from seenn_jax.evaluation.conversion import conversion_report
 from seenn_jax.evaluation.details import Details

@@ -1,50 +1,60 @@
-"""Weights of an evaluated run, with a card that states what these very weights do."""
+"""Write a network for other software: python -m seenn_jax export --onnx=FILE."""
 
 from pathlib import Path
 from typing import Any
 
+from absl import flags
 from rich.console import Console
 
-from seenn_jax.evaluation.evaluate import evaluate
-from seenn_jax.paths import put
-from seenn_jax.report.card import card
-from seenn_jax.report.words import in_figures
-from seenn_jax.run import weights
-from seenn_jax.run.inference import load
-from seenn_jax.run.trained import Trained
+from seenn_jax.cli.flags import EXPORT
+from seenn_jax.cli.main import main as run_program
+from seenn_jax.cli.named import check_named, loaded
+from seenn_jax.errors import UserError
+from seenn_jax.interop import onnx, stablehlo, state_dict
+from seenn_jax.paths import check_new
+from seenn_jax.run.inference import Predictor
+
+TICKS = {"onnx": onnx.write_tick, "stablehlo": stablehlo.write_tick}
+KINDS = ("safetensors", *TICKS)
 
 
-def export(
-    path: Path,
-    source: str | Path | Trained,
-    dtype: str,
-    result: dict[str, Any],
-    asked: dict[str, Any],
-    console: Console,
-) -> None:
-    """Write the weights of a run to `path`, and their card beside it.
+def main() -> None:
+    """The program."""
+    run_program(_export, EXPORT)
 
-    Where rounding to `dtype` makes it another network, that one is evaluated too, and its exit and
-    its figures are those of the file.
 
-    Args:
-      source: the run, or weights.
-      result: of `evaluate(source, **asked)`.
-    """
-    trained = weights.in_dtype(weights.opened(source, asked["checkpoint"]), dtype)
-    if dtype != "float32":
-        result = evaluate(trained, **asked)
-        console.print(f"With kernels in {dtype}: {in_figures(result)}.")
-    run = load(trained, percentile=asked["percentile"])
-    sha256 = weights.export_weights(path, run, dtype=dtype, exit=result)
-    written = weights.read(path)
-    text = card(
-        result,
-        name=path.stem,
-        config=written.config.to_dict(),
-        origin=written.about,
-        dtype=dtype,
-        sha256=sha256,
-    )
-    put(path.with_suffix(".md"), text.encode())
-    console.print(f"Weights: {path}, and their card {path.with_suffix('.md')}", soft_wrap=True)
+def _export() -> None:
+    """Write what the flags name."""
+    values: dict[str, Any] = {name: flags.FLAGS[name].value for name in EXPORT}
+    _check(values)
+    run, console = loaded(values), Console()
+    for kind in KINDS:
+        if values[kind]:
+            said = _write(kind, Path(values[kind]), run, values["slots"])
+            console.print(f"{values[kind]}: {said}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _write(kind: str, path: Path, run: Predictor, slots: int | None) -> str:
+    """Write one file, and say what it is."""
+    if kind in TICKS:
+        slots = 1 if slots is None else slots
+        TICKS[kind](path, run, slots)
+        return f"one tick of {slots} image(s), whose logits are summed over {run.timesteps} ticks"
+    source = state_dict.write(path, run)
+    return f"the state dict of {source.about}, which fires at v {source.fires} its threshold"
+
+
+def _check(values: dict[str, Any]) -> None:
+    """Raise a UserError for what takes no network to be seen wrong."""
+    check_named(values)
+    asked = [kind for kind in KINDS if values[kind]]
+    if not asked:
+        named = ", ".join(f"`{kind}`" for kind in KINDS)
+        raise UserError(f"there is nothing to write: give the path of a new file as {named}")
+    for kind in asked:
+        check_new(kind, Path(values[kind]))
+    if values["slots"] is not None and not values["onnx"] and not values["stablehlo"]:
+        raise UserError(
+            f"`slots`={values['slots']} goes with `onnx` and `stablehlo`: give one of these too, "
+            "or leave it out"
+        )

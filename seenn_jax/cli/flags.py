@@ -150,6 +150,15 @@ IMPORT = {
     "timesteps": Flag(flags.DEFINE_integer, "The run", "T", "else 4; 8 to convert, 10 of events"),
     "levels": Flag(flags.DEFINE_integer, "The run", "L", "of QCFS activations; else 8"),
 }
+EXPORT = {
+    **{name: _OF_BOTH[name] for name in ("workdir", "weights", "checkpoint", "precision")},
+    "safetensors": Flag(
+        flags.DEFINE_string, _FILES, "FILE", "its parameters in the names of PyTorch code"
+    ),
+    "onnx": Flag(flags.DEFINE_string, _FILES, "FILE", "one tick as a graph, membranes in and out"),
+    "stablehlo": Flag(flags.DEFINE_string, _FILES, "FILE", "the same as a program for jax alone"),
+    "slots": Flag(flags.DEFINE_integer, _FILES, "N", "images in a tick; else 1"),
+}
 _SERVING = "The server"
 SERVE = {
     **{name: flag for name, flag in PREDICT.items() if name not in ("slots", "json")},
@@ -223,6 +232,15 @@ PROGRAMS = {
         },
         IMPORT,
         "FILE",
+    ),
+    "export": Program(
+        "Write a network for other software: PyTorch, ONNX, StableHLO (docs/interop.md).",
+        {
+            "{} --workdir=runs/digits --onnx=digits.onnx": "",
+            "{} --weights=digits-resnet8 --onnx=tick.onnx --slots=16": "16 at a time",
+            "{} --workdir=runs/res19 --safetensors=res19.safetensors": "",
+        },
+        EXPORT,
     ),
     "serve": Program(
         "Answer images over HTTP, by the exit that evaluate chose last.",

@@ -1,4 +1,4 @@
-"""The network that the flags of evaluate, predict and serve name."""
+"""The network that the flags of evaluate, predict, export and serve name."""
 
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ PASSED_ON = ("precision", "timesteps", "data_dir", "data_name", "checkpoint")
 
 
 def loaded(values: dict[str, Any]) -> Predictor:
-    """The network that the flags of predict and serve name."""
+    """The network that the flags of predict, export and serve name."""
     source = (
         weights.read(values["weights"])
         if values["weights"]
         else Path(values["workdir"] or folder.newest(RUNS))
     )
-    return load(source, **{name: values[name] for name in PASSED_ON})
+    passed_on: Any = {name: values.get(name) for name in PASSED_ON}
+    return load(source, **passed_on)
 
 
 def check_data_used(run: Predictor, values: dict[str, Any]) -> None:
@@ -51,4 +52,4 @@ def check_named(values: dict[str, Any]) -> None:
             "give one of them"
         )
     if not (values["weights"] or values["workdir"] or folder.runs_in(RUNS)):
-        check_choice("exit", values["exit"] or "full", EXITS)
+        check_choice("exit", values.get("exit") or "full", EXITS)

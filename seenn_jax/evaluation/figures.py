@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from seenn_jax import exits, provenance
+from seenn_jax import exits, memory, provenance
 from seenn_jax.energy import account, layers, operations
 from seenn_jax.evaluation.answers import (
     PerImage,
@@ -114,11 +114,10 @@ def _energy(run: Predictor, answers: Answers, found: PerImage, about: dict | Non
         params,
     )
     operations_of, rates = count(answers.images)
-    return account(
-        layers(counting, run.facts.image_shape),
-        operations_of,
-        rates,
-        found.timesteps,
-        policy_macs=(about or {}).get("macs", 0),
-        still=not run.facts.frames,
+    shape, times, still = run.facts.image_shape, found.timesteps, not run.facts.frames
+    macs = (about or {}).get("macs", 0)
+    spent = account(
+        layers(counting, shape), operations_of, rates, times, policy_macs=macs, still=still
     )
+    moved = memory.account(memory.sizes(counting, shape), times, run.timesteps, still=still)
+    return spent | {"memory": moved}

@@ -19,7 +19,6 @@ from seenn_jax.errors import UserError, check_choice
 from seenn_jax.interop.files import read_state_dict, without_prefix
 from seenn_jax.interop.names import official_names
 from seenn_jax.interop.sources import Source, canonical, source_of
-from seenn_jax.models.activations import inverse_softplus
 from seenn_jax.run import build, checkpoints, folder
 from seenn_jax.run.folder import DataFacts
 
@@ -84,7 +83,7 @@ def convert(model: nnx.Module, state: Mapping[str, np.ndarray]) -> dict[tuple, n
     have no gradient.
     """
     arrays, state = {}, canonical(state)
-    names, from_map = official_names(model), _reads_map(model)
+    names, from_map = official_names(model), reads_map(model)
     for path, variable in nnx.to_flat_state(nnx.state(model)):
         name = names[path]
         if name not in state:
@@ -107,7 +106,7 @@ def convert(model: nnx.Module, state: Mapping[str, np.ndarray]) -> dict[tuple, n
     return arrays
 
 
-def _reads_map(model: nnx.Module) -> tuple | None:
+def reads_map(model: nnx.Module) -> tuple | None:
     """The path of the linear layer that reads all positions of a map, where one does."""
     if not getattr(model, "flat", False):
         return None
@@ -120,7 +119,9 @@ def _raw_threshold(name: str, threshold: np.ndarray) -> np.ndarray:
             f"the checkpoint's {name!r} is {threshold}, and thresholds must be positive and finite "
             "numbers: it can't be converted; train it again"
         )
-    return np.asarray(inverse_softplus(jnp.asarray(threshold, float).squeeze()))
+    # In float64, in which `state_dict` writes them: then they come back with every bit.
+    value = threshold.astype(np.float64).squeeze()
+    return np.asarray(value + np.log(-np.expm1(-value)))
 
 
 def _channels_last(array: np.ndarray, last_map: tuple[int, int] | None) -> np.ndarray:

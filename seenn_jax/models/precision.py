@@ -30,7 +30,7 @@ def most_spikes(model: nnx.Module) -> int:
 
     One, but of networks that add spikes, and of `ILIF` neurons, whose spikes stand for several.
     """
-    sent = max(getattr(neuron, "largest_spike", 1) for neuron in neurons_of(model))
+    sent = max((getattr(neuron, "largest_spike", 1) for neuron in neurons_of(model)), default=1)
     return sent * getattr(model, "largest_sum", 1)
 
 

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from seenn_jax.energy import CRITICISM
+from seenn_jax.memory import MODEL
 from seenn_jax.report.words import (
     beside,
     choice,
@@ -18,6 +19,7 @@ from seenn_jax.report.words import (
     guarantee_rows,
     headline,
     in_figures,
+    memory_rows,
     origin,
     percent,
     rates,
@@ -69,14 +71,17 @@ def print_result(result: dict[str, Any], console: Console) -> None:
         highlight=False,
     )
     if result.get("energy"):
-        header, *rows = energy_rows(result)
-        bills = _table(*header)
-        for t, row in enumerate(rows):
-            # By timestep, 1, 2, 4 ... and T are enough here.
-            if t & (t - 1) == 0 or t >= result["timesteps"]:
-                bills.add_row(*row)
-        console.print(bills)
-        console.print(f"{rates(result)}. {CRITICISM}", highlight=False)
+        for (header, *rows), said in (
+            (energy_rows(result), f"{rates(result)}. {CRITICISM}"),
+            (memory_rows(result), MODEL),
+        ):
+            bills = _table(*header)
+            for t, row in enumerate(rows):
+                # By timestep, 1, 2, 4 ... and T are enough here.
+                if t & (t - 1) == 0 or t >= result["timesteps"]:
+                    bills.add_row(*row)
+            console.print(bills)
+            console.print(said, highlight=False)
     if result["images_per_second"] is not None:
         console.print(f"{result['images_per_second']:,.0f} images/s", highlight=False)
 

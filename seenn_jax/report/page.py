@@ -7,6 +7,7 @@ import jinja2
 
 from seenn_jax.energy import CRITICISM
 from seenn_jax.evaluation.details import Details
+from seenn_jax.memory import MODEL
 from seenn_jax.report import charts, words
 from seenn_jax.report.colours import DARK, LIGHT
 from seenn_jax.report.thumbnails import data_uri
@@ -43,6 +44,7 @@ def page(result: dict[str, Any], details: Details | None = None) -> str:
         settings=_settings(details) if details else None,
         firing=_firing(result),
         criticism=CRITICISM,
+        model=MODEL,
         conversions=words.conversion_tables(conversion) if conversion else [],
         facts=_facts(result),
         data_uri=data_uri,

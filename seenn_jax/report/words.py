@@ -22,9 +22,10 @@ Everything here reads the same plain dict, `result`, which is what result.json h
   images_per_second (or None);
 - dataset, dataset_note (or None), split, seed, revision, versions (a dict), device, workdir,
   checkpoint_step;
-- optional: network ('spiking', 'converted' or 'ANN'), energy, as `energy.account` gives it (or
-  None), and conversion, a report of `evaluation.conversion_report`. So are exit_counts, by_class,
-  mistakes, calibration and confidence_by_timestep, which results of older versions lack.
+- optional: network ('spiking', 'converted' or 'ANN'), energy, as `energy.account` gives it, with
+  memory, as `memory.account` gives it (or None), and conversion, a report of
+  `evaluation.conversion_report`. So are exit_counts, by_class, mistakes, calibration and
+  confidence_by_timestep, which results of older versions lack.
 
 Accuracies and shares are fractions of 1 in the dict, and percent in everything made from it.
 """
@@ -203,6 +204,29 @@ def energy_rows(result: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
+def memory_rows(result: dict[str, Any]) -> list[list[str]]:
+    """What moving data costs an image, beside its arithmetic."""
+    energy = result["energy"]
+    found = energy["memory"]
+    bills = [("at the exit", found["at_exit"], energy["at_exit"])]
+    steps = zip(found["by_timestep"], energy["by_timestep"], strict=True)
+    bills += [(f"t = {t}", moved, spent) for t, (moved, spent) in enumerate(steps, start=1)]
+    bills.append(("as an ANN", found["ann"], energy["ann"]))
+    return [
+        ["per image", "on the chip", "from DRAM", "moving", "with arithmetic"],
+        *(
+            [
+                name,
+                _kilobytes(moved["chip"]),
+                _kilobytes(moved["dram"]),
+                _joules(moved["picojoules"]),
+                _joules(moved["picojoules"] + spent["picojoules"]),
+            ]
+            for name, moved, spent in bills
+        ),
+    ]
+
+
 def layer_rows(result: dict[str, Any]) -> list[list[str]]:
     """What each layer costs."""
     return [
@@ -234,6 +258,10 @@ def rates(result: dict[str, Any]) -> str:
 
 def _millions(count: int | float) -> str:
     return f"{count / 1e6:,.3f} M"
+
+
+def _kilobytes(count: float) -> str:
+    return f"{count / 1e3:,.1f} kB"
 
 
 def _joules(picojoules: int | float) -> str:

@@ -14,7 +14,10 @@ from tests.cli.conftest import ROOT
 CALLS = {
     "train": [sys.executable, "train.py"],
     "evaluate": [sys.executable, "evaluate.py"],
-    **{name: [sys.executable, "-m", "seenn_jax", name] for name in ("predict", "import", "serve")},
+    **{
+        name: [sys.executable, "-m", "seenn_jax", name]
+        for name in ("predict", "import", "export", "serve")
+    },
 }
 
 

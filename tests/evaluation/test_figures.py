@@ -228,6 +228,11 @@ def test_energy_is_counted_up_to_each_exit(evaluated, cached, trained, dataset):
     for key in ("at_exit", "ann"):
         assert found[key] == pytest.approx(expected[key], rel=1e-6)
     assert [rate["place"] for rate in found["rates"]][:2] == ["stem", "blocks.0.neuron1"]
+    moved, average = found["memory"], result["average_timesteps"]
+    shares = moved["at_exit"]["bytes"]["weights"], moved["by_timestep"][0]["bytes"]["weights"]
+    assert shares[0] == pytest.approx(average * shares[1])
+    assert moved["at_exit"]["picojoules"] > moved["by_timestep"][0]["picojoules"]
+    assert len(moved["by_timestep"]) == T
     bills = [bill["synaptic_operations"] for bill in found["by_timestep"]]
     assert 0 < bills[0] < found["at_exit"]["synaptic_operations"] < bills[-1]
     assert json.loads(json.dumps(result, allow_nan=False)) == result

@@ -33,18 +33,23 @@ np.savez(answers, logits=logits, timesteps=timesteps, ticks=np.stack(ticks, 1))
 """
 
 
+def elsewhere(run, images, folder, environment):
+    """{timesteps, logits at the exit, ticks of two images} by a process that has jax alone."""
+    np.save(folder / "images.npy", images)
+    paths = [folder / name for name in ("images.npy", "tick", "slots", "answers.npz")]
+    write_tick(paths[1], run, 2, platforms=["cpu"])
+    write_slots(paths[2], run, len(images), slots=4, platforms=["cpu"])
+    call = [sys.executable, "-c", ELSEWHERE, *map(str, paths)]
+    done = subprocess.run(call, env=environment, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return np.load(paths[3])
+
+
 @pytest.mark.slow  # for the start of another process
 def test_it_runs_without_the_package(trained, tmp_path, environment):
     run = load(trained)
     images = run.dataset.test.images[:9]
-    np.save(tmp_path / "images.npy", images)
-    paths = [tmp_path / name for name in ("images.npy", "tick", "slots", "answers.npz")]
-    write_tick(paths[1], run, 2, platforms=["cpu"])
-    write_slots(paths[2], run, len(images), slots=4, platforms=["cpu"])
-    call = [sys.executable, "-c", ELSEWHERE, *map(str, paths)]
-    done = subprocess.run(call, env=environment, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found = np.load(paths[3])
+    found = elsewhere(run, images, tmp_path, environment)
     ours = run.predict(images, exit="confidence", choice=Given(0.2))
     np.testing.assert_array_equal(found["timesteps"][:-1], ours.timesteps[:-1])
     np.testing.assert_array_equal(found["logits"][:-1].argmax(-1), ours.classes[:-1])

@@ -158,6 +158,14 @@ ENERGY = {
         {"place": "blocks.0.conv1", "receives": "spikes", "macs": 4e6, "operations": 1_234_567.0},
     ],
     "rates": [{"place": "stem", "rate": 0.3125}, {"place": "blocks.0.neuron1", "rate": 0.0525}],
+    "memory": {
+        "at_exit": {"bytes": {}, "chip": 700_000.0, "dram": 12_500.0, "picojoules": 2_144_000.0},
+        "by_timestep": [
+            {"bytes": {}, "chip": t * 6e5, "dram": 3072.0, "picojoules": t * 7_500_000.0}
+            for t in (1, 2, 3, 4)
+        ],
+        "ann": {"bytes": {}, "chip": 900_000.0, "dram": 3072.0, "picojoules": 12_000_000.0},
+    },
 }
 
 

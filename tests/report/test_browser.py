@@ -72,7 +72,8 @@ def crowded(tmp_path_factory):
             {"threshold": i / 9, "accuracy": 0.9, "average_timesteps": 1 + 3 * i} for i in range(10)
         ],
     }
-    result["energy"] = ENERGY | {"by_timestep": ENERGY["by_timestep"] * 8}
+    memory = ENERGY["memory"] | {"by_timestep": ENERGY["memory"]["by_timestep"] * 8}
+    result["energy"] = ENERGY | {"by_timestep": ENERGY["by_timestep"] * 8, "memory": memory}
     details = made_up_details(config=[(long, long, long)])
     details.examples["wrong"][:] = [example(label=long, answer=long)] * 24
     return write_report(result, tmp_path_factory.mktemp("crowded"), details)

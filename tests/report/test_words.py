@@ -97,7 +97,11 @@ def test_energy_is_shown_where_it_was_counted():
         assert "t = 4 4.000 M 0.150 M 3,600.0 nJ 4,000.0 nJ" in text
         assert "5.000 M 23,000.0 nJ" in text
         assert "5.25 % (blocks.0.neuron1) to 31.25 % (stem) fire in a timestep." in text
-        assert "Moving data is left out" in text
+        assert "Moving data is left out of it" in text
+        assert "at the exit 700.0 kB 12.5 kB 2,144.0 nJ 4,000.3 nJ" in text
+        assert "t = 4 2,400.0 kB 3.1 kB 30,000.0 nJ 33,600.0 nJ" in text
+        assert "as an ANN 900.0 kB 3.1 kB 12,000.0 nJ 35,000.0 nJ" in text
+        assert "every weight is read once" in text
         assert "of the policy" not in text
     assert all(len(line) <= 80 for line in out.splitlines())
     assert "t = 3" in page.text
