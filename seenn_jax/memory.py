@@ -5,7 +5,8 @@ read is used for all that needs it, and sums stay where they are made. So, in a 
 
 - weights are read once, those of neurons that do not fire too;
 - membranes are read and written;
-- spikes are written by their layer and read by the next, a bit each, whether they are 0 or 1;
+- spikes are written by their layer and read by the next, a bit each, whether they are 0 or 1, and
+  integers up to `largest_spike` in as many bits as that takes;
 - currents of the stem, of a still image, are written once and read at each timestep;
 - the image is read once, from DRAM; of event data one of each timestep.
 
@@ -51,6 +52,7 @@ class Sizes(NamedTuple):
       weights: bytes of kernels, and of two float32 for each channel of a convolution.
       membranes: bytes.
       neurons, largest: of all layers, and of the largest.
+      bits: of a spike.
       currents: bytes of the stem's.
       image: bytes, a byte for each pixel and channel.
       activation: bytes of one in the network as an ANN.
@@ -63,6 +65,7 @@ class Sizes(NamedTuple):
     currents: int
     image: int
     activation: int
+    bits: int = 1
 
 
 def sizes(model: nnx.Module, image_shape: tuple[int, int, int]) -> Sizes:
@@ -71,11 +74,12 @@ def sizes(model: nnx.Module, image_shape: tuple[int, int, int]) -> Sizes:
     Args:
       image_shape: (height, width, channels) of one input.
     """
-    membranes, neurons = 0, []
+    membranes, neurons, bits = 0, [], 1
 
     def record(place, neuron):
         def recorded(currents, v0=None):
-            nonlocal membranes
+            nonlocal membranes, bits
+            bits = max(bits, int(getattr(neuron, "largest_spike", 1)).bit_length())
             spikes, v = neuron(currents, v0)
             membranes += sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(v))
             neurons.append(math.prod(spikes.shape[2:]))
@@ -101,6 +105,7 @@ def sizes(model: nnx.Module, image_shape: tuple[int, int, int]) -> Sizes:
         currents=currents.size * currents.dtype.itemsize,
         image=math.prod(image_shape),
         activation=currents.dtype.itemsize,
+        bits=bits,
     )
 
 
@@ -158,7 +163,7 @@ def spiking(of: Sizes, timesteps: int | float, still: bool = True) -> dict[str, 
     """The bill of an image that runs so many timesteps, or on average."""
     currents = of.currents if still else 0
     kinds = {
-        "spikes": Moved(2 * of.largest / 8, 2 * of.neurons / 8 * timesteps),
+        "spikes": Moved(2 * of.largest * of.bits / 8, 2 * of.neurons * of.bits / 8 * timesteps),
         "membranes": Moved(of.membranes, 2 * of.membranes * timesteps),
         "currents": Moved(currents, currents * (1 + timesteps)),
         "weights": Moved(of.weights, of.weights * timesteps),

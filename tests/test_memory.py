@@ -46,6 +46,11 @@ def test_two_timesteps_on_the_chip_by_hand():
     assert found["picojoules"] == CHIP * 4370 + DRAM * 9
 
 
+def test_integer_spikes_take_more_bits():
+    found = spiking(NETWORK._replace(bits=3), 2)
+    assert found["bytes"]["spikes"] == 3 * spiking(NETWORK, 2)["bytes"]["spikes"]
+
+
 def test_event_data_have_an_image_and_no_kept_currents_at_each_timestep():
     found = spiking(NETWORK, 3, still=False)
     assert (found["bytes"]["currents"], found["bytes"]["image"]) == (0, 27)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from jax import lax
 
 from seenn_jax.errors import UserError
 
@@ -152,6 +153,16 @@ def _convolve(graph: Any, equation: Any, x: Any, kernel: Any) -> list[Any]:
     return [graph.add("Cast", y, to=graph.type(dtype)) if integers else y]
 
 
+def _round(graph: Any, equation: Any, x: Any) -> list[Any]:
+    if equation.params["rounding_method"] != lax.RoundingMethod.TO_NEAREST_EVEN:
+        raise _unknown(equation, "of halves away from zero")
+    return [graph.add("Round", x)]
+
+
+def _clamp(graph: Any, equation: Any, low: Any, x: Any, high: Any) -> list[Any]:
+    return [graph.add("Min", graph.add("Max", x, low, shrunk=True), high, shrunk=True)]
+
+
 def _unknown(equation: Any, what: str) -> UserError:
     return UserError(
         f"the network has the operation {equation.primitive.name!r} {what}, which is not written "
@@ -180,6 +191,8 @@ OPERATIONS: dict[str, Callable] = {
     **dict.fromkeys(("reshape", "squeeze"), _reshape),
     "square": lambda graph, equation, x: [graph.add("Mul", x, x)],
     "ne": _not_equal,
+    "round": _round,
+    "clamp": _clamp,
     "convert_element_type": _cast,
     "broadcast_in_dim": _broadcast,
     "transpose": _transpose,

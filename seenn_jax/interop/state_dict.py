@@ -31,7 +31,7 @@ def _newer(name: str) -> str:
 
 
 SPELLINGS: tuple[Callable[[str], str], ...] = (_newer, str)
-SETTINGS = ("tau", "threshold")  # of neurons, which that code has as constants
+SETTINGS = ("tau", "threshold", "reset")  # of neurons, which that code has as constants
 
 
 def write(path: str | Path, run: Any) -> Source:

@@ -35,6 +35,7 @@ def of_both(function, *values):
 ROWS = {
     "elementwise": lambda x: jnp.tanh(x) + jnp.abs(x) * jnp.exp(-jnp.square(x)) / 2,
     "broadcast": lambda x: x + jnp.arange(24.0).reshape(4, 6, 1) - x[:, :1],
+    "round, clamp": lambda x: lax.clamp(-1.0, jnp.round(2 * x), 2.0),
     "select": lambda x: jnp.where((x > 0) & (x != 1), x, -1.0),
     "comparisons": lambda x: (x >= 0).astype(jnp.float32) + (x < 1) * jnp.int32(2),
     "shapes": lambda x: jnp.moveaxis(x[..., 0], 1, 3).reshape(2, 24, 3),
@@ -82,6 +83,7 @@ def test_a_constant_that_repeats_itself_is_kept_once():
     ("function", "match"),
     [
         (lambda x: x[..., 0] @ x[..., 0].swapaxes(2, 3), "'dot_general' other than of rows"),
+        (lambda x: lax.round(x), "'round' of halves"),
         (lambda x: lax.pad(x, 0.0, [(0, 0, 1)] * 5), "'pad' between pixels"),
         (
             lambda x: lax.reduce_window(x, 0.0, lax.add, (2,) * 5, (2,) * 5, "SAME"),

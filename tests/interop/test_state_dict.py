@@ -123,6 +123,7 @@ def test_what_no_code_has(make_config, trained, tmp_path):
         (("resnet20", "qcfs", ">"), {}, r"taken for QCFS's resnet20, to convert"),
         (("resnet34", "lif", ">="), {}, r"has no counterpart in the official code"),
         (("vgg16", "lif", ">="), {"tau": 0.9}, r"`config\.model\.tau` is 0\.9, and SEENN's VGG-16"),
+        (("vgg16", "lif", ">="), {"reset": "soft"}, r"`config\.model\.reset` is soft, and SEENN's"),
     ):
         config = config_of(make_config(), *asked)
         config.model.update(**changes)
