@@ -138,26 +138,19 @@ def training_step() -> str:
 def deterministic() -> str:
     """What it costs that a GPU gives the same network each time."""
     records = all_of("deterministic_h100")
-    names = {
-        "": "off",
-        "xla_gpu_deterministic_ops": "on (`xla_gpu_deterministic_ops`)",
-        "xla_gpu_exclude_nondeterministic_ops": "`xla_gpu_exclude_nondeterministic_ops`",
-    }
-    rows = []
-    for record in records:
-        option = record["command"].partition("--compiler_options=")[2].partition("=")[0]
-        figures = record["figures"]
-        rows.append(
-            [
-                *(names[option], f"`{figures['checksum']}`"),
-                *(count(figures["images_per_second"]), minutes(figures["compile_seconds"])),
-            ]
-        )
+    rows = [
+        [
+            *(record["what"].partition("deterministic: ")[2], f"`{run['checksum']}`"),
+            *(count(run["images_per_second"]), minutes(run["compile_seconds"])),
+        ]
+        for record in records
+        for run in record["figures"]["rows"]
+    ]
     return section(
         "The same network from the same seed",
         "ResNet-19 of width 128, T = 4, bfloat16, 256 images a step, after 120 steps from the same "
-        "seed, each run a process of its own. `config.deterministic` is on by default: then the "
-        "checksum of the parameters is the same each time.",
+        "seed, each run a process of its own. `config.deterministic` is on by default and asks for "
+        "`xla_gpu_deterministic_ops`: then the checksum of the parameters is the same each time.",
         table(["deterministic", "checksum", "images/s", "compiled in"], rows),
         sources(*records),
     )
