@@ -35,8 +35,9 @@ import numpy as np
 from damages import DAMAGES, damage
 from PIL import Image
 
-from seenn_jax.data import aedat, atis, cifar10_dvs, dvs128_gesture, load_dataset, recordings
-from seenn_jax.data.frames import Events
+from seenn_jax.data import load_dataset
+from seenn_jax.data.events import aedat, atis, cifar10_dvs, dvs128_gesture, recordings
+from seenn_jax.data.events.frames import Events
 from seenn_jax.data.images import Corrupt, Record, decode
 from seenn_jax.errors import UserError
 

@@ -7,8 +7,8 @@ FOLDER has the ten class folders, airplane to truck, of 1,000 .aedat files each,
 the archives of CIFAR10-DVS (Li et al., Frontiers in Neuroscience 2017,
 doi.org/10.6084/m9.figshare.4724671); by default cifar10_dvs beside the data sets of TFDS. They
 are cut into T frames of equally many events, brought from 128 x 128 to 48 x 48 pixels, and kept in
-the cache. The test split, 100 files of each class, is in seenn_jax/data/cifar10_dvs_test.txt. For a
-GPU; no accuracy has been measured with it yet.
+the cache. The test split, 100 files of each class, is in
+seenn_jax/data/events/cifar10_dvs_test.txt. For a GPU; no accuracy has been measured with it yet.
 """
 
 from seenn_jax.config import default_config

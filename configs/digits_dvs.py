@@ -3,8 +3,8 @@
     python train.py --config=configs/digits_dvs.py
     python evaluate.py --workdir=runs/digits_dvs
 
-A gaze rests, then moves over scikit-learn's digits (`seenn_jax/data/camera.py`); each frame has the
-same number of events, 28 x 28 pixels of ON and OFF counts, and most of the first are noise.
+A gaze rests, then moves over scikit-learn's digits (`seenn_jax/data/events/camera.py`); each frame
+has the same number of events, 28 x 28 pixels of ON and OFF counts, and most of the first are noise.
 """
 
 from seenn_jax.config import default_config

@@ -3,8 +3,8 @@
     python train.py --config=configs/i2e_cifar10.py
     python evaluate.py --workdir=runs/i2e_cifar10
 
-Needs CIFAR-10 and nothing else: images become events on the device (seenn_jax/data/i2e.py), in
-training after a random crop and flip and by random moves, as in the paper ("baseline-II"). Its
+Needs CIFAR-10 and nothing else: images become events on the device, in training after a random crop
+and flip and by random moves (seenn_jax/data/events/i2e.py), as in the paper ("baseline-II"). Its
 network, an MS-ResNet-18, and its schedule: 256 epochs, learning rate 0.1, weight decay 2e-4, label
 smoothing 0.1, cross-entropy; it publishes 89.23 %. For a GPU; not trained here yet.
 """

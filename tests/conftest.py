@@ -26,7 +26,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from seenn_jax.cli import start
 from seenn_jax.config import default_config
-from seenn_jax.data import cifar10_dvs
+from seenn_jax.data.events import cifar10_dvs
 from seenn_jax.plugins import load_plugins
 from seenn_jax.training import train
 

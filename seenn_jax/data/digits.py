@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from seenn_jax.data.camera import record
+from seenn_jax.data.events.camera import record
 from seenn_jax.data.splits import Split, permutation
 
 

@@ -8,10 +8,11 @@ no JAX.
 import functools
 from collections.abc import Callable
 
-from seenn_jax.data import atis, cifar, cifar10_dvs, digits, dvs128_gesture, shd, tiny_imagenet
+from seenn_jax.data import cifar, digits, tiny_imagenet
 from seenn_jax.data.cifar import CIFARS
+from seenn_jax.data.events import atis, cifar10_dvs, dvs128_gesture, shd
+from seenn_jax.data.events.frames import Binning
 from seenn_jax.data.folders import path_of
-from seenn_jax.data.frames import Binning
 from seenn_jax.data.prepared import prepared
 from seenn_jax.data.splits import Dataset, Loaded, check_loaded, held_out, named, permutation, take
 from seenn_jax.errors import UserError

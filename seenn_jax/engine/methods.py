@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Shaped
 
-from seenn_jax.data.i2e import I2E
+from seenn_jax.data.events.i2e import I2E
 from seenn_jax.engine.batches import run_full, run_masked
 from seenn_jax.engine.common import Exited
 from seenn_jax.engine.slots import early_exit

@@ -18,9 +18,9 @@ from seenn_jax.data import (
     load_streamed,
     normalize,
 )
+from seenn_jax.data.events.frames import Binning
+from seenn_jax.data.events.i2e import I2E
 from seenn_jax.data.folders import path_of
-from seenn_jax.data.frames import Binning
-from seenn_jax.data.i2e import I2E
 from seenn_jax.data.images import Framing
 from seenn_jax.engine.common import BATCH
 from seenn_jax.errors import UserError, check_choice

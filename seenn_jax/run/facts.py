@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seenn_jax.data import Dataset, Stream, channel_statistics, count_statistics
-from seenn_jax.data.i2e import I2E
+from seenn_jax.data.events.i2e import I2E
 from seenn_jax.data.images import MEAN, STD
 from seenn_jax.run import records
 from seenn_jax.run.settings import MOST

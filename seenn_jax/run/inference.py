@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from seenn_jax import devices, engine, exits
 from seenn_jax.config import is_policy
 from seenn_jax.data import Dataset, Split, Stream, normalize
-from seenn_jax.data.i2e import I2E
+from seenn_jax.data.events.i2e import I2E
 from seenn_jax.energy import layers
 from seenn_jax.engine.common import BATCH
 from seenn_jax.errors import UserError

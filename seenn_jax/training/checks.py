@@ -9,9 +9,10 @@ from ml_collections import ConfigDict
 
 from seenn_jax import devices
 from seenn_jax.config import default_config, is_policy
-from seenn_jax.data import Dataset, i2e
+from seenn_jax.data import Dataset
 from seenn_jax.data.augment import AUGMENTATIONS, augmented_images
-from seenn_jax.data.frames import BY
+from seenn_jax.data.events import i2e
+from seenn_jax.data.events.frames import BY
 from seenn_jax.data.images import INTERPOLATIONS
 from seenn_jax.data.sources import DATASETS, RECORDED, UNBINNED
 from seenn_jax.errors import UserError, check_choice

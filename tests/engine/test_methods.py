@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from seenn_jax import exits
-from seenn_jax.data.i2e import I2E
+from seenn_jax.data.events.i2e import I2E
 from seenn_jax.engine import METHODS, run_network
 from seenn_jax.errors import UserError
 from seenn_jax.exits import above

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from seenn_jax.data.cifar10_dvs import CIFAR10_DVS
+from seenn_jax.data.events.cifar10_dvs import CIFAR10_DVS
 from seenn_jax.evaluation.answers import PerImage
 from seenn_jax.evaluation.details import EXAMPLES, choose
 from seenn_jax.evaluation.details import details as details_of

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seenn_jax.data.i2e import _CHOICES, _MOVES, _PLACES, I2E, TICKS, resized
+from seenn_jax.data.events.i2e import _CHOICES, _MOVES, _PLACES, I2E, TICKS, resized
 from seenn_jax.errors import UserError
 
 # 3 x 3 pixels of one channel, none of which is moved or resized.

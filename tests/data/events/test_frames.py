@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seenn_jax.data.frames import Binning, Events, Frames, frame_of, resize, to_frames
+from seenn_jax.data.events.frames import Binning, Events, Frames, frame_of, resize, to_frames
 from seenn_jax.errors import UserError
 
 

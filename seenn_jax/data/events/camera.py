@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt8
 
-from seenn_jax.data.frames import Binning, Events, Frames, to_frames
+from seenn_jax.data.events.frames import Binning, Events, Frames, to_frames
 
 CAMERA_SIDE = 28
 # Brightness is worked out, and a gaze moves, in whole steps, of which a pixel of the camera has 4

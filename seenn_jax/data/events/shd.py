@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seenn_jax.data import recordings
-from seenn_jax.data.frames import Binning, Events
+from seenn_jax.data.events import recordings
+from seenn_jax.data.events.frames import Binning, Events
+from seenn_jax.data.events.recordings import Kind, Recording, Unreadable
 from seenn_jax.data.images import why
 from seenn_jax.data.prepared import default_root
-from seenn_jax.data.recordings import Kind, Recording, Unreadable
 from seenn_jax.data.splits import Loaded
 from seenn_jax.errors import UserError
 

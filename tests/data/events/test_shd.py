@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seenn_jax.data import load_dataset, shd
-from seenn_jax.data.frames import Binning
+from seenn_jax.data import load_dataset
+from seenn_jax.data.events import shd
+from seenn_jax.data.events.frames import Binning
 from seenn_jax.errors import UserError
 
 h5py = pytest.importorskip("h5py")

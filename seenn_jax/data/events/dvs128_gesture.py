@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seenn_jax.data import aedat, recordings
-from seenn_jax.data.frames import Binning, Events
+from seenn_jax.data.events import aedat, recordings
+from seenn_jax.data.events.frames import Binning, Events
+from seenn_jax.data.events.recordings import Kind, Recording, Unreadable, class_folders, corrupt
 from seenn_jax.data.prepared import default_root
-from seenn_jax.data.recordings import Kind, Recording, Unreadable, class_folders, corrupt
 from seenn_jax.data.splits import Loaded
 from seenn_jax.errors import UserError
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from seenn_jax.data.cache import cache_folder, read_cache, write_cache
-from seenn_jax.data.frames import UNITS, Binning, Events, Frames, frame_of, resize, to_frames
+from seenn_jax.data.events.frames import UNITS, Binning, Events, Frames, frame_of, resize, to_frames
 from seenn_jax.data.splits import Loaded, Split
 from seenn_jax.errors import UserError
 

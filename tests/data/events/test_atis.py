@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from seenn_jax.data import atis as reader
 from seenn_jax.data import load_dataset
-from seenn_jax.data.frames import Binning
-from seenn_jax.data.recordings import Unreadable
+from seenn_jax.data.events import atis as reader
+from seenn_jax.data.events.frames import Binning
+from seenn_jax.data.events.recordings import Unreadable
 from seenn_jax.errors import UserError
 from tests.data.made_events import atis, from_start, npz, read_back, recordings
 

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seenn_jax.data import aedat as aedat_files
-from seenn_jax.data import cifar10_dvs, load_dataset
-from seenn_jax.data.frames import Binning
-from seenn_jax.data.recordings import Unreadable
+from seenn_jax.data import load_dataset
+from seenn_jax.data.events import aedat as aedat_files
+from seenn_jax.data.events import cifar10_dvs
+from seenn_jax.data.events.frames import Binning
+from seenn_jax.data.events.recordings import Unreadable
 from seenn_jax.errors import UserError
 
 

@@ -7,8 +7,8 @@ from typing import BinaryIO
 import numpy as np
 from jaxtyping import Int
 
-from seenn_jax.data.frames import Events
-from seenn_jax.data.recordings import Kind, check_place, corrupt
+from seenn_jax.data.events.frames import Events
+from seenn_jax.data.events.recordings import Kind, check_place, corrupt
 from seenn_jax.errors import UserError
 
 _FIRST_LINE = re.compile(rb"#!AER-DAT(\d)\.(\d)\r?\n")

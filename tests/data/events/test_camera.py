@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seenn_jax.data import camera
-from seenn_jax.data.camera import fire, record
+from seenn_jax.data.events import camera
+from seenn_jax.data.events.camera import fire, record
 
 
 def test_fire_by_hand():

@@ -9,11 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
-from seenn_jax.data import recordings
-from seenn_jax.data.aedat import check_file, other_format
-from seenn_jax.data.frames import Binning, Events
+from seenn_jax.data.events import recordings
+from seenn_jax.data.events.aedat import check_file, other_format
+from seenn_jax.data.events.frames import Binning, Events
+from seenn_jax.data.events.recordings import (
+    Kind,
+    Recording,
+    check_place,
+    class_folders,
+    corrupt,
+    of_file,
+)
 from seenn_jax.data.prepared import default_root
-from seenn_jax.data.recordings import Kind, Recording, check_place, class_folders, corrupt, of_file
 from seenn_jax.data.splits import Loaded, permutation
 from seenn_jax.errors import UserError
 

@@ -3,9 +3,9 @@
 import pytest
 from hypothesis import given
 
-from seenn_jax.data import aedat
-from seenn_jax.data.dvs128_gesture import KIND
-from seenn_jax.data.recordings import Unreadable
+from seenn_jax.data.events import aedat
+from seenn_jax.data.events.dvs128_gesture import KIND
+from seenn_jax.data.events.recordings import Unreadable
 from seenn_jax.errors import UserError
 from tests.data.made_events import HEADER, aedat3, packet, read_back, recordings
 

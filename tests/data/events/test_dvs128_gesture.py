@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from seenn_jax.data import dvs128_gesture, load_dataset
-from seenn_jax.data.frames import Binning
+from seenn_jax.data import load_dataset
+from seenn_jax.data.events import dvs128_gesture
+from seenn_jax.data.events.frames import Binning
 from seenn_jax.errors import UserError
 from tests.data.made_events import aedat3, npz, packet
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
-from seenn_jax.data import aedat, recordings
-from seenn_jax.data.frames import Binning, Events
+from seenn_jax.data.events import aedat, recordings
+from seenn_jax.data.events.frames import Binning, Events
+from seenn_jax.data.events.recordings import FEW, Kind, corrupt, of_file
 from seenn_jax.data.prepared import default_root
-from seenn_jax.data.recordings import FEW, Kind, corrupt, of_file
 from seenn_jax.data.splits import Loaded
 from seenn_jax.errors import UserError
 
@@ -82,7 +82,7 @@ def cifar10_dvs_files(folder: Path) -> Iterator[tuple[Path, int, bool]]:
 
 def held_out() -> dict[str, set[int]]:
     """{class: numbers of its recordings that are for testing}, the published division."""
-    text = resources.files("seenn_jax.data").joinpath("cifar10_dvs_test.txt").read_text()
+    text = resources.files("seenn_jax.data.events").joinpath("cifar10_dvs_test.txt").read_text()
     lines = [line.split() for line in text.splitlines() if not line.startswith("#")]
     return {name: set(map(int, numbers)) for name, *numbers in lines}
 
