@@ -12,8 +12,8 @@ def default_config() -> ConfigDict:
     config.plugins = ()
     for settings in (
         _data,
-        _i2e,
         _augment,
+        _i2e,
         _model,
         _activation,
         _time,
@@ -74,7 +74,7 @@ def _data(config: ConfigDict) -> None:
 
 
 def _i2e(config: ConfigDict) -> None:
-    """Events of still images (Ma et al., AAAI 2026), with config.data.encoding = "i2e"."""
+    """Events of still images (AAAI 2026), with config.data.encoding = "i2e"."""
     config.i2e = ConfigDict()
     config.i2e.side = 128  # pixels to which images are brought
     config.i2e.ratio = 0.07  # of an image's range of brightness, above which a change is an event

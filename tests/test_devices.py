@@ -297,6 +297,7 @@ def processes(environment, *arguments, differing=((), ()), **script):
     ]
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(one_device, config_flag, environment, tmp_path):
     alone, expected = one_device
     workdir = tmp_path / "run"

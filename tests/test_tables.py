@@ -42,7 +42,7 @@ class NoNetwork(nnx.Module):
         (
             "DATASETS",
             lambda: None,
-            "is called with (data_dir=, timesteps=, skip_corrupt=, download=)",
+            "is called with (data_dir=, timesteps=, skip_corrupt=, download=, binning=)",
         ),
         ("LOSSES", lambda logits, targets: 1.0, "takes (logits, targets) and is called with (conf"),
         ("LOSSES", 1.0, "the loss 'mine' is 1.0: it must take (config)"),

@@ -50,7 +50,9 @@ def small(name, **kwargs):
     return build_model(name, 16, **({"image_shape": shape, "num_classes": 10} | kwargs))
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "resnet19")) for n in FILES]
+)
 def test_golden_in_float64(name):
     golden, state, official_grads = load_golden(name)
     with jax.enable_x64(True):
@@ -93,6 +95,7 @@ class Golden(SpikingResNet):
     pool = False
 
 
+@pytest.mark.slow
 def test_golden_conversion_in_float64(monkeypatch):
     path = GOLDEN / "reference_qcfs_resnet20_w16.npz"
     if not path.is_file():
@@ -139,6 +142,7 @@ def all_spikes(name, dtype, state, images, timesteps):
 
 @pytest.mark.parametrize(("dtype", "limit"), [("float32", 1e-4), ("bfloat16", 0.3)])
 @pytest.mark.parametrize("name", FILES)
+@pytest.mark.slow
 def test_share_of_spikes_that_differ(name, dtype, limit):
     golden, state, _ = load_golden(name)
     arguments = state, golden["input"].transpose(0, 2, 3, 1), int(golden["T"])

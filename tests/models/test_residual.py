@@ -118,6 +118,9 @@ def test_more_spikes_than_int8_holds():
         def __init__(self):
             pass
 
+        def replace_neurons(self, replace):
+            replace("stem", LIF())
+
     with pytest.raises(UserError, match=r"int8 holds sums up to 127, .* adds up to 128 spikes"):
         to_int8(Deep())
 

@@ -227,7 +227,7 @@ class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_streamed_run_resumes_in_the_middle_of_an_epoch(
     trained_on_imagenet, make_imagenet_config, call_train, tmp_path, monkeypatch, workers
 ):

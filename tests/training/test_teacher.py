@@ -86,6 +86,7 @@ def test_a_run_with_a_teacher(ann, make_config, call_train, tmp_path, contents):
     assert json.loads((tmp_path / "plain" / folder.FILE).read_text())["teacher"] is None
 
 
+@pytest.mark.slow
 def test_a_resumed_run_finds_its_teacher_or_says_what_is_missing(
     ann, make_config, call_train, tmp_path
 ):

@@ -49,7 +49,7 @@ def test_the_best_checkpoint_is_of_the_policy_that_ranks_best(trained_longer):
 
 
 # Before the joint epochs, of which there are two of four here, and among them.
-@pytest.mark.parametrize("epochs", [1, 3])
+@pytest.mark.parametrize("epochs", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_resumed_run_ends_with_the_same_bits(
     trained_longer, trained, make_policy_config, call_train, tmp_path, monkeypatch, epochs
 ):
