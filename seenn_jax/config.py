@@ -73,14 +73,6 @@ def _data(config: ConfigDict) -> None:
     config.data.workers = -1  # processes that read them; -1 is one for each core, 0 none
 
 
-def _i2e(config: ConfigDict) -> None:
-    """Events of still images (AAAI 2026), with config.data.encoding = "i2e"."""
-    config.i2e = ConfigDict()
-    config.i2e.side = 128  # pixels to which images are brought
-    config.i2e.ratio = 0.07  # of an image's range of brightness, above which a change is an event
-    config.i2e.interpolation = "bicubic"
-
-
 def _augment(config: ConfigDict) -> None:
     """On the device, drawn anew for every image and epoch; 0 or False turns one off."""
     config.augment = ConfigDict()
@@ -93,6 +85,14 @@ def _augment(config: ConfigDict) -> None:
     config.augment.rotate = 0.0  # largest turn, in degrees
     config.augment.mixup = 0.0  # alpha of its Beta distribution
     config.augment.cutmix = 0.0  # likewise; not both
+
+
+def _i2e(config: ConfigDict) -> None:
+    """Events of still images (AAAI 2026), with config.data.encoding = "i2e"."""
+    config.i2e = ConfigDict()
+    config.i2e.side = 128  # pixels to which images are brought
+    config.i2e.ratio = 0.07  # of an image's range of brightness, above which a change is an event
+    config.i2e.interpolation = "bicubic"
 
 
 def _model(config: ConfigDict) -> None:
