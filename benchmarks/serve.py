@@ -112,21 +112,24 @@ def measure(server, images, rate, count):
     start = time.perf_counter() + 0.05
     due += start
 
-    def answered(_, i):
+    failed = []
+
+    def answered(future, i):
+        failed.extend(filter(None, [future.exception()]))
         ended[i] = time.perf_counter()
 
-    futures = []
+    # No future is kept, as a service keeps none: Python's garbage collector looks through all.
     for i in range(count):
         wait = due[i] - time.perf_counter()
         if wait > 0:
             time.sleep(wait)
         first = i * several % (len(images) - several + 1)
-        futures.append(server.submit_all(images[first : first + several]))
-        futures[-1].add_done_callback(functools.partial(answered, i=i))
-    for future in futures:
-        future.result()
-    while not ended.all():  # callbacks come after the answer
+        future = server.submit_all(images[first : first + several])
+        future.add_done_callback(functools.partial(answered, i=i))
+    while not ended.all():
         time.sleep(0.001)
+    if failed:
+        raise failed[0]
     return ended - due, several * count / (ended.max() - start)
 
 
