@@ -147,14 +147,27 @@ def empty(served: Served, slots: int, rows: int) -> State:
 
 
 def advance(
-    served: Served, ticks: int, params: Any, state: State, arrivals: Arrivals
+    served: Served,
+    ticks: int,
+    params: Any,
+    state: State,
+    arrivals: Arrivals,
+    width: int | None = None,
 ) -> tuple[State, Seen]:
-    """Let in what has come, and run up to `ticks` ticks of all slots; pure, for use inside jit.
+    """Let in what has come, and run up to `ticks` ticks; pure, for use inside jit.
 
     A sample's answer stands in its row from the tick at which it exits; its slot takes the next one
     that waits at the next tick. It ends before `ticks` where nothing is left to do.
+
+    Args:
+      width: how many slots are computed, those with a sample first; None for all. A sample in
+        another one waits for a later call.
     """
-    state = _let_in(served, params, state, arrivals)
+    state, all_slots = _let_in(served, params, state, arrivals), None
+    if width is not None and width < len(state.slots.t):
+        all_slots = state.slots
+        chosen = jnp.argsort(all_slots.index == len(state.queue), stable=True)[:width]
+        state = state._replace(slots=jax.tree.map(lambda x: x[chosen], all_slots))
 
     def some_left(carry):
         done, now = carry
@@ -166,6 +179,9 @@ def advance(
         return done + 1, _tick(served, params, _hand_out(now))
 
     _, state = lax.while_loop(some_left, body, (jnp.int32(0), state))
+    if all_slots is not None:
+        put = jax.tree.map(lambda old, new: old.at[chosen].set(new), all_slots, state.slots)
+        state = state._replace(slots=put)
     rows = state.rows
     latest = jnp.maximum(rows.times - 1, 0)[:, None]
 

@@ -12,6 +12,8 @@ from seenn_jax.serving.core import Arrivals, Seen, Served, advance, empty
 from seenn_jax.serving.inbox import Inbox, Request
 
 AHEAD = 2  # calls under way where one can be filled
+# Where few samples are under way, a call computes one slot in so many: a tick of fewer is shorter.
+PARTS = (16, 4, 1)
 
 
 class Worker:
@@ -30,7 +32,9 @@ class Worker:
 
     def __init__(self, served: Served, slots: int, ticks: int, inbox: Inbox, counters: Counters):
         self.served, self.inbox, self.counters = served, inbox, counters
-        self.room = slots * ticks  # inputs that go up with a call
+        # Slots that a call computes; the inputs that go up with it are at most `ticks` times these.
+        self.widths = sorted({max(1, slots // part) for part in PARTS})
+        self.ticks, self.room = ticks, slots * ticks
         self.rows = rows = slots + AHEAD * self.room
         device = jax.local_devices()[0]  # said, so that what a call returns is placed as it was
         self._state = jax.device_put(empty(served, slots, rows), device)
@@ -38,8 +42,11 @@ class Worker:
         leaves, tree = jax.tree.flatten(served.params)
         self._params = jax.device_put(leaves, device)
         self._advance = jax.jit(
-            lambda leaves, *rest: advance(served, ticks, tree.unflatten(leaves), *rest),
-            donate_argnums=1,
+            lambda width, leaves, state, arrivals: advance(
+                served, ticks, tree.unflatten(leaves), state, arrivals, width
+            ),
+            static_argnums=0,
+            donate_argnums=2,
         )
         self._calls = 0
         self._flying: collections.deque[tuple[int, Seen]] = collections.deque()
@@ -61,9 +68,10 @@ class Worker:
         self._ending: list[Request] = []  # without more frames
 
     def compile(self) -> None:
-        """Compile, by a call without a sample."""
-        self._start([])
-        jax.block_until_ready(self._flying.popleft()[1].done)
+        """Compile, by calls without a sample."""
+        for width in self.widths:
+            self._start([], width)
+            jax.block_until_ready(self._flying.popleft()[1].done)
 
     def run(self) -> None:
         """Answer until the inbox is stopped and all that it took is answered."""
@@ -119,13 +127,16 @@ class Worker:
         """Start a call, if there is anything to do."""
         pieces = self.inbox.take(self.room, len(self._free))
         if pieces or self._runnable():
-            self._start(pieces)
+            inputs = sum(len(piece.inputs) for piece in pieces)
+            fresh = sum(len(piece.inputs) for piece in pieces if not piece.frame)
+            needed = max(fresh + int(self._active.sum()), -(-inputs // self.ticks))
+            self._start(pieces, next((w for w in self.widths if w >= needed), self.widths[-1]))
             return True
         return False
 
-    def _start(self, pieces: list) -> None:
+    def _start(self, pieces: list, width: int) -> None:
         self._calls += 1
-        room, served = self.room, self.served
+        room, served = width * self.ticks, self.served
         arrivals = Arrivals(
             inputs=np.zeros((room, *served.shape), served.dtype),
             row=np.full(room, self.rows, np.int32),
@@ -148,7 +159,7 @@ class Worker:
             arrivals.inputs[here], arrivals.row[here] = inputs, rows
             arrivals.frame[here], arrivals.value[here] = frame, request.value
             self._given[rows] = frame + 1 if served.frames else served.timesteps
-        self._state, seen = self._advance(self._params, self._state, arrivals)
+        self._state, seen = self._advance(width, self._params, self._state, arrivals)
         for leaf in seen[:4]:
             leaf.copy_to_host_async()
         self._flying.append((self._calls, seen))

@@ -16,9 +16,10 @@ SLOTS, ROWS, ROOM = 4, 12, 4
 
 def caller(served, ticks):
     """`(state, {row: input}, value=, frame=, dropped=) -> (state, seen)`, compiled once."""
-    program = jax.jit(functools.partial(core.advance, served, ticks), donate_argnums=1)
+    program = functools.partial(core.advance, served, ticks)
+    program = jax.jit(program, donate_argnums=1, static_argnames="width")
 
-    def call(state, placed=(), value=0.6, frame=0, dropped=()):
+    def call(state, placed=(), value=0.6, frame=0, dropped=(), width=None):
         arrivals = core.Arrivals(
             np.full((ROOM, FEATURES), np.nan, np.float32),
             np.full(ROOM, ROWS, np.int32),
@@ -28,7 +29,7 @@ def caller(served, ticks):
         )
         for place, (row, x) in enumerate(dict(placed).items()):
             arrivals.row[place], arrivals.inputs[place] = row, x
-        state, seen = program(served.params, state, arrivals)
+        state, seen = program(served.params, state, arrivals, width=width)
         return state, jax.tree.map(np.asarray, seen)
 
     return call
@@ -44,7 +45,9 @@ def frames():
     return caller(toy(frames=True), 2)
 
 
-def test_rows_are_answered_as_offline_whatever_the_order(one_tick):
+# Slots that are not computed wait, whatever they hold.
+@pytest.mark.parametrize("widths", [(None,), (1, 2, None)])
+def test_rows_are_answered_as_offline_whatever_the_order(one_tick, widths):
     x, values = inputs(60), np.random.default_rng(1).uniform(0.4, 0.9, 60).astype(np.float32)
     numbers, timesteps = offline(x, values)
     cumulative = every_tick(x)[np.arange(60), timesteps - 1]
@@ -58,7 +61,7 @@ def test_rows_are_answered_as_offline_whatever_the_order(one_tick):
         value[:count] = values[sent : sent + count]
         placed = {row: x[owner[row]] for row in rows}
         sent += count
-        state, seen = one_tick(state, placed, value)
+        state, seen = one_tick(state, placed, value, width=random.choice(widths))
         logits = np.asarray(state.rows.logits)
         for row in [row for row in owner if seen.done[row]]:
             sample = owner.pop(row)
@@ -89,6 +92,20 @@ def test_what_waits_is_first_come_first_served_and_may_leave(one_tick):
     np.testing.assert_array_equal(state.rows.logits[7], wanted)
     assert seen.times[[0, 1, 3, 8]].tolist() == [6, 6, 6, 5]
     assert seen.done[[0, 1, 3, 8]].tolist() == [True, True, True, False]
+
+
+def test_few_slots_are_those_with_a_sample(one_tick):
+    x = inputs(4)
+    state = core.empty(toy(), SLOTS, ROWS)
+    state, _ = one_tick(state, {row: x[row] for row in range(4)}, 2.0)
+    state, seen = one_tick(state, dropped=(0, 1, 2), width=1)  # the last slot is left
+    assert seen.times[:4].tolist() == [1, 1, 1, 2]
+    np.testing.assert_array_equal(state.rows.logits[3], every_tick(x[[3]])[0, 1])
+    # The sample under way has the one slot that is computed; the other one waits.
+    state, seen = one_tick(state, {5: x[0]}, 2.0, width=1)
+    assert seen.times[[3, 5]].tolist() == [3, 0]
+    state, seen = one_tick(state, width=2)
+    assert seen.times[[3, 5]].tolist() == [4, 1]
 
 
 def test_all_ticks_of_a_row_are_kept(one_tick):
