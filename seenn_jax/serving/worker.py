@@ -13,7 +13,7 @@ from seenn_jax.serving.inbox import Inbox, Request
 
 AHEAD = 2  # calls under way where one can be filled
 # Where few samples are under way, a call computes one slot in so many: a tick of fewer is shorter.
-PARTS = (16, 4, 1)
+PARTS = (16, 8, 4, 2, 1)
 
 
 class Worker:
