@@ -15,6 +15,7 @@ import results_accuracy as accuracy
 import results_cifar as cifar
 import results_interop as interop
 import results_reliability as reliability
+import results_serving as serving
 import results_speed as speed
 from tables import all_of, count, mean, minutes, paragraph, percent, span, table
 
@@ -44,6 +45,7 @@ SECTIONS = (
     speed.host_pipeline,
     speed.tpu,
     speed.one_answer,
+    serving.serving,
 )
 
 

@@ -316,6 +316,7 @@ def test_two_processes_train_as_one(one_device, config_flag, environment, tmp_pa
     assert "epoch" not in out  # the first process alone speaks, logs and writes
 
 
+@pytest.mark.slow
 def test_two_processes_evaluate_as_one(one_device, environment, tmp_path):
     alone, expected = one_device
     workdir, result = shutil.copytree(alone, tmp_path / "run"), tmp_path / "result.json"

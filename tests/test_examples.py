@@ -38,6 +38,7 @@ def trained_with(make_config, call_train, tmp_path):
     return train
 
 
+@pytest.mark.slow
 def test_adaptive_threshold(trained_with):
     run = trained_with("adaptive_threshold", activation="alif")
     predictor = seenn_jax.load(run)

@@ -76,6 +76,7 @@ def test_the_readme_has_a_place_for_results():
     assert text.index("<!-- results: begin -->") < text.index("<!-- results: end -->")
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_readme_run(program, tmp_path):
     run = tmp_path / "digits"
     not_run, there = set(), commands(README)

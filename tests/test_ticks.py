@@ -8,10 +8,12 @@ import pytest
 from seenn_jax.models import MODELS
 from seenn_jax.models.network import rest, run_all
 from seenn_jax.ticks import currents, first_ticks, seen, summed
-from tests.models.networks import BATCH, TIMESTEPS, exact, images, prepared
+from tests.models.networks import BATCH, DEEP, TIMESTEPS, exact, images, prepared
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in DEEP)) for n in MODELS]
+)
 def test_still_images_are_the_same_at_each_tick(name):
     model, integrate = prepared(name)
     still = images(name, BATCH)

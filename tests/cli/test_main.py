@@ -202,11 +202,21 @@ def test_settings_become_flags():
 
 
 @pytest.fixture
-def call_main(monkeypatch, capsys):
-    """`main` around a function; logging is put back as it was."""
+def as_it_was():
+    """Flags and logging are put back."""
     handlers, levels = list(logging.root.handlers), {}
     for name in (None, "absl", "seenn_jax"):
         levels[name] = logging.getLogger(name).level
+    yield
+    flags.FLAGS.unparse_flags()
+    logging.root.handlers[:] = handlers
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+
+
+@pytest.fixture
+def call_main(as_it_was, monkeypatch, capsys):
+    """`main` around a function."""
 
     def call(function, **options):
         monkeypatch.setattr(sys, "argv", ["program.py"])
@@ -214,11 +224,7 @@ def call_main(monkeypatch, capsys):
             shell.main(function, {}, **options)
         return end.value.code, *capsys.readouterr()
 
-    yield call
-    flags.FLAGS.unparse_flags()
-    logging.root.handlers[:] = handlers
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
+    return call
 
 
 def raising(error):
@@ -236,14 +242,13 @@ def test_ctrl_c_is_130(call_main, monkeypatch):
     assert found == (130, "", "gone on\n")
 
 
-def test_nobody_who_reads_on_is_no_mistake(monkeypatch, capsys):
+def test_nobody_who_reads_on_is_no_mistake(as_it_was, monkeypatch, capsys):
     silenced = []
     monkeypatch.setattr(shell, "silence", silenced.append)
     monkeypatch.setattr(sys, "argv", ["program.py"])
     shell.main(raising(BrokenPipeError()), {})
     assert silenced == [sys.stdout]
     assert capsys.readouterr() == ("", "")
-    flags.FLAGS.unparse_flags()
 
 
 def test_scripts_are_called_as_this_one(monkeypatch):

@@ -105,6 +105,7 @@ def test_a_learning_rate_at_which_the_loss_is_lost(program, make_config, tmp_pat
     check_refused(*refused, "--config.timesteps is 0")
 
 
+@pytest.mark.slow
 def test_a_folder_of_one_s_own(program, picture, encoded, tmp_path):
     images, run = tmp_path / "images", tmp_path / "run"
     for label, name in enumerate(("cat", "dog")):

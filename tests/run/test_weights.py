@@ -134,7 +134,7 @@ def test_a_policy_s_weights_have_both_networks(trained_policy, tmp_path):
     np.testing.assert_array_equal(found.timesteps, wanted.timesteps)
 
 
-@pytest.mark.parametrize("activation", ["qcfs", "relu"])
+@pytest.mark.parametrize("activation", ["qcfs", pytest.param("relu", marks=pytest.mark.slow)])
 def test_a_network_to_be_converted_takes_no_data(trained, make_config, tmp_path, activation):
     config = make_config(activation=activation, loss="mean_ce", inherit_epochs=0)
     workdir = untrained(tmp_path / activation, config, folder.load(trained)[1])

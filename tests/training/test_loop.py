@@ -261,6 +261,7 @@ def test_a_streamed_run_resumes_in_the_middle_of_an_epoch(
     )
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_goes_back_as_often_as_allowed(
     make_config, call_train, tmp_path, monkeypatch
 ):

@@ -137,6 +137,7 @@ def test_one_class(tmp_path, make_config, call_train, picture, encoded):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_where_all_is_learnt_the_last_counts_and_nothing_is_chosen(
     call_train, make_config, tmp_path
 ):

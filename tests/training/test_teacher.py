@@ -179,6 +179,7 @@ def test_a_policy_takes_none(make_policy_config, ann, call_train, tmp_path):
         call_train(make_policy_config(teacher=str(ann)), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_one_command_trains_the_teacher_first(program, tmp_path):
     """The teacher that is missing, then one that was stopped, then one that is there."""
     flags = [

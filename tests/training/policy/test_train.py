@@ -42,6 +42,7 @@ def test_the_network_is_frozen_until_the_joint_epochs(trained_policy, trained):
     assert folder.load(trained_policy)[0].init_from == str(trained)
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_is_of_the_policy_that_ranks_best(trained_longer):
     scores = [line["validation/mean_accuracy"] for line in metrics_of(trained_longer)]
     best = max(range(len(scores)), key=lambda epoch: (scores[epoch], epoch))
@@ -49,7 +50,8 @@ def test_the_best_checkpoint_is_of_the_policy_that_ranks_best(trained_longer):
 
 
 # Before the joint epochs, of which there are two of four here, and among them.
-@pytest.mark.parametrize("epochs", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("epochs", [1, 3])
+@pytest.mark.slow
 def test_a_resumed_run_ends_with_the_same_bits(
     trained_longer, trained, make_policy_config, call_train, tmp_path, monkeypatch, epochs
 ):
