@@ -121,7 +121,8 @@ def dataset_of_run(config: ConfigDict, facts: DataFacts, other: bool = False) ->
                 f"{ours}: give data that fit, by `data_name` or `data_dir`"
             )
     ours, theirs = ([*each.mean, *each.std, *each.still_statistics] for each in (facts, here))
-    if not (other or np.allclose(theirs, ours, 1e-6, 0)):
+    learnt_all = config.data.train_on_validation  # as checkpoints of others, normalised otherwise
+    if not (other or learnt_all or np.allclose(theirs, ours, 1e-6, 0)):
         _log.warning(
             "the training images of %s are others than those that the run was trained on (their "
             "mean or standard deviation differ): it may have learnt images that are held out now",
