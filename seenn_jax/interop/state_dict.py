@@ -65,10 +65,11 @@ def named(model: nnx.Module, config: ConfigDict) -> tuple[dict[str, np.ndarray],
     Raises:
       UserError: no code has such a network.
     """
-    names = official_names(model).values()
+    state = state_dict(model)
     asked = (config.model.name, config.activation, config.model.fires)
     for spelling in SPELLINGS:
-        source = source_of(dict.fromkeys(map(spelling, names)))
+        found = {spelling(name): array for name, array in state.items()}
+        source = source_of(found)
         if (source.model, source.activation, source.fires) == asked:
             break
     else:
@@ -78,13 +79,14 @@ def named(model: nnx.Module, config: ConfigDict) -> tuple[dict[str, np.ndarray],
             f"of {source.activation!r} at v {source.fires}; export it as ONNX, StableHLO or NIR"
         )
     for name in SETTINGS if config.activation == "lif" else ():
-        value, theirs = config.model[name], default_config().model[name]
+        value = config.model[name]
+        theirs = source.tau if name == "tau" else default_config().model[name]
         if value != theirs:
             raise UserError(
                 f"`config.model.{name}` is {value}, and {source.about} has {theirs}, which no "
                 "state dict can change: export it as ONNX, StableHLO or NIR"
             )
-    return {spelling(name): array for name, array in state_dict(model).items()}, source
+    return found, source
 
 
 def state_dict(model: nnx.Module) -> dict[str, np.ndarray]:
