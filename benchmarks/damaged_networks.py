@@ -28,6 +28,8 @@ from seenn_jax.interop import nir
 from seenn_jax.interop.files import read_state_dict
 from seenn_jax.models.neurons import LIF
 from seenn_jax.models.vgg import SpikingVGG
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where the tests are
 from tests.interop.torch_made import saved
 
 TRIES = flags.DEFINE_integer("tries", 2000, "Damaged files of each format.")
