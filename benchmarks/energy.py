@@ -27,7 +27,7 @@ import records
 from seenn_jax import evaluate, provenance
 from seenn_jax.config import default_config
 from seenn_jax.engine import chunks
-from seenn_jax.errors import UserError
+from seenn_jax.errors import UserError, needed
 from seenn_jax.exits import Given, make_exit
 from seenn_jax.run.inference import Predictor, load
 
@@ -116,13 +116,7 @@ def nvml_of_the_driver() -> Iterator[Any]:
     Raises:
       UserError: it is not installed, or there is no NVIDIA driver.
     """
-    try:
-        import pynvml
-    except ImportError as error:
-        raise UserError(
-            "measuring energy needs the package nvidia-ml-py, which is not installed: "
-            "pip install nvidia-ml-py"
-        ) from error
+    pynvml = needed("measuring energy", "pynvml", "nvidia-ml-py")
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:

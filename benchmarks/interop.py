@@ -220,7 +220,8 @@ def measured() -> list[dict]:
         found = measure()
         shown = f"tests/interop/{test}"
         rows.append({"what": what.partition(", further")[0], **found._asdict(), "shown_by": shown})
-        print(f"{what}: {found.difference:.1e} {found.of} ({found.library})", flush=True)
+        of, other_side = found.of, rows[-1]["library"]
+        print(f"{what}: {found.difference:.1e} {of} ({other_side})", flush=True)
     return rows
 
 

@@ -2,8 +2,10 @@
 
 import difflib
 import errno
+import importlib
 import signal
 from collections.abc import Iterable
+from typing import Any
 
 
 class UserError(ValueError):
@@ -33,6 +35,25 @@ def raise_passing(error: BaseException) -> None:
     """Raise an error again that must not be taken for a damaged file, which would be left out."""
     if isinstance(error, OSError) and error.errno in _PASSING:
         raise error
+
+
+def needed(what: str, module: str, package: str = "") -> Any:
+    """A module of a package that is an extra.
+
+    Args:
+      what: needs it, in words.
+      package: its name, where it is not that of the module.
+
+    Raises:
+      UserError: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = package or module
+        raise UserError(
+            f"{what} needs the package {package}, which is not installed: pip install {package}"
+        ) from error
 
 
 def check_choice(what: str, value: object, allowed: Iterable[str]) -> None:

@@ -5,8 +5,8 @@ read is used for all that needs it, and sums stay where they are made. So, in a 
 
 - weights are read once, those of neurons that do not fire too;
 - membranes are read and written;
-- spikes are written by their layer and read by the next, a bit each, whether they are 0 or 1, and
-  integers up to `largest_spike` in as many bits as that takes;
+- spikes are written by their layer and read by the next, a bit each, whether they are 0 or 1; of
+  networks that add spikes, or send integers, in as many bits as the largest of all sums takes;
 - currents of the stem, of a still image, are written once and read at each timestep;
 - the image is read once, from DRAM; of event data one of each timestep.
 
@@ -34,6 +34,7 @@ from jaxtyping import Int
 
 from seenn_jax.models.layers import ConvBN
 from seenn_jax.models.network import run_all
+from seenn_jax.models.precision import most_spikes
 
 CAPACITY = 2**20  # bytes of the chip's memory
 CHIP_PICOJOULES = 100 / 8  # a byte
@@ -74,14 +75,13 @@ def sizes(model: nnx.Module, image_shape: tuple[int, int, int]) -> Sizes:
     Args:
       image_shape: (height, width, channels) of one input.
     """
-    membranes, neurons, bits = 0, [], 1
+    membranes: list[int] = []
+    neurons: list[int] = []
 
     def record(place, neuron):
         def recorded(currents, v0=None):
-            nonlocal membranes, bits
-            bits = max(bits, int(getattr(neuron, "largest_spike", 1)).bit_length())
             spikes, v = neuron(currents, v0)
-            membranes += sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(v))
+            membranes.extend(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(v))
             neurons.append(math.prod(spikes.shape[2:]))
             return spikes, v
 
@@ -99,13 +99,13 @@ def sizes(model: nnx.Module, image_shape: tuple[int, int, int]) -> Sizes:
     currents = jax.eval_shape(run, state, image)
     return Sizes(
         weights=_weights(model),
-        membranes=membranes,
+        membranes=sum(membranes),
         neurons=sum(neurons),
         largest=max(neurons),
         currents=currents.size * currents.dtype.itemsize,
         image=math.prod(image_shape),
         activation=currents.dtype.itemsize,
-        bits=bits,
+        bits=most_spikes(model).bit_length(),
     )
 
 

@@ -24,7 +24,7 @@ from PIL import Image
 from rich.console import Console
 from tensorboardX.proto.event_pb2 import Event
 
-from seenn_jax.cli import start
+from seenn_jax.cli import main as shell
 from seenn_jax.config import default_config
 from seenn_jax.data.events import cifar10_dvs
 from seenn_jax.plugins import load_plugins
@@ -395,7 +395,7 @@ def program(monkeypatch, capsys):
     levels = {name: logger.level for name, logger in loggers.items()}
     handlers = list(logging.root.handlers)
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(start, "exit_at_once", sys.exit)  # which would end this process
+    monkeypatch.setattr(shell, "exit_at_once", sys.exit)  # which would end this process
 
     def call(script, *arguments):
         monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])

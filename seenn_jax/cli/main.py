@@ -191,19 +191,14 @@ def _join_processes() -> None:
 def _fail(sentence: str) -> NoReturn:
     words = [word if len(word) <= _LONG else _shortened(word) for word in sentence.split()]
     print(f"error: {printable(' '.join(words))}", file=sys.stderr)
-    _exit(2)
+    # On Python's way out libraries would tell of what the mistake has left undone, and one of
+    # several processes would wait for the others, which may wait for it.
+    exit_at_once(2)
 
 
 def _shortened(word: str) -> str:
     """The beginning and the end of a value that nobody would read."""
     return f"{word[: _LONG // 2]}...({len(word):,} characters)...{word[-_LONG // 4 :]}"
-
-
-def _exit(status: int) -> NoReturn:
-    if jax.distributed.is_initialized():
-        # Python's way out would wait for the other processes, which may wait for this one.
-        exit_at_once(status)
-    sys.exit(status)
 
 
 def _parse(arguments: list[str], known: list[str]) -> list[str]:

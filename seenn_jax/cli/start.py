@@ -30,12 +30,7 @@ def start(name: str) -> None:
                 say(help.of_config() if topic else help.of_program(name, command(name)))
                 return
             module = importlib.import_module(f"seenn_jax.cli.{name}")
-        try:
-            module.main()
-        except SystemExit as end:
-            if end.code:  # on Python's way out libraries tell of what an error has left undone
-                exit_at_once(int(end.code))
-            raise
+        module.main()
 
 
 def exit_at_once(status: int) -> NoReturn:

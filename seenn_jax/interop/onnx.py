@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from seenn_jax.errors import UserError
+from seenn_jax.errors import UserError, needed
 from seenn_jax.interop.onnx_operations import OPERATIONS, VIEWS
 from seenn_jax.interop.stablehlo import tick_of
 from seenn_jax.paths import check_new, put
@@ -66,13 +66,7 @@ def library() -> Any:
     Raises:
       UserError: it is not installed.
     """
-    try:
-        import onnx
-    except ImportError as error:
-        raise UserError(
-            "ONNX needs the package onnx, which is not installed: pip install onnx"
-        ) from error
-    return onnx
+    return needed("ONNX", "onnx")
 
 
 def graph_of(

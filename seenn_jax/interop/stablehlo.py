@@ -17,7 +17,7 @@ import jax.export
 import jax.numpy as jnp
 
 from seenn_jax import engine, exits
-from seenn_jax.errors import UserError
+from seenn_jax.errors import UserError, needed
 from seenn_jax.paths import check_new, put
 from seenn_jax.run.inference import Predictor
 
@@ -132,12 +132,6 @@ def _write(path: Path, function: Callable, arguments: list, platforms: Sequence[
             f"`platforms` are {', '.join(platforms) or 'none'}: give some of "
             f"{', '.join(PLATFORMS)}, rocm"
         )
-    try:
-        import flatbuffers  # noqa: F401 - which jax needs to write a program
-    except ImportError as error:
-        raise UserError(
-            "writing a program needs the package flatbuffers, which is not installed: "
-            "pip install flatbuffers"
-        ) from error
+    needed("writing a program", "flatbuffers")  # by jax
     exported = jax.export.export(jax.jit(function), platforms=tuple(platforms))(*arguments)
     put(path, bytes(exported.serialize()))

@@ -75,8 +75,8 @@ def tick_by_tick(graph: nnx.GraphDef, loss: Loss, timesteps: int, remat: bool) -
 
     BatchNorm normalises each tick by that tick's statistics, where ticks that run at once share
     theirs; the running ones move by the mean over ticks, once a step. Evaluation has these for all
-    ticks, by which the first ones lose accuracy. The currents of a still image are computed anew at
-    each tick.
+    ticks, by which the first ones can lose accuracy. The currents of a still image are computed
+    anew at each tick.
 
     Args:
       loss: its mean over single ticks must be the loss of all.

@@ -216,7 +216,8 @@ def as_it_was():
 
 @pytest.fixture
 def call_main(as_it_was, monkeypatch, capsys):
-    """`main` around a function."""
+    """`main` around a function. What really ends the process: tests/cli/test_start.py."""
+    monkeypatch.setattr(shell, "exit_at_once", sys.exit)
 
     def call(function, **options):
         monkeypatch.setattr(sys, "argv", ["program.py"])
@@ -234,9 +235,7 @@ def raising(error):
     return function
 
 
-def test_ctrl_c_is_130(call_main, monkeypatch):
-    # What really ends the process: tests/cli/test_start.py.
-    monkeypatch.setattr(shell.os, "_exit", sys.exit)
+def test_ctrl_c_is_130(call_main):
     assert call_main(raising(KeyboardInterrupt())) == (130, "", "interrupted\n")
     found = call_main(raising(KeyboardInterrupt()), interrupted="gone on")
     assert found == (130, "", "gone on\n")

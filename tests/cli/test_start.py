@@ -188,13 +188,14 @@ def test_text_of_others_does_not_reach_the_terminal_as_commands():
 
 def test_a_mistake_ends_without_what_libraries_say_at_python_s_end(environment):
     code = (
-        "import sys, types\n"
+        "import sys\n"
+        "from seenn_jax.cli.main import main\n"
+        "from seenn_jax.errors import UserError\n"
         "async def unawaited(): pass\n"  # as where one of many writes has failed
         "kept = [unawaited()]\n"
-        "def main(): print('said'); sys.exit(2)\n"
-        "sys.modules['seenn_jax.cli.train'] = types.SimpleNamespace(main=main)\n"
+        "def function(): print('said'); raise UserError('wrong')\n"
         "sys.argv = ['train.py']\n"
-        "from seenn_jax.cli.start import start; start('train')\n"
+        "main(function, {})\n"
     )
     done = run([sys.executable, "-c", code], environment)
-    assert (done.returncode, done.stdout, done.stderr) == (2, "said\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "said\n", "error: wrong\n")

@@ -230,16 +230,16 @@ NETWORKS = {
 }
 
 
-def main():
-    GOLDEN.mkdir(exist_ok=True)
-    for name in sys.argv[1:] or NETWORKS:
-        forward, neuron, shape = NETWORKS[name]
+def main(networks=NETWORKS, folder=GOLDEN):
+    folder.mkdir(exist_ok=True)
+    for name in sys.argv[1:] or networks:
+        forward, neuron, shape = networks[name]
         network = Network(neuron)
         inputs = torch.from_numpy(images(shape)).double()
         logits = np.stack([forward(network, inputs).numpy() for _ in range(TICKS)], 1)
         shapes = {key: list(array.shape) for key, array in network.state.items()}
         about = {"shapes": json.dumps(shapes), "image": shape}
-        np.savez_compressed(GOLDEN / f"{name}.npz", logits=logits, **about)
+        np.savez_compressed(folder / f"{name}.npz", logits=logits, **about)
         spread = np.abs(np.diff(logits, axis=1)).max()
         print(f"{name}: {len(shapes)} tensors, ticks differ by up to {spread:.2f}", file=sys.stderr)
 

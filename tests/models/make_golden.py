@@ -5,11 +5,7 @@ Networks of others are written here in PyTorch, in float64, with the neurons of 
 zhouchenlin2096/QKFormer and of ZK-Zhou/spikformer) and the names that layers have here.
 """
 
-import json
-import sys
 from pathlib import Path
-
-import numpy as np
 
 from tests.interop import make_golden as base
 
@@ -132,21 +128,8 @@ NETWORKS = {
 }
 
 
-def main():
-    GOLDEN.mkdir(exist_ok=True)
-    for name, (forward, neuron, shape) in NETWORKS.items():
-        network = base.Network(neuron)
-        inputs = torch.from_numpy(base.images(shape)).double()
-        logits = np.stack([forward(network, inputs).numpy() for _ in range(base.TICKS)], 1)
-        shapes = {key: list(array.shape) for key, array in network.state.items()}
-        about = {"shapes": json.dumps(shapes), "image": shape}
-        np.savez_compressed(GOLDEN / f"{name}.npz", logits=logits, **about)
-        spread = np.abs(np.diff(logits, axis=1)).max()
-        print(f"{name}: {len(shapes)} tensors, ticks differ by up to {spread:.2f}", file=sys.stderr)
-
-
 if __name__ == "__main__":
     import torch
 
     base.torch, base.functional = torch, torch.nn.functional
-    main()
+    base.main(NETWORKS, GOLDEN)

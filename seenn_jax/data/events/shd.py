@@ -20,7 +20,7 @@ from seenn_jax.data.events.recordings import Kind, Recording, Unreadable
 from seenn_jax.data.images import why
 from seenn_jax.data.prepared import default_root
 from seenn_jax.data.splits import Loaded
-from seenn_jax.errors import UserError
+from seenn_jax.errors import UserError, needed
 
 UNITS = 700
 # {name: ({file: whether it is for testing}, how many classes}}; what SSC has to validate is among
@@ -76,12 +76,7 @@ def _opened(path: Path, classes: int, stack: contextlib.ExitStack) -> File:
       UserError: h5py is not installed; it is not there, no HDF5 or cut short, lacks a part, or its
         labels don't match.
     """
-    try:
-        import h5py
-    except ImportError as error:
-        raise UserError(
-            "HDF5 files are read by h5py, which is not installed: pip install h5py"
-        ) from error
+    h5py = needed("reading HDF5", "h5py")
     if not path.is_file():
         packed = [each for each in path.parent.glob(f"{path.name}.*")]
         raise UserError(

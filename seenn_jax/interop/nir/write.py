@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import nnx
 
-from seenn_jax.errors import UserError
+from seenn_jax.errors import UserError, needed
 from seenn_jax.interop.nir.residual import ms_graph, sew_graph
 from seenn_jax.models.layers import ConvBN, Shortcut
 from seenn_jax.models.neurons import IF, ILIF, LIF, PLIF
@@ -145,13 +145,7 @@ def library() -> Any:
     Raises:
       UserError: it is not installed.
     """
-    try:
-        import nir
-    except ImportError as error:
-        raise UserError(
-            "NIR needs the package nir, which is not installed: pip install nir"
-        ) from error
-    return nir
+    return needed("NIR", "nir")
 
 
 class _Signal(NamedTuple):
