@@ -157,7 +157,8 @@ def advance(
     """Let in what has come, and run up to `ticks` ticks; pure, for use inside jit.
 
     A sample's answer stands in its row from the tick at which it exits; its slot takes the next one
-    that waits at the next tick. It ends before `ticks` where nothing is left to do.
+    that waits at the next tick. Of several ticks it ends before the last where nothing is left to
+    do; for that a GPU's host waits for each tick, and can't send the next call meanwhile.
 
     Args:
       width: how many slots are computed, those with a sample first; None for all. A sample in
@@ -178,7 +179,8 @@ def advance(
         done, now = carry
         return done + 1, _tick(served, params, _hand_out(now))
 
-    _, state = lax.while_loop(some_left, body, (jnp.int32(0), state))
+    start = (jnp.int32(0), state)
+    _, state = body(start) if ticks == 1 else lax.while_loop(some_left, body, start)
     if all_slots is not None:
         put = jax.tree.map(lambda old, new: old.at[chosen].set(new), all_slots, state.slots)
         state = state._replace(slots=put)

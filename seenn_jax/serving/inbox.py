@@ -1,10 +1,12 @@
 """What waits on the host: requests in the order in which they came, frames, deadlines."""
 
 import collections
+import functools
 import heapq
 import itertools
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
@@ -14,6 +16,19 @@ from seenn_jax.errors import UserError
 from seenn_jax.serving.answers import Answer, Counters, Refused, Stopped
 
 SPARE = 64  # of what is over, kept in a queue at least until it is cleared away
+
+
+class Asked(Future):
+    """A future that says when it is cancelled: a callback for each that isn't would cost more."""
+
+    leave: Callable[[], None] | None = None
+
+    def cancel(self) -> bool:
+        """As of every future."""
+        cancelled = super().cancel()
+        if cancelled and self.leave is not None:
+            self.leave()
+        return cancelled
 
 
 class Request:
@@ -45,7 +60,7 @@ class Request:
         single: bool = True,
         trace: bool = False,
     ):
-        self.future: Future = Future()
+        self.future = Asked()
         self.inputs, self.value, self.count, self.single = inputs, value, count, single
         self.began = time.perf_counter()
         self.deadline = None if seconds is None else self.began + seconds
@@ -116,6 +131,7 @@ class Inbox:
                 self._room.wait()
             if self.stopped:
                 raise Stopped("the server has been stopped: start another one")
+            request.future.leave = functools.partial(self.leave, request)
             self.counters.requests += request.count
             self.queued += request.count
             self._waiting.append(request)
@@ -123,11 +139,6 @@ class Inbox:
                 heapq.heappush(self._deadlines, (request.deadline, next(self._number), request))
                 self._timed += 1
             self._tell()
-        request.future.add_done_callback(lambda future: self._left(future, request))
-
-    def _left(self, future: Future, request: Request) -> None:
-        if future.cancelled():
-            self.leave(request)
 
     def leave(self, request: Request) -> None:
         """Let the answering thread know that a request was cancelled, or has no more frames."""
@@ -182,6 +193,8 @@ class Inbox:
 
     def forget(self, request: Request) -> None:
         """Free what a request takes that is over."""
+        if request.given == request.count and request.deadline is None:
+            return
         with self.changed:
             if request.given < request.count:
                 self.queued -= request.count - request.given

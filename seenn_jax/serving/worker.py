@@ -9,7 +9,7 @@ import numpy as np
 from seenn_jax.errors import UserError
 from seenn_jax.serving.answers import Answer, Counters, TooLate
 from seenn_jax.serving.core import Arrivals, Seen, Served, advance, empty
-from seenn_jax.serving.inbox import Inbox, Request
+from seenn_jax.serving.inbox import Inbox, Piece, Request
 
 AHEAD = 2  # calls under way where one can be filled
 # Where few samples are under way, a call computes one slot in so many: a tick of fewer is shorter.
@@ -60,9 +60,9 @@ class Worker:
         self._ticks = np.zeros(rows, np.int32)
         self._dropped = np.zeros(rows, bool)
         # Of the last call read; a row may have another sample by now.
-        self._times = np.zeros(rows, np.int32)
-        self._classes = np.zeros(rows, np.int32)
-        self._confidence = np.zeros(rows, np.float32)
+        self._times: list[int] = []
+        self._classes: list[int] = []
+        self._confidence: list[float] = []
         self._seen: Seen | None = None
         self._traces: tuple[np.ndarray, np.ndarray] | None = None
         self._ending: list[Request] = []  # without more frames
@@ -134,7 +134,7 @@ class Worker:
             return True
         return False
 
-    def _start(self, pieces: list, width: int) -> None:
+    def _start(self, pieces: list[Piece], width: int) -> None:
         self._calls += 1
         room, served = width * self.ticks, self.served
         arrivals = Arrivals(
@@ -145,37 +145,48 @@ class Worker:
             dropped=self._dropped,
         )
         self._dropped = np.zeros(self.rows, bool)  # JAX may still read the other one
-        start = 0
-        for request, position, frame, inputs in pieces:
-            count = len(inputs)
-            here = slice(start, start + count)
-            start += count
-            if frame:
-                rows = list(request.rows)
-            else:
-                rows = self._free[-count:]
-                del self._free[-count:]
-                self._seat(request, position, rows)
-            arrivals.inputs[here], arrivals.row[here] = inputs, rows
-            arrivals.frame[here], arrivals.value[here] = frame, request.value
-            self._given[rows] = frame + 1 if served.frames else served.timesteps
+        if pieces:
+            self._seat(pieces, arrivals)
         self._state, seen = self._advance(width, self._params, self._state, arrivals)
         for leaf in seen[:4]:
             leaf.copy_to_host_async()
         self._flying.append((self._calls, seen))
 
-    def _seat(self, request: Request, position: int, rows: list[int]) -> None:
-        """Give rows to samples of a request."""
-        for row in rows:
-            self._owner[row], request.rows[row] = request, position
-            position += 1
-        self._since[rows] = self._calls
-        self._active[rows], self._ticks[rows] = True, 0
+    def _seat(self, pieces: list[Piece], arrivals: Arrivals) -> None:
+        """Give rows to fresh samples, and write what comes with the call."""
+        rows: list[int] = []
+        frames: list[int] = []
+        values: list[float] = []
+        fresh: list[int] = []
+        for request, position, frame, inputs in pieces:
+            count = len(inputs)
+            if frame:
+                mine = list(request.rows)
+            else:
+                mine = self._free[-count:]
+                del self._free[-count:]
+                fresh += mine
+                for row in mine:
+                    self._owner[row], request.rows[row] = request, position
+                    position += 1
+            rows += mine
+            frames += [frame] * count
+            values += [request.value] * count
+        all_inputs = [piece.inputs for piece in pieces]
+        np.concatenate(all_inputs, out=arrivals.inputs[: len(rows)], casting="no")
+        for array, new in zip(arrivals[1:4], (rows, frames, values), strict=True):
+            array[: len(rows)] = new
+        self._since[fresh] = self._calls
+        self._active[fresh], self._ticks[fresh] = True, 0
+        # A sample's frames come in their order, and the latest of a call counts.
+        self._given[rows] = np.add(frames, 1) if self.served.frames else self.served.timesteps
 
     def _read(self, number: int, seen: Seen) -> list[tuple[Request, int, int]]:
         """What a call has left: (request, position, row) of the samples that exited."""
-        times, done, self._classes, self._confidence = map(np.asarray, seen[:4])
-        self._times, self._seen, self._traces = times, seen, None
+        times, done, classes, confidence = map(np.asarray, seen[:4])
+        # Lists: an answer takes single items, which of arrays are slow.
+        self._times, self._classes = times.tolist(), classes.tolist()
+        self._confidence, self._seen, self._traces = confidence.tolist(), seen, None
         mine = self._active & (self._since <= number)
         self._ticks[mine] = times[mine]
         ended: list = []
@@ -204,11 +215,11 @@ class Worker:
                 self._finish(request)
 
     def _answer_of(self, request: Request, row: int, complete: bool, now: float) -> Answer:
-        number, ticks = int(self._classes[row]), int(self._times[row])
+        number, ticks = self._classes[row], self._times[row]
         return Answer(
             number,
             self.served.names[number],
-            float(self._confidence[row]),
+            self._confidence[row],
             ticks,
             complete,
             now - request.began,
@@ -278,6 +289,7 @@ class Worker:
     def _tell(self, request: Request) -> bool:
         """Whether the future still waits for an answer; one that was cancelled is counted."""
         waits = request.future.set_running_or_notify_cancel()
+        request.future.leave = None  # or the two would hold each other
         if not waits:
             self.counters.cancelled += request.count
         return waits
