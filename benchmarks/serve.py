@@ -133,10 +133,14 @@ def measure(server, images, rate, count):
     return ended - due, several * count / (ended.max() - start)
 
 
-def row_of(name, ticks, load_, offline, server, images):
-    """A row of the table, which is printed; `load_` is a share of `offline`, None: all at once."""
+def row_of(name, ticks, load_, offline, able, server, images):
+    """A row of the table, which is printed; `load_` is a share of `offline`, None: all at once.
+
+    Args:
+      able: images a second that the server is known to answer, for how many come at once.
+    """
     rate = None if load_ is None else load_ * offline / IMAGES.value
-    count = max(200, int((rate or offline / IMAGES.value) * DURATION.value))
+    count = max(200, int((rate or able / IMAGES.value) * DURATION.value))
     latencies, answered = measure(server, images, rate, count)
     p50, p90, p99 = 1e3 * np.percentile(latencies, QUANTILES)
     load_words = "all at once" if load_ is None else f"load {load_ * offline:9,.0f}/s"
@@ -218,7 +222,8 @@ def main(_) -> None:
             for share in (*map(float, LOADS.value), None):
                 if share is not None and _is_beyond(rows, name, ticks):
                     continue  # the queue of a larger load would only take longer
-                rows.append(row_of(name, ticks, share, offline, server, images))
+                able = _last(rows, name, ticks).get("answered_per_second", offline)
+                rows.append(row_of(name, ticks, share, offline, able, server, images))
     print(f"knee at {KNEE.value:g} ms: {knees(rows)}")
     if PICTURE.value:
         draw(rows, offline, PICTURE.value)
@@ -237,12 +242,16 @@ def main(_) -> None:
         records.add(JSON.value, records.record(what, figures, config=changes, seed=SEED.value))
 
 
+def _last(rows, name, ticks):
+    """The latest row of this server, {} before the first."""
+    mine = [row for row in rows if (row["server"], row["ticks_per_call"]) == (name, ticks)]
+    return mine[-1] if mine else {}
+
+
 def _is_beyond(rows, name, ticks):
     """Whether the last load of this server was far beyond what it can do."""
-    last = rows[-1] if rows else {"server": None, "ticks_per_call": None}
-    if (last["server"], last["ticks_per_call"]) != (name, ticks):
-        return False
-    return last["answered_per_second"] < 0.5 * last["load"]
+    last = _last(rows, name, ticks)
+    return bool(last) and last["answered_per_second"] < 0.5 * last["load"]
 
 
 if __name__ == "__main__":
