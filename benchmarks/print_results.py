@@ -32,12 +32,11 @@ SECTIONS = (
     accuracy.digits,
     cifar.taught,
     cifar.policies,
-    accuracy.cifar10,
-    accuracy.risk,
     accuracy.policy,
-    accuracy.conversion,
     accuracy.events,
+    accuracy.events_of_images,
     accuracy.energy,
+    accuracy.joules,
     speed.early_exit,
     speed.training_step,
     speed.deterministic,
@@ -84,6 +83,10 @@ def headline() -> str:
         runs = cifar.taught_rows(data, timesteps, how, target)
         seeds = f"mean of {len(runs)} seeds" if len(runs) > 1 else "one seed"
         rows.append([f"{data}, SEENN-I, T = {timesteps}, taught, {seeds}", *_reached(runs)])
+    [i2e] = all_of("i2e")
+    rows.append(
+        ["I2E-CIFAR10, SEENN-I, T = 8, MS-ResNet-18, one seed", *_reached([i2e["figures"]])]
+    )
     rows += [_images_per_second(), _answers_that_differ()]
     header = ["accuracy in %, of the test split", "early exit", "timesteps on average", "all T"]
     return f"{_flagship()}\n\n{table(header, rows)}"

@@ -2,8 +2,7 @@
 
 import math
 
-from results_accuracy import CIFAR
-from tables import all_of, count, find, minutes, section, sources, table
+from tables import all_of, count, minutes, section, sources, table
 
 from seenn_jax.cli.overrides import load_config
 
@@ -120,17 +119,11 @@ def training_step() -> str:
         for devices, batch in of
         if devices == "1"
     ]
-    train = find("cifar10_resnet19", f"{CIFAR}T = 4, seed 0")
-    rates = [
-        f"{count(rate)} images/s at T = {t}"
-        for t, rate in train["figures"]["training_images_per_second"].items()
-    ]
     return section(
         "Training step",
         "ResNet-19 of width 128, T = 4, bfloat16:",
         table(STEP, map(_step, (one, *two))),
-        f"Two GPUs reach {' and '.join(gains)} times the images/s of one. On CIFAR-10, with "
-        f"AutoAugment, `train.py` itself ran at {' and '.join(rates)} ({train['device']}).",
+        f"Two GPUs reach {' and '.join(gains)} times the images/s of one.",
         sources(one, *two),
     )
 

@@ -5,8 +5,10 @@
 
 Needs CIFAR-10 and nothing else: images become events on the device, in training after a random crop
 and flip and by random moves (seenn_jax/data/events/i2e.py), as in the paper ("baseline-II"). Its
-network, an MS-ResNet-18, and its schedule: 256 epochs, learning rate 0.1, weight decay 2e-4, label
-smoothing 0.1, cross-entropy; it publishes 89.23 %. For a GPU; not trained here yet.
+network, an MS-ResNet-18, learning rate 0.1, weight decay 2e-4 and label smoothing 0.1 too; it has
+256 epochs and the cross-entropy of all ticks together (config.loss="mean_ce"), where here each tick
+is taught, and publishes 89.23 %. One NVIDIA GPU of the Hopper generation takes 24 minutes;
+docs/results.md has the measured accuracy.
 """
 
 from seenn_jax.config import default_config
@@ -25,9 +27,8 @@ def get_config():
     config.model.dtype = "bfloat16"
     config.timesteps = 8
 
-    config.epochs = 256
+    config.epochs = 150
     config.batch_size = 128
-    config.loss = "mean_ce"
     config.label_smoothing = 0.1
     config.optimizer.learning_rate = 0.1
     config.optimizer.weight_decay = 2e-4
