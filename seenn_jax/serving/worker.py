@@ -11,7 +11,8 @@ from seenn_jax.serving.answers import Answer, Counters, TooLate
 from seenn_jax.serving.core import Arrivals, Seen, Served, advance, empty
 from seenn_jax.serving.inbox import Inbox, Piece, Request
 
-AHEAD = 2  # calls under way where one can be filled
+AHEAD = 2  # calls under way, at most
+NEWS = 0.1  # weight of the latest call in what is known of the calls before
 # Where few samples are under way, a call computes one slot in so many: a tick of fewer is shorter.
 PARTS = (16, 8, 4, 2, 1)
 
@@ -19,9 +20,8 @@ PARTS = (16, 8, 4, 2, 1)
 class Worker:
     """Calls of `core.advance`, one after the other, for what an inbox has.
 
-    The next call starts as soon as the one before has ended, with all that has come meanwhile, and
-    only then are answers given. Where more waits than a call takes, it starts before that end, so
-    that the device never waits.
+    A call starts before the one before it has ended where something new waits, so that the device
+    never waits for the host, and otherwise as soon as it has. Only then are answers given.
 
     Args:
       served: what is served.
@@ -49,6 +49,7 @@ class Worker:
             donate_argnums=2,
         )
         self._calls = 0
+        self._stay = 1.0  # share of samples that a call leaves under way, as of late
         self._flying: collections.deque[tuple[int, Seen]] = collections.deque()
         self._free = list(range(rows))
         # Of each row: its request; the call that brought it; whether it is under way; its inputs
@@ -102,10 +103,10 @@ class Worker:
     def _turn(self) -> bool:
         """Start what can be started, and answer what has ended; False for nothing to do."""
         changed = self._clear()
-        if not self._flying and not self._dispatch():
-            return changed
-        while len(self._flying) < AHEAD and self._full() and self._dispatch():
+        while len(self._flying) < AHEAD and self._dispatch():
             pass
+        if not self._flying:
+            return changed
         number, seen = self._flying.popleft()
         jax.block_until_ready(seen.done)
         ended = self._read(number, seen)
@@ -115,21 +116,18 @@ class Worker:
         self._answer(ended)
         return True
 
-    def _full(self) -> bool:
-        """Whether so much waits that a call is as full as it gets."""
-        free = len(self._free)
-        return bool(self.inbox.queued >= min(self.room, free) if free else self._runnable())
-
     def _runnable(self) -> bool:
         return bool(np.any(self._active & (self._ticks < self._given)))
 
     def _dispatch(self) -> bool:
         """Start a call, if there is anything to do."""
         pieces = self.inbox.take(self.room, len(self._free))
-        if pieces or self._runnable():
+        if pieces or (not self._flying and self._runnable()):
             inputs = sum(len(piece.inputs) for piece in pieces)
             fresh = sum(len(piece.inputs) for piece in pieces if not piece.frame)
-            needed = max(fresh + int(self._active.sum()), -(-inputs // self.ticks))
+            # Of those in a call that flies, so many stay as of late. Where it is more, some wait.
+            active = int(self._active.sum()) * (self._stay if self._flying else 1)
+            needed = max(fresh + active, -(-inputs // self.ticks))
             self._start(pieces, next((w for w in self.widths if w >= needed), self.widths[-1]))
             return True
         return False
@@ -190,6 +188,9 @@ class Worker:
         mine = self._active & (self._since <= number)
         self._ticks[mine] = times[mine]
         ended: list = []
+        if ran := np.count_nonzero(mine):
+            left = 1 - np.count_nonzero(mine & done) / ran
+            self._stay += NEWS * (left - self._stay)
         for row in np.flatnonzero(mine & done).tolist():
             request = self._owner[row]
             ended.append((request, request.rows.pop(row), row))

@@ -182,6 +182,7 @@ def test_recordings():
 
 
 def test_the_state_of_the_server(ask, server):
+    assert ask("/predict", npy(pictures(1)[0]))[0] == 200
     assert ask("/healthz", method="GET") == (200, {"status": "ok"})
     status, text = ask("/metrics", method="GET")
     counters = server.counters()
