@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from seenn_jax.models.neurons import fire, own
 
 CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
 FEW_CHANNELS = 4
+FEW_PIXELS = 4  # of a map, for which XLA's CPU convolution is some five times slower
 CONVOLUTION = "convolution"  # the name of their results, for `jax.checkpoint`
 
 
@@ -77,9 +79,10 @@ _convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
 def _convolve_few(x, kernel, strides, padding, precision):
-    """A convolution of few input channels, as one matrix product of the pixels under its window.
+    """A convolution as one matrix product of the pixels under its window.
 
-    The libraries' convolutions waste most of their work on 2 or 3 channels.
+    The libraries' convolutions waste most of their work on 2 or 3 channels, and XLA's on a CPU on
+    maps of 2x2.
     """
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     rows, columns, features, out_features = kernel.shape
@@ -150,6 +153,10 @@ class ConvBN(nnx.Module):
         # float32 means float32: no TF32 on GPUs, no bfloat16 passes on TPUs.
         precision = None if dtype == jnp.bfloat16 else lax.Precision.HIGHEST
         product = _convolve_few if x.shape[-1] <= FEW_CHANNELS else _convolve
+        # Not in training, whose networks would be others than before.
+        if self.affine is not None and kernel.shape[0] > 1 and jax.default_backend() == "cpu":
+            pixels = math.prod(-(-side // self.conv.strides) for side in x.shape[1:3])
+            product = _convolve_few if pixels <= FEW_PIXELS else product
         return product(x.astype(dtype), kernel.astype(dtype), strides, padding, precision)
 
     def running(self) -> tuple[Float[Array, "D"], Float[Array, "D"]]:

@@ -100,6 +100,24 @@ def test_size_of_the_output(channels, kernel_size, stride, expected):
     assert y.shape == (2, 3, *expected, 3)
 
 
+@pytest.mark.parametrize("sides", [(2, 2), (1, 3), (4, 1), (2, 3)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_small_maps_of_a_layer_for_inference(sides, stride, monkeypatch):
+    """Sums are exact here, so that the matrix product of a CPU gives what a convolution does."""
+    layer = convolution(5, 7, stride=stride)
+    layer.conv.kernel[...] = whole_numbers(0, 3, 3, 5, 7)
+    x = whole_numbers(1, 3, 2, *sides, 5)
+    expected = layer(x)
+    calls = []
+    monkeypatch.setattr(
+        layers, "_convolve_few", lambda *args, f=layers._convolve_few: calls.append(1) or f(*args)
+    )
+    layer.freeze()
+    chex.assert_trees_all_equal(layer(x), expected)
+    pixels = np.prod([-(-side // stride) for side in sides])
+    assert len(calls) == (pixels <= layers.FEW_PIXELS and jax.default_backend() == "cpu")
+
+
 def test_bias_is_there_where_asked_for():
     assert conv_bn(2, 3).conv.bias is None
     layer = convolution(2, 3, bias=True)
