@@ -38,6 +38,7 @@ SECTIONS = (
     accuracy.energy,
     accuracy.joules,
     speed.early_exit,
+    speed.cpu_peers,
     speed.training_step,
     speed.deterministic,
     speed.imagenet,

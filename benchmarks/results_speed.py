@@ -108,6 +108,24 @@ def _step(record: dict) -> list[str]:
     ]
 
 
+def cpu_peers() -> str:
+    """The digits' network beside other libraries on a CPU."""
+    [record] = all_of("cpu_peers")
+    figures = record["figures"]
+    batches = list(dict.fromkeys(row["batch"] for row in figures["rows"]))
+    ways = dict.fromkeys(row["way"] for row in figures["rows"])
+    rates = {(row["way"], row["batch"]): row["images_per_second"] for row in figures["rows"]}
+    return section(
+        "On a CPU, beside other libraries",
+        f"The trained ResNet-8 of digits in float32 on {figures['cores']} cores, images/s at batches "
+        f"of so many: all {figures['timesteps']} timesteps, and here with early exit in as many "
+        f"slots. PyTorch {figures['torch']} computes layer by layer, channels last; ONNX Runtime "
+        f"{figures['onnxruntime']} the exported tick, {figures['timesteps']} times.",
+        table(["", *batches], [[way, *(count(rates[way, b]) for b in batches)] for way in ways]),
+        sources(record),
+    )
+
+
 def training_step() -> str:
     """The training step of ResNet-19."""
     one, *two = all_of("train_step_h200") + all_of("train_step_2xh100")
