@@ -117,10 +117,10 @@ def cpu_peers() -> str:
     rates = {(row["way"], row["batch"]): row["images_per_second"] for row in figures["rows"]}
     return section(
         "On a CPU, beside other libraries",
-        f"The trained ResNet-8 of digits in float32 on {figures['cores']} cores, images/s at batches "
-        f"of so many: all {figures['timesteps']} timesteps, and here with early exit in as many "
-        f"slots. PyTorch {figures['torch']} computes layer by layer, channels last; ONNX Runtime "
-        f"{figures['onnxruntime']} the exported tick, {figures['timesteps']} times.",
+        f"The trained ResNet-8 of digits in float32 on {figures['cores']} cores, images/s at "
+        f"batches of so many: all {figures['timesteps']} timesteps, and here with early exit in as "
+        f"many slots. PyTorch {figures['torch']} computes layer by layer, channels last; ONNX "
+        f"Runtime {figures['onnxruntime']} the exported tick, {figures['timesteps']} times.",
         table(["", *batches], [[way, *(count(rates[way, b]) for b in batches)] for way in ways]),
         sources(record),
     )

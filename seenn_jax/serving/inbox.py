@@ -25,9 +25,9 @@ class Asked(Future):
 
     def cancel(self) -> bool:
         """As of every future."""
-        cancelled = super().cancel()
-        if cancelled and self.leave is not None:
-            self.leave()
+        cancelled, leave = super().cancel(), self.leave  # which another thread may take away
+        if cancelled and leave is not None:
+            leave()
         return cancelled
 
 
