@@ -25,6 +25,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+import jaxlib.version
 import numpy as np
 import records
 from damaged_data import apart
@@ -73,8 +74,8 @@ SMALL = (
 )
 # Nothing here runs for long, and the time of a try is the compiler's.
 COMPILED_SOON = (
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-    "--xla_cpu_use_fusion_emitters=false"
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    + " --xla_cpu_use_fusion_emitters=false" * (jaxlib.version.__version_info__ < (0, 12))
 )
 POLICY = ("--config.policy.candidates=(1,2)", "--config.policy.width=4", "--config.policy.copies=1")
 
