@@ -178,7 +178,7 @@ class Graph:
         if kind == "cond" and not isinstance(values[0], Tensor):
             return self.run(params["branches"][int(values[0])], values[1:])
         if kind == "scan" and params["length"] == 1:
-            return self._one_step(params, values)
+            return self._one_step(equation, values)
         if kind in ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "remat"):
             called = next(params[name] for name in CALLED if name in params)
             return self.run(called, values)
@@ -192,20 +192,19 @@ class Graph:
             "interop.onnx_operations.OPERATIONS, or export it as StableHLO"
         )
 
-    def _one_step(self, params: dict[str, Any], values: list[Any]) -> list[Any]:
-        """A scan of length 1."""
-        before = params["num_consts"] + params["num_carry"]
-        inner = params["jaxpr"]
-        shapes = [aval.shape for aval in inner.in_avals[before:]]
-        steps = [self.reshaped(x, shape) for x, shape in zip(values[before:], shapes, strict=True)]
-        found = self.run(inner, [*values[:before], *steps])
-        carried = params["num_carry"]
-        avals = inner.out_avals[carried:]
-        stacked = [
-            self.reshaped(y, (1, *aval.shape))
-            for y, aval in zip(found[carried:], avals, strict=True)
+    def _one_step(self, equation: Any, values: list[Any]) -> list[Any]:
+        """A scan of length 1; what it scans, and what it stacks, has an axis more outside."""
+        inner = equation.params["jaxpr"]
+        given = [
+            self.reshaped(x, aval.shape) if len(outer.aval.shape) > len(aval.shape) else x
+            for x, outer, aval in zip(values, equation.invars, inner.in_avals, strict=True)
         ]
-        return [*found[:carried], *stacked]
+        return [
+            self.reshaped(y, outer.aval.shape) if len(outer.aval.shape) > len(aval.shape) else y
+            for y, outer, aval in zip(
+                self.run(inner, given), equation.outvars, inner.out_avals, strict=True
+            )
+        ]
 
     def reshaped(self, value: Any, shape: Sequence[int]) -> Any:
         """A value in another shape."""

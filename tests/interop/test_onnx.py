@@ -103,7 +103,7 @@ def test_mistakes(trained, tmp_path, monkeypatch):
             r"computes in bfloat16.*give `precision`=float32",
         ),
         (
-            lambda: graph_of(jnp.sort, [jax.ShapeDtypeStruct((3,), float)], ["x"], ["y"], {}),
+            lambda: graph_of(jnp.sort, [jax.ShapeDtypeStruct((3,), jnp.float32)], ["x"], ["y"], {}),
             r"the network has the operation 'sort', which is not written as ONNX: add a row",
         ),
     ):
