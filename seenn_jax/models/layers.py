@@ -153,11 +153,18 @@ class ConvBN(nnx.Module):
         # float32 means float32: no TF32 on GPUs, no bfloat16 passes on TPUs.
         precision = None if dtype == jnp.bfloat16 else lax.Precision.HIGHEST
         product = _convolve_few if x.shape[-1] <= FEW_CHANNELS else _convolve
+        how = {"strides": strides, "padding": padding, "precision": precision}
+        product, x, kernel = (
+            functools.partial(product, **how),
+            x.astype(dtype),
+            kernel.astype(dtype),
+        )
+        pixels = math.prod(-(-side // self.conv.strides) for side in x.shape[1:3])
         # Not in training, whose networks would be others than before.
-        if self.affine is not None and kernel.shape[0] > 1 and jax.default_backend() == "cpu":
-            pixels = math.prod(-(-side // self.conv.strides) for side in x.shape[1:3])
-            product = _convolve_few if pixels <= FEW_PIXELS else product
-        return product(x.astype(dtype), kernel.astype(dtype), strides, padding, precision)
+        if self.affine is not None and kernel.shape[0] > 1 and pixels <= FEW_PIXELS:
+            few = functools.partial(_convolve_few, **how)
+            return lax.platform_dependent(x, kernel, cpu=few, default=product)
+        return product(x, kernel)
 
     def running(self) -> tuple[Float[Array, "D"], Float[Array, "D"]]:
         """(scale, shift) of the bias and BatchNorm with its running statistics."""

@@ -49,7 +49,7 @@ ROWS = {
         x[..., 0], KERNEL, (2, 1), ((1, 1), (0, 1)), dimension_numbers=LAYOUT
     ),
     "scan of a tick": lambda x: lax.scan(lambda v, y: (v + y, v * y), x[0], x[1:])[1],
-    "platform": lambda x: lax.platform_dependent(x, cpu=jnp.abs, default=jnp.negative),
+    "platform": lambda x: lax.platform_dependent(x, tpu=jnp.negative, default=jnp.abs),
     "constants": lambda x: x * jnp.float32(2) + jnp.zeros((6, 1)),
 }
 

@@ -110,7 +110,9 @@ def test_small_maps_of_a_layer_for_inference(sides, stride, monkeypatch):
     expected = layer(x)
     calls = []
     monkeypatch.setattr(
-        layers, "_convolve_few", lambda *args, f=layers._convolve_few: calls.append(1) or f(*args)
+        layers,
+        "_convolve_few",
+        lambda *args, f=layers._convolve_few, **how: calls.append(1) or f(*args, **how),
     )
     layer.freeze()
     chex.assert_trees_all_equal(layer(x), expected)
