@@ -40,6 +40,7 @@ SECTIONS = (
     speed.early_exit,
     speed.cpu_peers,
     speed.training_step,
+    speed.scaling,
     speed.deterministic,
     speed.imagenet,
     speed.host_pipeline,
