@@ -21,7 +21,6 @@ import numpy as np
 import records
 
 from seenn_jax.errors import UserError, needed
-from seenn_jax.exits import make_exit
 from seenn_jax.interop.onnx import write_tick
 from seenn_jax.run.inference import load
 
@@ -112,17 +111,15 @@ def of_onnx(runtime, run, batch, folder):
     return network
 
 
-def ways_of(run, images, folder):
-    """{what: (function of nothing, whether it gives the logits of all ticks)} for a batch."""
-    torch = needed("comparing with PyTorch", "torch", "torch")
-    runtime = needed("comparing with ONNX Runtime", "onnxruntime", "onnxruntime")
+def ways_of(torch, runtime, run, images, folder):
+    """{what: function of nothing} for a batch; all but slots give the logits of all ticks."""
     batch, many = len(images), jax.device_put(images)
     all_at_once = jax.jit(lambda params, x: run.network.logits(params, run.transform(x)))
     tensor, eager = torch.from_numpy(images), of_torch(torch, run)
     compiled, onnx = torch.compile(eager), of_onnx(runtime, run, batch, folder)
     run.batch = batch
     rule, chosen, temperatures = run.exit_of(None, None)
-    exiting = run.exiting(make_exit(rule.name, run), chosen.value, temperatures, "slots")
+    exiting = run.exiting(rule, chosen.value, temperatures, "slots")
     queue = jax.device_put(np.concatenate([images] * QUEUE))
 
     def ours():
@@ -144,13 +141,13 @@ def ways_of(run, images, folder):
     }
 
 
-def measured(run, batch, repeats):
+def measured(torch, runtime, run, batch, repeats):
     """A row for each way at a batch."""
     test = run.dataset.test.images
     images = test[np.arange(batch) % len(test)]
     seconds, differences = {}, {}
     with tempfile.TemporaryDirectory() as folder:
-        ways = ways_of(run, images, folder)
+        ways = ways_of(torch, runtime, run, images, folder)
         wanted = next(iter(ways.values()))()
         for name, way in ways.items():
             found = way()
@@ -178,9 +175,10 @@ def main() -> None:
     parser.add_argument("--json", help="add the record to this file")
     asked = parser.parse_args()
     run = load(WEIGHTS, precision="float32")
-    torch = needed("comparing with PyTorch", "torch", "torch")
-    runtime = needed("comparing with ONNX Runtime", "onnxruntime", "onnxruntime")
-    rows = [row for b in asked.batch.split(",") for row in measured(run, int(b), asked.repeats)]
+    torch = needed("comparing with PyTorch", "torch")
+    runtime = needed("comparing with ONNX Runtime", "onnxruntime")
+    batches, peers = map(int, asked.batch.split(",")), (torch, runtime)
+    rows = [row for batch in batches for row in measured(*peers, run, batch, asked.repeats)]
     if asked.json:
         libraries = {"torch": torch.__version__, "onnxruntime": runtime.__version__}
         figures = {"timesteps": run.timesteps, "cores": os.cpu_count(), **libraries, "rows": rows}

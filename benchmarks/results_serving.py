@@ -9,7 +9,7 @@ def serving() -> str:
     for record in all_of("serve"):
         figures = record["figures"]
         parts += [
-            f"{_what(record)}, on {record['device']}: {figures['slots']} "
+            f"{record['what'].partition(': ')[2]}, on {record['device']}: {figures['slots']} "
             f"slots, {figures['average_timesteps']:.3f} timesteps on average, the offline engine "
             f"{count(figures['offline_images_per_second'])} images/s.",
             _latencies(figures),
@@ -31,13 +31,6 @@ def serving() -> str:
         *parts,
         sources(*all_of("serve"), soak),
     )
-
-
-def _what(record: dict) -> str:
-    """Network, data, and how many images come together."""
-    words = record["what"].partition(": ")[2].partition(", 16")[0]
-    together = record["figures"]["images_of_a_request"]
-    return f"{words}, {together} images a request" if together > 1 else words
 
 
 def _latencies(figures: dict) -> str:

@@ -173,9 +173,9 @@ class Graph:
         if all(0 in aval.shape for aval in avals):
             return [np.zeros(aval.shape, aval.dtype) for aval in avals]
         if kind == "platform_index":
-            names = [(platforms or ("every other",)) for platforms in params["platforms"]]
-            wanted = "every other" if ("every other",) in names else "cpu"
-            return [np.int32(next(i for i, each in enumerate(names) if wanted in each))]
+            platforms = params["platforms"]  # of each branch, None for every other platform
+            fits = [each is None or (None not in platforms and "cpu" in each) for each in platforms]
+            return [np.int32(fits.index(True))]
         if kind == "cond" and not isinstance(values[0], Tensor):
             return self.run(params["branches"][int(values[0])], values[1:])
         if kind == "scan" and params["length"] == 1:
@@ -196,16 +196,16 @@ class Graph:
     def _one_step(self, equation: Any, values: list[Any]) -> list[Any]:
         """A scan of length 1; what it scans, and what it stacks, has an axis more outside."""
         inner = equation.params["jaxpr"]
-        given = [
-            self.reshaped(x, aval.shape) if len(outer.aval.shape) > len(aval.shape) else x
-            for x, outer, aval in zip(values, equation.invars, inner.in_avals, strict=True)
-        ]
-        return [
-            self.reshaped(y, outer.aval.shape) if len(outer.aval.shape) > len(aval.shape) else y
-            for y, outer, aval in zip(
-                self.run(inner, given), equation.outvars, inner.out_avals, strict=True
-            )
-        ]
+
+        def brought(values, old, new):
+            return [
+                x if a.shape == b.shape else self.reshaped(x, b.shape)
+                for x, a, b in zip(values, old, new, strict=True)
+            ]
+
+        given, wanted = ([x.aval for x in part] for part in (equation.invars, equation.outvars))
+        found = self.run(inner, brought(values, given, inner.in_avals))
+        return brought(found, inner.out_avals, wanted)
 
     def reshaped(self, value: Any, shape: Sequence[int]) -> Any:
         """A value in another shape."""

@@ -16,7 +16,7 @@ from seenn_jax.models.neurons import fire, own
 
 CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
 FEW_CHANNELS = 4
-FEW_PIXELS = 4  # of a map, for which XLA's CPU convolution is some five times slower
+FEW_PIXELS = 4  # of a map, for which XLA's convolution on a CPU is slow
 CONVOLUTION = "convolution"  # the name of their results, for `jax.checkpoint`
 
 
