@@ -161,14 +161,14 @@ def advance(
     do; for that a GPU's host waits for each tick, and can't send the next call meanwhile.
 
     Args:
-      width: how many slots are computed, those with a sample first; None for all. A sample in
-        another one waits for a later call.
+      width: how many slots are computed, into which those with a sample move; None for all. Samples
+        beyond it wait for a later call.
     """
-    state, all_slots = _let_in(served, params, state, arrivals), None
-    if width is not None and width < len(state.slots.t):
-        all_slots = state.slots
-        chosen = jnp.argsort(all_slots.index == len(state.queue), stable=True)[:width]
-        state = state._replace(slots=jax.tree.map(lambda x: x[chosen], all_slots))
+    state, all_slots = _let_in(served, params, state, arrivals), state.slots
+    width = len(all_slots.t) if width is None else width
+    narrow = width < len(all_slots.t)
+    if narrow:
+        state, behind = _narrowed(state, width)
 
     def some_left(carry):
         done, now = carry
@@ -181,9 +181,9 @@ def advance(
 
     start = (jnp.int32(0), state)
     _, state = body(start) if ticks == 1 else lax.while_loop(some_left, body, start)
-    if all_slots is not None:
-        put = jax.tree.map(lambda old, new: old.at[chosen].set(new), all_slots, state.slots)
-        state = state._replace(slots=put)
+    if narrow:
+        front = jax.tree.map(lambda old, new: old.at[:width].set(new), behind, state.slots)
+        state = state._replace(slots=front)
     rows = state.rows
     latest = jnp.maximum(rows.times - 1, 0)[:, None]
 
@@ -194,6 +194,20 @@ def advance(
         *(rows.times, rows.done, now(rows.classes), now(rows.confidence)),
         *(rows.classes, rows.confidence),
     )
+
+
+def _narrowed(state: State, width: int) -> tuple[State, Slots]:
+    """(the state with `width` slots alone, all slots without the samples that those took).
+
+    What the narrow ones leave is written back to the front of the others, in place: to scatter it
+    among them would copy the membranes of all.
+    """
+    slots, nobody = state.slots, len(state.queue)
+    (taken,) = jnp.nonzero(slots.index < nobody, size=width, fill_value=len(slots.t))
+    index = slots.index.at[taken].get(mode="fill", fill_value=nobody)
+    front = jax.tree.map(lambda x: x.at[taken].get(mode="clip"), slots)._replace(index=index)
+    behind = slots._replace(index=slots.index.at[taken].set(nobody, mode="drop"))
+    return state._replace(slots=front), behind
 
 
 def _let_in(served: Served, params: Any, state: State, arrivals: Arrivals) -> State:

@@ -2,9 +2,13 @@
 
 import collections
 import time
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int, Shaped
 
 from seenn_jax.errors import UserError
 from seenn_jax.serving.answers import Answer, Counters, TooLate
@@ -15,6 +19,29 @@ AHEAD = 2  # calls under way, at most
 NEWS = 0.1  # weight of the latest call in what is known of the calls before
 # Where few samples are under way, a call computes one slot in so many: a tick of fewer is shorter.
 PARTS = (16, 8, 4, 2, 1)
+WORDS = ("row", "frame", "value")  # of each input that comes, as int32
+
+
+class _Packed(NamedTuple):
+    """A `Seen` whose first four are one array: a transfer costs the host as much as its bytes."""
+
+    latest: Int[Array, "4 R"]
+    all_classes: Int[Array, "R T"]
+    all_confidence: Float[Array, "R T"]
+
+
+def _packed(seen: Seen) -> _Packed:
+    bits = lax.bitcast_convert_type(seen.confidence, jnp.int32)
+    latest = jnp.stack([seen.times, seen.done.astype(jnp.int32), seen.classes, bits])
+    return _Packed(latest, seen.all_classes, seen.all_confidence)
+
+
+def _arrivals(inputs: Shaped[Array, "A ..."], words: Int[Array, "N"]) -> Arrivals:
+    """What has come, of its two arrays; N = 3 A + R."""
+    end = len(WORDS) * len(inputs)
+    row, frame, bits = words[:end].reshape(len(WORDS), -1)
+    value = lax.bitcast_convert_type(bits, jnp.float32)
+    return Arrivals(inputs, row, frame, value, words[end:] > 0)
 
 
 class Worker:
@@ -41,16 +68,16 @@ class Worker:
         # As leaves: a call has no classes of parameters to look through.
         leaves, tree = jax.tree.flatten(served.params)
         self._params = jax.device_put(leaves, device)
-        self._advance = jax.jit(
-            lambda width, leaves, state, arrivals: advance(
-                served, ticks, tree.unflatten(leaves), state, arrivals, width
-            ),
-            static_argnums=0,
-            donate_argnums=2,
-        )
+
+        def call(width, leaves, state, inputs, words):
+            arrivals = _arrivals(inputs, words)
+            state, seen = advance(served, ticks, tree.unflatten(leaves), state, arrivals, width)
+            return state, _packed(seen)
+
+        self._advance = jax.jit(call, static_argnums=0, donate_argnums=2)
         self._calls = 0
         self._stay = 1.0  # share of samples that a call leaves under way, as of late
-        self._flying: collections.deque[tuple[int, Seen]] = collections.deque()
+        self._flying: collections.deque[tuple[int, _Packed]] = collections.deque()
         self._free = list(range(rows))
         # Of each row: its request; the call that brought it; whether it is under way; its inputs
         # that have gone up, T where all ticks see the same; its ticks, as of the last call read.
@@ -59,12 +86,12 @@ class Worker:
         self._active = np.zeros(rows, bool)
         self._given = np.zeros(rows, np.int32)
         self._ticks = np.zeros(rows, np.int32)
-        self._dropped = np.zeros(rows, bool)
+        self._dropped = np.zeros(rows, np.int32)
         # Of the last call read; a row may have another sample by now.
         self._times: list[int] = []
         self._classes: list[int] = []
         self._confidence: list[float] = []
-        self._seen: Seen | None = None
+        self._seen: _Packed | None = None
         self._traces: tuple[np.ndarray, np.ndarray] | None = None
         self._ending: list[Request] = []  # without more frames
 
@@ -72,7 +99,7 @@ class Worker:
         """Compile, by calls without a sample."""
         for width in self.widths:
             self._start([], width)
-            jax.block_until_ready(self._flying.popleft()[1].done)
+            jax.block_until_ready(self._flying.popleft()[1].latest)
 
     def run(self) -> None:
         """Answer until the inbox is stopped and all that it took is answered."""
@@ -108,7 +135,7 @@ class Worker:
         if not self._flying:
             return changed
         number, seen = self._flying.popleft()
-        jax.block_until_ready(seen.done)
+        jax.block_until_ready(seen.latest)
         ended = self._read(number, seen)
         self._clear()
         if not self._flying:
@@ -135,29 +162,26 @@ class Worker:
     def _start(self, pieces: list[Piece], width: int) -> None:
         self._calls += 1
         room, served = width * self.ticks, self.served
-        arrivals = Arrivals(
-            inputs=np.zeros((room, *served.shape), served.dtype),
-            row=np.full(room, self.rows, np.int32),
-            frame=np.zeros(room, np.int32),
-            value=np.zeros(room, np.float32),
-            dropped=self._dropped,
-        )
-        self._dropped = np.zeros(self.rows, bool)  # JAX may still read the other one
+        inputs = np.zeros((room, *served.shape), served.dtype)
+        # What is said of them, and the rows whose samples are to leave: see `_arrivals`.
+        words = np.zeros(len(WORDS) * room + self.rows, np.int32)
+        of_inputs, dropped = words[: -self.rows].reshape(-1, room), words[-self.rows :]
+        of_inputs[0], dropped[:] = self.rows, self._dropped
+        self._dropped[:] = 0
         if pieces:
-            self._seat(pieces, arrivals)
-        self._state, seen = self._advance(width, self._params, self._state, arrivals)
-        for leaf in seen[:4]:
-            leaf.copy_to_host_async()
+            self._seat(pieces, inputs, of_inputs)
+        self._state, seen = self._advance(width, self._params, self._state, inputs, words)
+        seen.latest.copy_to_host_async()
         self._flying.append((self._calls, seen))
 
-    def _seat(self, pieces: list[Piece], arrivals: Arrivals) -> None:
+    def _seat(self, pieces: list[Piece], inputs: np.ndarray, words: np.ndarray) -> None:
         """Give rows to fresh samples, and write what comes with the call."""
         rows: list[int] = []
         frames: list[int] = []
         values: list[float] = []
         fresh: list[int] = []
-        for request, position, frame, inputs in pieces:
-            count = len(inputs)
+        for request, position, frame, some in pieces:
+            count = len(some)
             if frame:
                 mine = list(request.rows)
             else:
@@ -171,17 +195,18 @@ class Worker:
             frames += [frame] * count
             values += [request.value] * count
         all_inputs = [piece.inputs for piece in pieces]
-        np.concatenate(all_inputs, out=arrivals.inputs[: len(rows)], casting="no")
-        for array, new in zip(arrivals[1:4], (rows, frames, values), strict=True):
-            array[: len(rows)] = new
+        np.concatenate(all_inputs, out=inputs[: len(rows)], casting="no")
+        bits = np.asarray(values, np.float32).view(np.int32)
+        words[:, : len(rows)] = rows, frames, bits
         self._since[fresh] = self._calls
         self._active[fresh], self._ticks[fresh] = True, 0
         # A sample's frames come in their order, and the latest of a call counts.
         self._given[rows] = np.add(frames, 1) if self.served.frames else self.served.timesteps
 
-    def _read(self, number: int, seen: Seen) -> list[tuple[Request, int, int]]:
+    def _read(self, number: int, seen: _Packed) -> list[tuple[Request, int, int]]:
         """What a call has left: (request, position, row) of the samples that exited."""
-        times, done, classes, confidence = map(np.asarray, seen[:4])
+        times, done, classes, bits = np.asarray(seen.latest)
+        done, confidence = done.astype(bool), bits.view(np.float32)
         # Lists: an answer takes single items, which of arrays are slow.
         self._times, self._classes = times.tolist(), classes.tolist()
         self._confidence, self._seen, self._traces = confidence.tolist(), seen, None
