@@ -207,7 +207,6 @@ class _Loop:
     def _epoch(self, state: Any, epoch: int) -> tuple[Any, float]:
         """(state after the steps of an epoch, images a second)."""
         config = self.config
-        started, timed, done = time.perf_counter(), 0, 0
         pending: Any = None
         step, end = int(state.step), (epoch + 1) * self.steps_per_epoch
         images = self.steps_per_epoch * config.batch_size
@@ -215,6 +214,7 @@ class _Loop:
         before = (step - epoch * self.steps_per_epoch) * config.batch_size
         if step < end:
             call = self._meanwhile(lambda: self.task.steps(epoch), state, step)
+        started, done = time.perf_counter(), 0  # compiled by now
         while step < end:
             if self.end.now():
                 self._read(pending, step)  # What is saved is finite.
@@ -225,10 +225,7 @@ class _Loop:
             last = self._read(pending, step)
             if last:
                 done += taken * config.batch_size
-                rate = (done - timed) / (time.perf_counter() - started)
-                if not timed:
-                    # The first call of an epoch may have waited for the compiler.
-                    started, timed = time.perf_counter(), done
+                rate = done / (time.perf_counter() - started)
                 self._show(
                     epoch,
                     (before + done) / images,
@@ -243,7 +240,9 @@ class _Loop:
                 pending = None
                 self._save(state, step, -math.inf, self.sums)
         self._read(pending, step)
-        rate = (images - before - timed) / (time.perf_counter() - started)
+        # Of the whole epoch: a GPU's host may wait in a call for its steps, so that the time from
+        # one reading to another says little of the steps between them.
+        rate = (images - before) / (time.perf_counter() - started)
         return state, self.sums.pop(RATE, rate)
 
     def _read(self, pending: tuple[dict, int] | None, step: int) -> dict[str, float]:

@@ -1,19 +1,24 @@
 """Train, stop, continue, finish: the same bits, the same log, and mistakes that change nothing."""
 
+import io
 import math
 import os
 import re
 import shutil
 import signal
 import threading
+import time
+from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.console import Console
 
-from seenn_jax.data import load_dataset
+from seenn_jax.config import default_config
+from seenn_jax.data import Dataset, load_dataset
 from seenn_jax.errors import Terminated, UserError
 from seenn_jax.run import checkpoints, folder, stored
 from seenn_jax.run.lock import only_one
@@ -82,6 +87,37 @@ def test_every_epoch_is_logged_and_every_second_one_validated(trained):
     # Cosine from 0.1 to 0 over all steps; what is logged is the rate of an epoch's last step.
     last = [0.05 * (1 + np.cos(np.pi * (EPOCH * e - 1) / (6 * EPOCH))) for e in range(1, 7)]
     np.testing.assert_allclose([m["train/learning_rate"] for m in metrics], last, rtol=1e-4)
+
+
+class Counted(NamedTuple):
+    """A state that does nothing."""
+
+    step: int
+
+
+def test_images_a_second_are_those_of_the_whole_epoch(tmp_path):
+    # As on a GPU, where a call may last until its steps are done, and the compiler comes first.
+    config, seconds, console = default_config(), 0.1, Console(file=io.StringIO())
+    config.update(batch_size=50, epochs=1)
+    images = type("Images", (), {"size": 150})
+
+    def train(state):
+        time.sleep(seconds)
+        return Counted(state.step + 1), {"loss": 1.0, "accuracy": 0.5, "gradient_norm": 1.0}, 1
+
+    def steps(epoch):
+        time.sleep(seconds)
+        return train
+
+    def make_task(state, config):
+        validated = loop.Validation(0.5, {}, "half")
+        rate = lambda step: 0.1  # noqa: E731
+        return state, loop.Task(steps, lambda state: validated, rate, lambda epoch: {}, [3])
+
+    data = Dataset("none", images, images, images, 2)
+    loop.run_task(config, tmp_path, console, "nothing", data, Counted(0), make_task, 0.0)
+    (line,) = metrics_of(tmp_path)
+    assert 0.7 < line["train/images_per_second"] * 3 * seconds / 150 <= 1
 
 
 def test_event_files_hold_the_same_scalars(trained, read_events):
