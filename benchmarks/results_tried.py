@@ -1,0 +1,139 @@
+"""What docs/ablations.md holds: what was tried, what it gave, and what it did not."""
+
+from results_cifar import NEW, TAUGHT, taught_rows
+from tables import all_of, count, find, mean, minutes, percent, section, sources, span, table
+
+ABLATIONS = """# What was tried
+
+What could make the networks more accurate or faster, one change at a time; what it gave decides
+what the configs and the code have. Printed from the records of `results/` by
+`benchmarks/print_results.py`."""
+
+
+def ablations() -> str:
+    """What docs/ablations.md holds."""
+    return (
+        "\n\n".join([ABLATIONS, short_runs(), two_teachers(), fast_networks(), first_tick()]) + "\n"
+    )
+
+
+def short_runs() -> str:
+    """One change at a time, in short runs on CIFAR-100."""
+    [record] = all_of("cifar100_short")
+    rows = record["figures"]["rows"]
+    parts = []
+    for taught, title in ((False, "Without a teacher:"), (True, "With the teacher:")):
+        found = [row for row in rows if row["taught"] == taught]
+        plain = found[0]["validation_accuracy"]
+        parts += [
+            title,
+            table(
+                ["change", "flags", "held out", "difference", "as augmented"],
+                [
+                    [
+                        row["what"],
+                        f"`{row['flags']}`" if row["flags"] else "",
+                        percent(row["validation_accuracy"]),
+                        f"{100 * (row['validation_accuracy'] - plain):+.2f}" if number else "",
+                        percent(row["train_accuracy"]),
+                    ]
+                    for number, row in enumerate(found)
+                ],
+            ),
+        ]
+    seeds = [row["validation_accuracy"] for row in rows if not row["taught"]][:2]
+    return section(
+        "Short runs on CIFAR-100",
+        "ResNet-19 at T = 1, 45 epochs, one seed each. Accuracy in percent, of the 5,000 images "
+        "held out and of the training images as augmented. Another seed moves it by "
+        f"{100 * abs(seeds[0] - seeds[1]):.1f}: what is not well above that is no difference. What "
+        "helps in a short run may only learn faster, and is to be shown in a whole one.",
+        *parts,
+        sources(record),
+    )
+
+
+def two_teachers() -> str:
+    """What a second teacher gives, beside one."""
+    records = all_of("cifar_two_teachers")
+    rows = []
+    for data, timesteps, how, target in (key for key in TAUGHT if key[1:3] == (2, NEW)):
+        what = f"SEENN-I on {data}: ResNet-19, T = 2, taught by two, at {target} timesteps"
+        both = find("cifar_two_teachers", what)["figures"]["rows"]
+        for teachers, runs in (("one", taught_rows(data, timesteps, how, target)), ("two", both)):
+            accuracy = [run["accuracy"] for run in runs]
+            rows.append(
+                [
+                    *(data, target, teachers),
+                    f"{mean(run['average_timesteps'] for run in runs):.3f}",
+                    *(percent(mean(accuracy)), span(accuracy), len(runs)),
+                    minutes(mean(run["seconds"] for run in runs)),
+                ]
+            )
+    alone = "; ".join(
+        f"{record['what'].removeprefix('Two teachers on ').partition(':')[0]} "
+        + " and ".join(percent(row["accuracy"]) for row in record["figures"]["rows"])
+        for record in records
+        if record["what"].startswith("Two teachers")
+    )
+    return section(
+        "Two teachers",
+        "ResNet-19 at T = 2, whole runs, with two teachers, the mean of whose logits is learnt: no "
+        f"difference. The teachers' own accuracy, in percent: {alone}.",
+        table(
+            ["data", "target", "teachers", "timesteps", "accuracy", "from", "seeds", "trained in"],
+            rows,
+        ),
+        sources(*records),
+    )
+
+
+def fast_networks() -> str:
+    """Networks of one timestep, trained in minutes."""
+    [record] = all_of("cifar10_fast")
+    return section(
+        "CIFAR-10 in minutes",
+        "Networks of one timestep, which were to reach 95 % in four minutes without a teacher, and "
+        "did not: they fit the training images and stop there. Accuracy in percent, of the "
+        "training images as augmented, of those held out, and of the test images.",
+        table(
+            ["network", "flags", "training", "held out", "test", "trained in", "of it to compile"],
+            [
+                [
+                    *(row["what"], f"`{row['flags']}`"),
+                    *(percent(row[f"{x}accuracy"]) for x in ("train_", "validation_", "")),
+                    *(minutes(row["seconds"]), f"{row['seconds_to_compile']} s"),
+                ]
+                for row in record["figures"]["rows"]
+            ],
+        ),
+        sources(record),
+    )
+
+
+def first_tick() -> str:
+    """A first tick for all images without membranes, then slots for those that stay."""
+    [record] = all_of("tried_speed")
+    rows = record["figures"]["rows"]
+    [fresh] = [row for row in rows if row["how"] == "all at once"]
+    slots = [row for row in rows if row["how"] == "slots"]
+    expected = []
+    for row in slots:
+        average, rate = row["average_timesteps"], row["images_per_second"]
+        # Who stays, at T = 2, begins again in a slot: two ticks more.
+        seconds = 1 / fresh["images_per_second"] + 2 * (average - 1) / (rate * average)
+        expected.append([f"{average:.3f}", count(rate), count(1 / seconds)])
+    buffers = [row for row in rows if "buffers" in row["how"]]
+    others = " and ".join(count(row["images_per_second"]) for row in buffers)
+    return section(
+        "A first tick without membranes",
+        "Most images exit at t = 1, where every membrane is at rest and none is needed afterwards. "
+        f"Such a tick, of {record['figures']['slots']} images and all at once, runs "
+        f"{count(fresh['images_per_second'])} images/s. Those who stay would begin again in slots: "
+        "what that would give at T = 2, beside slots alone, is no gain where every fifth image "
+        "stays, and little where every tenth does. It would pay with convolutions that write "
+        "8-bit spikes, which is not built.",
+        table(["timesteps on average", "slots, images/s", "expected of both"], expected),
+        f"With XLA's command buffers for loops slots are as fast: {others} images/s.",
+        sources(record),
+    )
