@@ -6,7 +6,7 @@
     python evaluate.py --workdir=runs/cifar10_qcfs --ann
 
 After Bu et al., ICLR 2022; samples are quantised to 1, 2, 4 and 8 levels in training, for accuracy
-at early timesteps, and an ordinary ResNet-19 teaches (docs/results.md has figures with and without).
+at early timesteps, and an ordinary ResNet-19 teaches; docs/results.md has figures with and without.
 One NVIDIA GPU of the Hopper generation takes eight minutes, and six for the teacher.
 The baseline: --config.activation=relu in another --workdir.
 """
