@@ -36,8 +36,8 @@ class Server:
 
     Args:
       predictor: a loaded run, or a `Served` of a network of your own.
-      slots: images under way at a time. A tick computes all of them or, where few are under way,
-        half of them, down to a sixteenth, so that an image alone does not wait for empty slots.
+      slots: images under way at a time. A tick computes all of them or, where fewer are under way,
+        a part, down to a sixteenth, so that an image alone does not wait for empty slots.
       ticks_per_call: that the device runs before the host looks again. What exits earlier makes
         room at once.
       queue: images that may wait on the host.

@@ -17,8 +17,9 @@ from seenn_jax.serving.inbox import Inbox, Piece, Request
 
 AHEAD = 2  # calls under way, at most
 NEWS = 0.1  # weight of the latest call in what is known of the calls before
-# Where few samples are under way, a call computes one slot in so many: a tick of fewer is shorter.
-PARTS = (16, 8, 4, 2, 1)
+# Where fewer samples are under way, a call computes so many sixteenths of the slots: a tick of
+# fewer is shorter. Each is a program of its own.
+SIXTEENTHS = (1, 2, 4, 6, 8, 12, 16)
 WORDS = ("row", "frame", "value")  # of each input that comes, as int32
 
 
@@ -60,7 +61,7 @@ class Worker:
     def __init__(self, served: Served, slots: int, ticks: int, inbox: Inbox, counters: Counters):
         self.served, self.inbox, self.counters = served, inbox, counters
         # Slots that a call computes; the inputs that go up with it are at most `ticks` times these.
-        self.widths = sorted({max(1, slots // part) for part in PARTS})
+        self.widths = sorted({max(1, slots * part // 16) for part in SIXTEENTHS})
         self.ticks, self.room = ticks, slots * ticks
         self.rows = rows = slots + AHEAD * self.room
         device = jax.local_devices()[0]  # said, so that what a call returns is placed as it was
