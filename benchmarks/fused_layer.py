@@ -1,0 +1,175 @@
+"""Is one kernel faster? A 3x3 layer of spikes in int8, its BatchNorm and its neurons, in one.
+
+    python benchmarks/fused_layer.py
+
+Between ticks XLA writes the sums of a convolution in 32 bits and reads them again for the neurons:
+14 bytes a neuron are moved, where 6 are needed (a spike in and out, a membrane of 2 read and
+written). The kernel is a Pallas one for Triton, a matrix product whose rows are pixels and whose
+depth is the window; the sums stay in registers. It is compared bit for bit with the layers of the
+package, and timed beside them, for ResNet-19's three kinds of layers and several sizes of blocks.
+"""
+
+import functools
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+import records
+from absl import app, flags
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton
+
+from seenn_jax.models.layers import convolve
+from seenn_jax.models.neurons import LIF
+
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 512, "Images, one tick each.")
+REPEATS = flags.DEFINE_integer("repeats", 20, "Calls in a timed run; five runs, the median counts.")
+LAYERS = flags.DEFINE_list("layers", ["128x32", "256x16", "512x8"], "Channels x side of the map.")
+BLOCKS = flags.DEFINE_list(
+    "blocks",
+    ["128x128x128x8x3", "128x128x128x4x4", "128x256x128x8x3", "256x128x128x8x3", "128x128x64x8x4"],
+    "Pixels x channels x depth x warps x stages.",
+)
+INTERPRET = flags.DEFINE_bool("interpret", False, "Without an accelerator, slowly.")
+JSON = flags.DEFINE_string("json", None, "Add the record to this file.")
+
+
+def layer(spikes, kernel, scale, shift, membranes):
+    """As the package computes it: (spikes int8, membranes bfloat16), [B, H, W, N] both.
+
+    Args:
+      spikes: int8 [B, H, W, C].
+      kernel: int8 [3, 3, C, N].
+      scale, shift: float32 [N].
+      membranes: bfloat16 [B, H, W, N].
+    """
+    same = ((1, 1), (1, 1))
+    sums = convolve(spikes, kernel, (1, 1), same, preferred_element_type=jnp.int32)
+    currents = (sums.astype(jnp.float32) * scale + shift).astype(jnp.bfloat16)
+    fired, after = LIF(spike_dtype="int8")(currents[:, None], membranes)
+    return fired[:, 0], after
+
+
+_int = jnp.int32  # the dialect does not divide by Python's numbers
+
+
+def _body(x_ref, w_ref, scale_ref, shift_ref, v_ref, s_ref, after_ref, *, side, channels, block):
+    """`block` pixels times `block` output channels; Triton's dialect of JAX."""
+    pixels, features, depth = block
+    first = pl.program_id(0) * features
+    rows = pl.program_id(1) * pixels + jnp.arange(pixels, dtype=jnp.int32)
+    y, x = lax.rem(lax.div(rows, _int(side)), _int(side)), lax.rem(rows, _int(side))
+    each = channels // depth  # steps of a tap of the window
+
+    def add(step, sums):
+        tap, start = lax.div(step, _int(each)), lax.rem(step, _int(each)) * depth
+        down, right = lax.div(tap, _int(3)) - 1, lax.rem(tap, _int(3)) - 1
+        inside = (y + down >= 0) & (y + down < side) & (x + right >= 0) & (x + right < side)
+        at = jnp.where(inside, rows + down * side + right, 0)
+        within = start + jnp.arange(depth, dtype=jnp.int32)
+        a = triton.load(x_ref.at[at[:, None], within[None]], mask=inside[:, None], other=0)
+        b = triton.load(w_ref.at[pl.ds(first, features), pl.ds(tap * channels + start, depth)])
+        return sums + lax.dot_general(
+            a, b, (((1,), (1,)), ((), ())), preferred_element_type=jnp.int32
+        )
+
+    sums = lax.fori_loop(0, 9 * each, add, jnp.zeros((pixels, features), jnp.int32))
+    columns = pl.ds(first, features)
+    tile = (pl.ds(pl.program_id(1) * pixels, pixels), columns)
+    scale, shift = triton.load(scale_ref.at[columns]), triton.load(shift_ref.at[columns])
+    currents = (sums.astype(jnp.float32) * scale[None] + shift[None]).astype(jnp.bfloat16)
+    # As `neurons.lif_step` with the decay 0.5, which is exact, and the threshold 1.
+    v = triton.load(v_ref.at[tile]).astype(jnp.float32) * 0.5 + currents.astype(jnp.float32)
+    v = v.astype(jnp.bfloat16)
+    fires = v >= 1
+    triton.store(s_ref.at[tile], fires.astype(jnp.int8))
+    triton.store(after_ref.at[tile], jnp.where(fires, 0, v).astype(jnp.bfloat16))
+
+
+def fused(spikes, kernel, scale, shift, membranes, block, warps, stages, interpret=False):
+    """`layer` in one kernel; `kernel` is [N, 9 C], with the taps of the window one after the other.
+
+    Args:
+      block: (pixels, output channels, depth) of a program; each divides what it is of.
+    """
+    batch, side, _, channels = spikes.shape
+    features, pixels = len(kernel), batch * side * side
+    flat = membranes.reshape(pixels, features)
+    fired, after = pl.pallas_call(
+        functools.partial(_body, side=side, channels=channels, block=block),
+        out_shape=(
+            jax.ShapeDtypeStruct(flat.shape, jnp.int8),
+            jax.ShapeDtypeStruct(flat.shape, jnp.bfloat16),
+        ),
+        # Programs of the same pixels are neighbours, so that their spikes are read once.
+        grid=(features // block[1], pixels // block[0]),
+        compiler_params=triton.CompilerParams(num_warps=warps, num_stages=stages),
+        interpret=interpret,
+    )(spikes.reshape(pixels, channels), kernel, scale, shift, flat)
+    return fired.reshape(membranes.shape), after.reshape(membranes.shape)
+
+
+def inputs_of(batch, channels, side):
+    """Random (spikes, kernel, scale, shift, membranes) of a layer."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    shape = (batch, side, side, channels)
+    spikes = jax.random.bernoulli(keys[0], 0.15, shape).astype(jnp.int8)
+    kernel = jax.random.randint(keys[1], (3, 3, channels, channels), -127, 128, jnp.int8)
+    scale, shift = jax.random.normal(keys[2], (2, channels))
+    membranes = jax.random.normal(keys[3], shape, jnp.bfloat16)
+    return spikes, kernel, scale / jnp.sqrt(9e3 * channels), shift, membranes
+
+
+def microseconds(function, *arguments):
+    """Median time of a call."""
+    jax.block_until_ready(function(*arguments))
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        for _ in range(REPEATS.value):
+            out = function(*arguments)
+        jax.block_until_ready(out)
+        seconds.append((time.perf_counter() - started) / REPEATS.value)
+    return statistics.median(seconds) * 1e6
+
+
+def rows_of(channels, side):
+    """A row for XLA and one for each size of the blocks, printed as they come."""
+    spikes, kernel, *rest = inputs_of(BATCH_SIZE.value, channels, side)
+    plain = jax.jit(layer)
+    wanted, operations = plain(spikes, kernel, *rest), 2 * 9 * channels * spikes.size
+    rows = [{"how": "XLA", "microseconds": microseconds(plain, spikes, kernel, *rest)}]
+    flat = kernel.transpose(3, 0, 1, 2).reshape(channels, -1)
+    for text in BLOCKS.value:
+        *block, warps, stages = map(int, text.split("x"))
+        options = {"warps": warps, "stages": stages, "interpret": INTERPRET.value}
+        one = jax.jit(functools.partial(fused, block=tuple(block), **options))
+        row = {"how": text}
+        try:
+            found = one(spikes, flat, *rest)
+            differ = sum(int(jnp.sum(a != b)) for a, b in zip(found, wanted, strict=True))
+            row |= {"differ": differ, "microseconds": microseconds(one, spikes, flat, *rest)}
+        except (jax.errors.JaxRuntimeError, NotImplementedError, ValueError) as error:
+            row["error"] = str(error).splitlines()[0][:200]  # such as too little shared memory
+        rows.append(row)
+    for row in rows:
+        row |= {"channels": channels, "side": side}
+        if "microseconds" in row:
+            row["tera_operations_per_second"] = operations / row["microseconds"] / 1e6
+        print(row, flush=True)
+    return rows
+
+
+def main(_) -> None:
+    """Measure each layer."""
+    rows = [row for text in LAYERS.value for row in rows_of(*map(int, text.split("x")))]
+    if JSON.value:
+        what = "ResNet-19's kinds of 3x3 layers with their neurons, int8, by XLA and in one kernel"
+        record = records.record(what, {"batch_size": BATCH_SIZE.value, "rows": rows})
+        records.add(JSON.value, record)
+
+
+if __name__ == "__main__":
+    app.run(main)
