@@ -9,6 +9,7 @@ depth is the window; the sums stay in registers. It is compared bit for bit with
 package, and timed beside them, for ResNet-19's three kinds of layers and several sizes of blocks.
 """
 
+import argparse
 import functools
 import statistics
 import time
@@ -16,7 +17,6 @@ import time
 import jax
 import jax.numpy as jnp
 import records
-from absl import app, flags
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
@@ -24,16 +24,11 @@ from jax.experimental.pallas import triton
 from seenn_jax.models.layers import convolve
 from seenn_jax.models.neurons import LIF
 
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 512, "Images, one tick each.")
-REPEATS = flags.DEFINE_integer("repeats", 20, "Calls in a timed run; five runs, the median counts.")
-LAYERS = flags.DEFINE_list("layers", ["128x32", "256x16", "512x8"], "Channels x side of the map.")
-BLOCKS = flags.DEFINE_list(
-    "blocks",
-    ["128x128x128x8x3", "128x128x128x4x4", "128x256x128x8x3", "256x128x128x8x3", "128x128x64x8x4"],
-    "Pixels x channels x depth x warps x stages.",
+LAYERS = ("128x32", "256x16", "512x8")
+BLOCKS = (
+    *("128x128x128x8x3", "128x128x128x4x4", "128x256x128x8x3", "256x128x128x8x3"),
+    "128x128x64x8x4",
 )
-INTERPRET = flags.DEFINE_bool("interpret", False, "Without an accelerator, slowly.")
-JSON = flags.DEFINE_string("json", None, "Add the record to this file.")
 
 
 def layer(spikes, kernel, scale, shift, membranes):
@@ -92,10 +87,15 @@ def fused(spikes, kernel, scale, shift, membranes, block, warps, stages, interpr
     """`layer` in one kernel; `kernel` is [N, 9 C], with the taps of the window one after the other.
 
     Args:
-      block: (pixels, output channels, depth) of a program; each divides what it is of.
+      block: (pixels, output channels, depth) of a program.
+
+    Raises:
+      ValueError: a block that does not divide the layer.
     """
     batch, side, _, channels = spikes.shape
     features, pixels = len(kernel), batch * side * side
+    if any(of % part for of, part in zip((pixels, features, channels), block, strict=True)):
+        raise ValueError(f"blocks of {block} do not divide {pixels, features, channels}")
     flat = membranes.reshape(pixels, features)
     fired, after = pl.pallas_call(
         functools.partial(_body, side=side, channels=channels, block=block),
@@ -122,37 +122,40 @@ def inputs_of(batch, channels, side):
     return spikes, kernel, scale / jnp.sqrt(9e3 * channels), shift, membranes
 
 
-def microseconds(function, *arguments):
-    """Median time of a call."""
+def microseconds(repeats, function, *arguments):
+    """Median time of a call, of five runs of `repeats`."""
     jax.block_until_ready(function(*arguments))
     seconds = []
     for _ in range(5):
         started = time.perf_counter()
-        for _ in range(REPEATS.value):
+        for _ in range(repeats):
             out = function(*arguments)
         jax.block_until_ready(out)
-        seconds.append((time.perf_counter() - started) / REPEATS.value)
+        seconds.append((time.perf_counter() - started) / repeats)
     return statistics.median(seconds) * 1e6
 
 
-def rows_of(channels, side):
+def rows_of(flags, channels, side):
     """A row for XLA and one for each size of the blocks, printed as they come."""
-    spikes, kernel, *rest = inputs_of(BATCH_SIZE.value, channels, side)
-    plain = jax.jit(layer)
+    spikes, kernel, *rest = inputs_of(flags.batch_size, channels, side)
+    plain, timed = jax.jit(layer), functools.partial(microseconds, flags.repeats)
     wanted, operations = plain(spikes, kernel, *rest), 2 * 9 * channels * spikes.size
-    rows = [{"how": "XLA", "microseconds": microseconds(plain, spikes, kernel, *rest)}]
+    rows = [{"how": "XLA", "microseconds": timed(plain, spikes, kernel, *rest)}]
     flat = kernel.transpose(3, 0, 1, 2).reshape(channels, -1)
-    for text in BLOCKS.value:
+    for text in flags.blocks.split(","):
         *block, warps, stages = map(int, text.split("x"))
-        options = {"warps": warps, "stages": stages, "interpret": INTERPRET.value}
+        options = {"warps": warps, "stages": stages, "interpret": flags.interpret}
         one = jax.jit(functools.partial(fused, block=tuple(block), **options))
         row = {"how": text}
         try:
             found = one(spikes, flat, *rest)
             differ = sum(int(jnp.sum(a != b)) for a, b in zip(found, wanted, strict=True))
-            row |= {"differ": differ, "microseconds": microseconds(one, spikes, flat, *rest)}
+            row |= {
+                "differ": differ,
+                "microseconds": timed(one, spikes, flat, *rest),
+            }
         except (jax.errors.JaxRuntimeError, NotImplementedError, ValueError) as error:
-            row["error"] = str(error).splitlines()[0][:200]  # such as too little shared memory
+            row["error"] = repr(error)[:200]  # such as too little shared memory
         rows.append(row)
     for row in rows:
         row |= {"channels": channels, "side": side}
@@ -162,14 +165,25 @@ def rows_of(channels, side):
     return rows
 
 
-def main(_) -> None:
+def main() -> None:
     """Measure each layer."""
-    rows = [row for text in LAYERS.value for row in rows_of(*map(int, text.split("x")))]
-    if JSON.value:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch_size", type=int, default=512, help="images, one tick each")
+    parser.add_argument("--repeats", type=int, default=20, help="calls in each of five timed runs")
+    parser.add_argument("--layers", default=",".join(LAYERS), help="channels x side of the map")
+    parser.add_argument(
+        "--blocks", default=",".join(BLOCKS), help="pixels x channels x depth x warps x stages"
+    )
+    parser.add_argument("--interpret", action="store_true", help="without an accelerator, slowly")
+    parser.add_argument("--json", help="add the record to this file")
+    flags = parser.parse_args()
+    layers = (map(int, text.split("x")) for text in flags.layers.split(","))
+    rows = [row for sizes in layers for row in rows_of(flags, *sizes)]
+    if flags.json:
         what = "ResNet-19's kinds of 3x3 layers with their neurons, int8, by XLA and in one kernel"
-        record = records.record(what, {"batch_size": BATCH_SIZE.value, "rows": rows})
-        records.add(JSON.value, record)
+        figures = {"batch_size": flags.batch_size, "rows": rows}
+        records.add(flags.json, records.record(what, figures))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from seenn_jax.errors import UserError
 from seenn_jax.serving.answers import Answer, Counters, TooLate
-from seenn_jax.serving.core import Arrivals, Seen, Served, advance, empty
+from seenn_jax.serving.core import Arrivals, Seen, Served, State, advance, empty
 from seenn_jax.serving.inbox import Inbox, Piece, Request
 
 AHEAD = 2  # calls under way, at most
@@ -62,10 +62,11 @@ class Worker:
         self.served, self.inbox, self.counters = served, inbox, counters
         # Slots that a call computes; the inputs that go up with it are at most `ticks` times these.
         self.widths = sorted({max(1, slots * part // 16) for part in SIXTEENTHS})
-        self.ticks, self.room = ticks, slots * ticks
+        self.slots, self.ticks, self.room = slots, ticks, slots * ticks
         self.rows = rows = slots + AHEAD * self.room
-        device = jax.local_devices()[0]  # said, so that what a call returns is placed as it was
-        self._state = jax.device_put(empty(served, slots, rows), device)
+        # Said, so that what a call returns is placed as it was.
+        self._device = device = jax.local_devices()[0]
+        self._state = self._empty()
         # As leaves: a call has no classes of parameters to look through.
         leaves, tree = jax.tree.flatten(served.params)
         self._params = jax.device_put(leaves, device)
@@ -97,10 +98,24 @@ class Worker:
         self._ending: list[Request] = []  # without more frames
 
     def compile(self) -> None:
-        """Compile, by calls without a sample."""
+        """Compile, and run each program once with a sample: the first of a service would wait."""
         for width in self.widths:
-            self._start([], width)
-            jax.block_until_ready(self._flying.popleft()[1].latest)
+            inputs, words = self._nothing(width)
+            words[0] = 0  # an input of zeros, in the first row
+            self._state, seen = self._advance(width, self._params, self._state, inputs, words)
+            jax.block_until_ready(seen.latest)
+        del self._state
+        self._state = self._empty()
+
+    def _empty(self) -> State:
+        return jax.device_put(empty(self.served, self.slots, self.rows), self._device)
+
+    def _nothing(self, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """The inputs of a call, and what is said of them and of rows (see `_arrivals`), of none."""
+        room = width * self.ticks
+        words = np.zeros(len(WORDS) * room + self.rows, np.int32)
+        words[:room] = self.rows
+        return np.zeros((room, *self.served.shape), self.served.dtype), words
 
     def run(self) -> None:
         """Answer until the inbox is stopped and all that it took is answered."""
@@ -162,15 +177,11 @@ class Worker:
 
     def _start(self, pieces: list[Piece], width: int) -> None:
         self._calls += 1
-        room, served = width * self.ticks, self.served
-        inputs = np.zeros((room, *served.shape), served.dtype)
-        # What is said of them, and the rows whose samples are to leave: see `_arrivals`.
-        words = np.zeros(len(WORDS) * room + self.rows, np.int32)
-        of_inputs, dropped = words[: -self.rows].reshape(-1, room), words[-self.rows :]
-        of_inputs[0], dropped[:] = self.rows, self._dropped
+        inputs, words = self._nothing(width)
+        words[-self.rows :] = self._dropped
         self._dropped[:] = 0
         if pieces:
-            self._seat(pieces, inputs, of_inputs)
+            self._seat(pieces, inputs, words[: -self.rows].reshape(len(WORDS), -1))
         self._state, seen = self._advance(width, self._params, self._state, inputs, words)
         seen.latest.copy_to_host_async()
         self._flying.append((self._calls, seen))

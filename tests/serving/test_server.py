@@ -5,6 +5,7 @@ import concurrent.futures
 import threading
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -248,6 +249,23 @@ def test_everything_at_once(count, ticks):
     ends = ("answered", "cancelled", "too late", "not finite")
     assert min(counts[end] for end in ends) > 0
     assert sorted(server._worker._free) == list(range(server._worker.rows))
+
+
+def test_each_program_has_run_a_tick_before_the_first_request():
+    plain, ran = toy(), []
+
+    def step(params, state, inputs):
+        jax.debug.callback(lambda: ran.append(len(inputs)))
+        return plain.step(params, state, inputs)
+
+    with Server(plain._replace(step=step), slots=16, ticks_per_call=2) as server:
+        jax.effects_barrier()
+        assert set(ran) == set(server._worker.widths)  # a loop without a sample has no tick
+        x = inputs(20)
+        answers = server.submit_all(x).result()
+    numbers, timesteps = wanted(x, plain.value)
+    assert [answer.number for answer in answers] == numbers
+    assert [answer.timesteps for answer in answers] == timesteps
 
 
 def test_a_loaded_run_answers_as_predict(trained):
