@@ -24,7 +24,7 @@ WORDS = ("row", "frame", "value")  # of each input that comes, as int32
 
 
 class _Packed(NamedTuple):
-    """A `Seen` whose first four are one array: a transfer costs the host as much as its bytes."""
+    """A `Seen` whose first four are one array: each transfer costs the host, however small."""
 
     latest: Int[Array, "4 R"]
     all_classes: Int[Array, "R T"]
