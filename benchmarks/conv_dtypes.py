@@ -6,13 +6,11 @@ Spikes are 0/1 in every dtype; each layer multiplies by a scale per output chann
 writes bfloat16, as inference with weights quantised per output channel would.
 """
 
-import statistics
-import time
-
 import jax
 import jax.numpy as jnp
 import records
 from absl import app, flags
+from clock import microseconds
 from jax import lax
 
 from seenn_jax.models.layers import CHANNELS_LAST
@@ -46,18 +44,11 @@ def measure(channels: int, side: int, dtype: str) -> dict:
         return (sums.astype(jnp.float32) * scale + bias).astype(jnp.bfloat16)
 
     compiled = jax.jit(layer).lower(spikes, kernel).compile()
-    jax.block_until_ready(compiled(spikes, kernel))
-    seconds = []
-    for _ in range(5):
-        started = time.perf_counter()
-        for _ in range(REPEATS.value):
-            out = compiled(spikes, kernel)
-        jax.block_until_ready(out)
-        seconds.append((time.perf_counter() - started) / REPEATS.value)
+    took = microseconds(REPEATS.value, compiled, spikes, kernel)
     flops = 2 * 9 * channels**2 * side**2 * batch
     return {
-        "microseconds": statistics.median(seconds) * 1e6,
-        "tflops": flops / statistics.median(seconds) / 1e12,
+        "microseconds": took,
+        "tflops": flops / took / 1e6,
         "custom_calls": ", ".join(
             sorted(
                 {

@@ -11,12 +11,11 @@ package, and timed beside them, for ResNet-19's three kinds of layers and severa
 
 import argparse
 import functools
-import statistics
-import time
 
 import jax
 import jax.numpy as jnp
 import records
+from clock import microseconds
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
@@ -29,6 +28,7 @@ BLOCKS = (
     *("128x128x128x8x3", "128x128x128x4x4", "128x256x128x8x3", "256x128x128x8x3"),
     "128x128x64x8x4",
 )
+_int = jnp.int32  # Triton's dialect does not divide by Python's numbers
 
 
 def layer(spikes, kernel, scale, shift, membranes):
@@ -45,9 +45,6 @@ def layer(spikes, kernel, scale, shift, membranes):
     currents = (sums.astype(jnp.float32) * scale + shift).astype(jnp.bfloat16)
     fired, after = LIF(spike_dtype="int8")(currents[:, None], membranes)
     return fired[:, 0], after
-
-
-_int = jnp.int32  # the dialect does not divide by Python's numbers
 
 
 def _body(x_ref, w_ref, scale_ref, shift_ref, v_ref, s_ref, after_ref, *, side, channels, block):
@@ -122,19 +119,6 @@ def inputs_of(batch, channels, side):
     return spikes, kernel, scale / jnp.sqrt(9e3 * channels), shift, membranes
 
 
-def microseconds(repeats, function, *arguments):
-    """Median time of a call, of five runs of `repeats`."""
-    jax.block_until_ready(function(*arguments))
-    seconds = []
-    for _ in range(5):
-        started = time.perf_counter()
-        for _ in range(repeats):
-            out = function(*arguments)
-        jax.block_until_ready(out)
-        seconds.append((time.perf_counter() - started) / repeats)
-    return statistics.median(seconds) * 1e6
-
-
 def rows_of(flags, channels, side):
     """A row for XLA and one for each size of the blocks, printed as they come."""
     spikes, kernel, *rest = inputs_of(flags.batch_size, channels, side)
@@ -150,10 +134,7 @@ def rows_of(flags, channels, side):
         try:
             found = one(spikes, flat, *rest)
             differ = sum(int(jnp.sum(a != b)) for a, b in zip(found, wanted, strict=True))
-            row |= {
-                "differ": differ,
-                "microseconds": timed(one, spikes, flat, *rest),
-            }
+            row |= {"differ": differ, "microseconds": timed(one, spikes, flat, *rest)}
         except (jax.errors.JaxRuntimeError, NotImplementedError, ValueError) as error:
             row["error"] = repr(error)[:200]  # such as too little shared memory
         rows.append(row)

@@ -1,0 +1,21 @@
+"""How long a compiled function takes."""
+
+import statistics
+import time
+
+import jax
+
+RUNS = 5  # whose median counts
+
+
+def microseconds(repeats, function, *arguments):
+    """Median time of a call, of `RUNS` runs of `repeats` calls."""
+    jax.block_until_ready(function(*arguments))
+    seconds = []
+    for _ in range(RUNS):
+        started = time.perf_counter()
+        for _ in range(repeats):
+            out = function(*arguments)
+        jax.block_until_ready(out)
+        seconds.append((time.perf_counter() - started) / repeats)
+    return statistics.median(seconds) * 1e6
