@@ -10,6 +10,7 @@ the same number of slots, times T / average. A trained run (--workdir) gives the
 random and the images noise. Also printed: all T ticks at once, and the latency of one image.
 """
 
+import contextlib
 import functools
 import statistics
 import time
@@ -23,6 +24,7 @@ from absl import app, flags, logging
 from seenn_jax import engine, exits, provenance
 from seenn_jax.config import default_config
 from seenn_jax.data import normalize
+from seenn_jax.models import fused
 from seenn_jax.models.network import inference_network
 from seenn_jax.models.precision import PRECISIONS
 from seenn_jax.run import build, folder
@@ -42,6 +44,7 @@ AVERAGES = flags.DEFINE_list("averages", ["1.1", "1.2", "1.5", "2.0"], "Average 
 THRESHOLD = flags.DEFINE_float("threshold", None, "Of confidence: also exit by it.")
 METHODS = flags.DEFINE_list("methods", list(engine.METHODS), "What is run: full, masked, slots.")
 LATENCY = flags.DEFINE_bool("latency", True, "Measure the latency of one image, too.")
+APART = flags.DEFINE_bool("apart", False, "No layer and its neurons in one kernel.")
 REPEATS = flags.DEFINE_integer("repeats", 3, "Timed runs of each; the median counts.")
 JSON = flags.DEFINE_string("json", None, "Add the record to this file.")
 
@@ -189,6 +192,12 @@ def latencies(by_times, params, image) -> list[float]:
 def main(_) -> None:
     """Measure and print, a line for each measurement as it comes."""
     logging.set_verbosity(logging.ERROR)
+    with fused.apart() if APART.value else contextlib.nullcontext():
+        measure_all()
+
+
+def measure_all() -> None:
+    """As `main`."""
     network, transform, images, config, what = measured()
     timesteps, samples = TIMESTEPS.value, SAMPLES.value
     print(f"{what}; T = {timesteps}, {samples:,} images, {provenance.device()}", flush=True)

@@ -97,7 +97,7 @@ import jax, numpy as np
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from seenn_jax.models.layers import SpikingBlock
+from seenn_jax.models.resnet import SpikingBlock
 from seenn_jax.models.network import run_all
 from seenn_jax.models.neurons import LIF
 from tests.models.networks import exact

@@ -57,6 +57,7 @@ def run_network(
         encode=lambda images: network.encode(params, transform(images)),
         step=lambda membranes, currents: network.step(params, membranes, currents),
         logits=lambda images: network.logits(params, transform(frames(images))),
+        renew=network.renew,
     )
     arguments = (network.at_rest, inputs, criterion, timesteps, slots)
     found = run(bound, arguments, {"count": count, "scale": scale}, frame_at)
@@ -75,13 +76,14 @@ class _Bound(NamedTuple):
     encode: Callable[[Array], Array]
     step: Callable[[Any, Array], tuple[Any, Array]]
     logits: Callable[[Array], Array]
+    renew: Callable[[Any, Any, Array], Any] | None
 
     def whole_step(self, membranes, images):
         return self.step(membranes, self.encode(images))
 
 
 def _slots(bound, arguments, options, frame_at):
-    return early_exit(bound.whole_step, *arguments, **options, input_at=frame_at)
+    return early_exit(bound.whole_step, *arguments, **options, input_at=frame_at, renew=bound.renew)
 
 
 def _masked(bound, arguments, options, frame_at):

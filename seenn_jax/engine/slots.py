@@ -42,6 +42,7 @@ def early_exit(
     count: Int[Array, ""] | int | None = None,
     scale: Float[Array, "T"] | None = None,
     input_at: Callable[[Any, Array, Array], Any] | None = None,
+    renew: Callable[[Any, Any, Array], Any] | None = None,
 ) -> Exited:
     """Run N samples through `slots` slots, each until it exits; pure, for use inside jit.
 
@@ -58,6 +59,8 @@ def early_exit(
       scale: factor on the sum of logits at each t (`exits.logit_scale`), None for 1.
       input_at: `(inputs, index [S], t [S] from 0) -> input [S, ...]`; None takes `inputs[index]`.
         For event data, `lambda x, i, t: x[i, t]`.
+      renew: `(state, init_state, fresh [S]) -> what step_fn takes`, for one that puts the state of
+        fresh samples at rest itself; None gives it a state in which they are.
 
     Raises:
       UserError: fewer than one slot or timestep.
@@ -77,7 +80,7 @@ def early_exit(
         return step_fn(state, fetch(inputs, jnp.minimum(index, samples - 1), t))
 
     def body(carry):
-        return _all_slots(carry, tick, init_state, criterion, timesteps, count, scale)
+        return _all_slots(carry, tick, init_state, criterion, timesteps, count, scale, renew)
 
     end = _until_done(_start(tick, init_state, criterion, slots, samples), body, count)
     return Exited(end.logits[:samples], end.times[:samples])
@@ -111,12 +114,13 @@ def _all_slots(
     timesteps: int,
     count: Int[Array, ""],
     scale: Float[Array, "T"] | None,
+    renew: Callable[[Any, Any, Array], Any] | None,
 ) -> _Slots:
     """One tick of all slots; whoever exits hands its slot on. Arguments as for `early_exit`."""
     samples = len(carry.times) - 1
     known = jnp.minimum(carry.index, samples - 1)
     carry, cumulative, leave = one_tick_of_all(
-        carry, tick, init_state, criterion, timesteps, known, scale
+        carry, tick, init_state, criterion, timesteps, known, scale, renew
     )
     leave = (carry.index < count) & leave
     # A slot whose sample stays writes to the row behind the last one.
@@ -139,6 +143,7 @@ def one_tick_of_all(
     timesteps: int | Int[Array, "S"],
     index: Int[Array, "S"],
     scale: Float[Array, "T"] | None,
+    renew: Callable[[Any, Any, Array], Any] | None,
 ) -> tuple[Any, Float[Array, "S K"], Bool[Array, "S"]]:
     """(slots after one tick, cumulative logits, which of them exit); fresh ones are at rest before.
 
@@ -149,8 +154,9 @@ def one_tick_of_all(
       index: of the samples in the slots. The rest as for `early_exit`.
     """
     fresh = slots.t == 0
-    state, logits = tick(_renew(slots.state, init_state, fresh), index, slots.t)
-    memory = _renew(slots.memory, criterion.memory, fresh)
+    state = (renew or _at_rest_where)(slots.state, init_state, fresh)
+    state, logits = tick(state, index, slots.t)
+    memory = _at_rest_where(slots.memory, criterion.memory, fresh)
     total = jnp.where(fresh[:, None], 0, slots.total) + logits
     t = slots.t + 1
     cumulative = total if scale is None else total * scale[t - 1, None]
@@ -174,7 +180,7 @@ def _until_done(start: _Slots, body: Callable[[_Slots], _Slots], count: Int[Arra
     return lax.while_loop(lambda carry: jnp.any(carry.index < count), body, _Slots(*few, *end[-3:]))
 
 
-def _renew(old: Any, init: Any, fresh: Bool[Array, "S"]) -> Any:
+def _at_rest_where(old: Any, init: Any, fresh: Bool[Array, "S"]) -> Any:
     """`old`, with the rows that are fresh set to `init`; fused into whatever reads it first."""
 
     def renew(old, init):

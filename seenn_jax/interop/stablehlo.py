@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from seenn_jax import engine, exits
 from seenn_jax.errors import UserError, needed
+from seenn_jax.models import fused
 from seenn_jax.paths import check_new, put
 from seenn_jax.run.inference import Predictor
 
@@ -133,5 +134,6 @@ def _write(path: Path, function: Callable, arguments: list, platforms: Sequence[
             f"{', '.join(PLATFORMS)}, rocm"
         )
     needed("writing a program", "flatbuffers")  # by jax
-    exported = jax.export.export(jax.jit(function), platforms=tuple(platforms))(*arguments)
+    with fused.apart():
+        exported = jax.export.export(jax.jit(function), platforms=tuple(platforms))(*arguments)
     put(path, bytes(exported.serialize()))

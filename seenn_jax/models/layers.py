@@ -211,32 +211,6 @@ class Shortcut(nnx.Module):
         return self.projection(average_pool(x, self.stride))
 
 
-class SpikingBlock(nnx.Module):
-    """conv-BN-neuron-conv-BN, add the shortcut, neuron; carries two layers' membranes.
-
-    Where a block changes the shape its shortcut is a `Shortcut`, or, where `pool` is False, a
-    strided 1x1 convolution and BatchNorm.
-    """
-
-    def __init__(self, in_features, out_features, stride, *, neuron, dtype, rngs, pool=True):
-        make = functools.partial(ConvBN, dtype=dtype, rngs=rngs)
-        self.neuron1, self.neuron2 = own(neuron), own(neuron)
-        self.conv1 = make(in_features, out_features, stride=stride)
-        self.conv2 = make(out_features, out_features)
-        self.shortcut = nnx.data(None)
-        if pool and (stride > 1 or in_features != out_features):
-            self.shortcut = Shortcut(in_features, out_features, stride, dtype=dtype, rngs=rngs)
-        elif stride > 1 or in_features != out_features:
-            self.shortcut = make(in_features, out_features, 1, stride)
-
-    def __call__(self, x, membranes=(None, None)):
-        """Return (spikes, membranes) of all ticks of `x`, from `membranes` (None: at rest)."""
-        residual = x if self.shortcut is None else self.shortcut(x)
-        spikes, v1 = fire(self.neuron1, self.conv1(x), membranes[0])
-        spikes, v2 = fire(self.neuron2, self.conv2(spikes) + residual, membranes[1])
-        return spikes, (v1, v2)
-
-
 class Hidden(nnx.Module):
     """Linear layers with neurons, before the read-out; carries their membranes.
 

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from seenn_jax.models.layers import ConvBN
+from seenn_jax.models.neurons import Renewed
 from seenn_jax.tables import check_given
 from seenn_jax.ticks import currents
 
@@ -45,6 +46,17 @@ def rest(model: nnx.Module, currents: Float[Array, "B T H W D"] | jax.ShapeDtype
     return jax.jit(lambda state, x: nnx.merge(graph, state).integrate(x)[1])(state, no_ticks)
 
 
+def renew(old: Any, rest: Any, fresh: Bool[Array, "S"]) -> Any:
+    """Membranes for `Network.step`, which puts those of fresh samples at rest as it reads them.
+
+    Args:
+      old: after a tick, of each slot.
+      rest: of one sample, at rest.
+      fresh: which slots have another sample now.
+    """
+    return jax.tree.map(lambda old, rest: Renewed(old, rest, fresh), old, rest)
+
+
 class Network(NamedTuple):
     """A trained network as pure functions of its parameters, for the engines.
 
@@ -52,10 +64,12 @@ class Network(NamedTuple):
       params: arrays.
       encode: `(params, inputs [S, H, W, C]) -> currents` of the first layer, without state; of
         event data, the inputs of one tick.
-      step: `(params, membranes, currents) -> (membranes, logits [S, K])`, one tick.
+      step: `(params, membranes, currents) -> (membranes, logits [S, K])`, one tick; membranes as
+        they were returned, or as `renew` has them.
       logits: `(params, inputs [S, H, W, C] or [S, T, H, W, C]) -> logits of all ticks [S, T, K]`,
         all ticks at once.
       at_rest: membranes of one fresh sample.
+      renew: as for `engine.early_exit`.
     """
 
     params: Any
@@ -63,6 +77,7 @@ class Network(NamedTuple):
     step: Callable[[Any, Any, Array], tuple[Any, Array]]
     logits: Callable[[Any, Array], Array]
     at_rest: Any
+    renew: Callable[[Any, Any, Array], Any] | None = None
 
 
 def inference_network(
@@ -96,7 +111,8 @@ def inference_network(
     image = jnp.zeros((1, *image_shape))
     currents = jax.eval_shape(encode, params, image)
     at_rest = jax.tree.map(lambda v: v[0], rest(nnx.merge(graph, params), currents))
-    return Network(params, encode, step, logits, at_rest)
+    later = renew if getattr(model, "renews", False) else None
+    return Network(params, encode, step, logits, at_rest, later)
 
 
 def for_inference(

@@ -7,13 +7,13 @@ and a batch that is sharded over devices stays sharded.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Float, Num, PyTree
+from jaxtyping import Array, Bool, Float, Num, PyTree
 
 from seenn_jax.errors import UserError, check_choice
 from seenn_jax.tables import Table, check_call, check_given
@@ -189,23 +189,23 @@ class LIF:
         """The same neurons with spikes in int8, for inference."""
         return dataclasses.replace(self, spike_dtype="int8")
 
+    def tick(self, v, current):
+        """`lif_step` of these neurons: (membranes, spikes)."""
+        v, spikes = lif_step(
+            v,
+            current,
+            tau=self.tau,
+            threshold=self.threshold,
+            spike=SURROGATES[self.surrogate],
+            strict=self.strict,
+            reset=self.reset,
+            detach_reset=self.detach_reset,
+        )
+        return v, spikes if self.spike_dtype is None else spikes.astype(self.spike_dtype)
+
     def __call__(self, currents, v0=None):
         """Return (spikes, membranes) of all ticks of `currents`."""
-
-        def step(v, current):
-            v, spikes = lif_step(
-                v,
-                current,
-                tau=self.tau,
-                threshold=self.threshold,
-                spike=SURROGATES[self.surrogate],
-                strict=self.strict,
-                reset=self.reset,
-                detach_reset=self.detach_reset,
-            )
-            return v, spikes if self.spike_dtype is None else spikes.astype(self.spike_dtype)
-
-        return _fold_together(step, currents, v0)
+        return _fold_together(self.tick, currents, v0)
 
 
 class PLIF(nnx.Module):
@@ -339,13 +339,35 @@ class IF(nnx.Module):
         return fold(step, currents, v0)
 
 
+class Renewed(NamedTuple):
+    """Membranes that are `rest` where `fresh` is set, and `old` elsewhere.
+
+    What runs the neurons puts them there as it reads them: an array of its own would cost a pass.
+    """
+
+    old: Num[Array, "B *features"]
+    rest: Num[Array, "*features"]
+    fresh: Bool[Array, "B"]
+
+    def settled(self) -> Num[Array, "B *features"]:
+        """As one array."""
+        fresh = self.fresh.reshape(-1, *(1,) * (self.old.ndim - 1))
+        return jnp.where(fresh, self.rest, self.old)
+
+
+def settle(membranes: Any) -> Any:
+    """A pytree of membranes with arrays where it has `Renewed`."""
+    renewed = lambda x: isinstance(x, Renewed)  # noqa: E731
+    return jax.tree.map(lambda x: x.settled() if renewed(x) else x, membranes, is_leaf=renewed)
+
+
 def fire(neuron: Callable, currents: Float[Array, "B T *features"], v: Any) -> tuple[Array, Any]:
     """(spikes, membranes) of a layer of neurons, from membranes `v` (None: at rest).
 
     Raises:
       UserError: the neurons are somebody's own, and give something else.
     """
-    found = neuron(currents, v)
+    found = neuron(currents, settle(v))
     check_given(
         "the neuron",
         found,

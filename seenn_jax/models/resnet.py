@@ -1,13 +1,41 @@
 """Spiking ResNets (Zheng et al., AAAI 2021; SEENN, section 4), and those of QCFS to convert."""
 
+import functools
 from collections.abc import Callable
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from seenn_jax.models.layers import ConvBN, SpikingBlock, average_pool, hidden_layers, linear
+from seenn_jax.models.fused import conv_fire
+from seenn_jax.models.layers import ConvBN, Shortcut, average_pool, hidden_layers, linear
 from seenn_jax.models.neurons import fire, own
+
+
+class SpikingBlock(nnx.Module):
+    """conv-BN-neuron-conv-BN, add the shortcut, neuron; carries two layers' membranes.
+
+    Where a block changes the shape its shortcut is a `Shortcut`, or, where `pool` is False, a
+    strided 1x1 convolution and BatchNorm.
+    """
+
+    def __init__(self, in_features, out_features, stride, *, neuron, dtype, rngs, pool=True):
+        make = functools.partial(ConvBN, dtype=dtype, rngs=rngs)
+        self.neuron1, self.neuron2 = own(neuron), own(neuron)
+        self.conv1 = make(in_features, out_features, stride=stride)
+        self.conv2 = make(out_features, out_features)
+        self.shortcut = nnx.data(None)
+        if pool and (stride > 1 or in_features != out_features):
+            self.shortcut = Shortcut(in_features, out_features, stride, dtype=dtype, rngs=rngs)
+        elif stride > 1 or in_features != out_features:
+            self.shortcut = make(in_features, out_features, 1, stride)
+
+    def __call__(self, x, membranes=(None, None)):
+        """Return (spikes, membranes) of all ticks of `x`, from `membranes` (None: at rest)."""
+        residual = x if self.shortcut is None else self.shortcut(x)
+        spikes, v1 = conv_fire(self.conv1, self.neuron1, x, membranes[0])
+        spikes, v2 = conv_fire(self.conv2, self.neuron2, spikes, membranes[1], residual)
+        return spikes, (v1, v2)
 
 
 class SpikingResNet(nnx.Module):
@@ -22,6 +50,7 @@ class SpikingResNet(nnx.Module):
       large_images: a 7x7 stem of stride 2 and a 2x2 average pool after its neuron, as for ImageNet,
         where the original has max pooling, which spikes can't do.
       smallest: side of the smallest images that it takes.
+      renews: whether its layers put fresh membranes at rest, as `neurons.fire` does.
 
     Args:
       width: channels of the stem.
@@ -39,6 +68,7 @@ class SpikingResNet(nnx.Module):
     pool = True
     large_images = False
     smallest = 4
+    renews = True
 
     def __init__(self, width, *, image_shape, num_classes, neuron, dtype, rngs):
         self.neuron = own(neuron)

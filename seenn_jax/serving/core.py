@@ -36,6 +36,7 @@ class Served(NamedTuple):
       beforehand: `(value [A], params, inputs [A, ...]) -> exit times [A]` of an exit that decides
         before the first tick, in place of `criterion`; None of others.
       check: raises a UserError for a value that can't be.
+      renew: as for `early_exit`.
     """
 
     params: Any
@@ -51,6 +52,7 @@ class Served(NamedTuple):
     frames: bool = False
     beforehand: Callable[[Any, Any, Any], Array] | None = None
     check: Callable[[float | int], None] = lambda value: None
+    renew: Callable[[Any, Any, Array], Any] | None = None
 
 
 class Slots(NamedTuple):
@@ -289,6 +291,7 @@ def _tick(served: Served, params: Any, state: State) -> State:
         rows.limit[known],
         known,
         served.scale,
+        served.renew,
     )
     if served.frames:  # a slot without a frame waits as it is
         slots = jax.tree.map(lambda new, old: _where(ready, new, old), slots, old)

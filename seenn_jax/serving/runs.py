@@ -46,4 +46,5 @@ def served(predictor: Predictor, exit: str | None = None, choice: Choice | None 
         frames=bool(facts.frames),
         beforehand=None if beforehand is None else decide,
         check=lambda value: rule.check(Given(value), timesteps),
+        renew=network.renew,
     )

@@ -7,8 +7,7 @@ from flax import nnx
 from jax import lax
 
 from seenn_jax.models import layers
-from seenn_jax.models.layers import ConvBN, Shortcut, SpikingBlock, average_pool, linear, max_pool
-from seenn_jax.models.neurons import LIF
+from seenn_jax.models.layers import ConvBN, Shortcut, average_pool, linear, max_pool
 
 
 def conv_bn(in_features, out_features, kernel_size=3, stride=1, dtype=jnp.float32, **kwargs):
@@ -326,34 +325,6 @@ def test_shortcut_of_an_odd_map_averages_what_there_is():
     expected = [[4, 6, 7.5], [11.5, 13.5, 15]]
     np.testing.assert_allclose(shortcut(x)[0, 0, :, :, 0], expected, rtol=1e-6)
     np.testing.assert_allclose(shortcut(x[:, :, :2, :4])[0, 0, :, :, 0], [[4, 6]], rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("in_features", "stride", "projected"), [(4, 1, False), (4, 2, True), (3, 1, True)]
-)
-def test_block_has_a_shortcut_where_the_shape_changes(in_features, stride, projected):
-    block = SpikingBlock(in_features, 4, stride, neuron=LIF(), dtype=jnp.float32, rngs=nnx.Rngs(0))
-    assert (block.shortcut is not None) == projected
-    block = nnx.view(block, use_running_average=True)
-    x = jax.ShapeDtypeStruct((2, 3, 5, 6, in_features), jnp.float32)
-    spikes, membranes = jax.eval_shape(block, x)
-    size = (-(-5 // stride), 6 // stride, 4)
-    assert spikes.shape == (2, 3, *size)
-    assert [v.shape for v in membranes] == [(2, *size)] * 2
-
-
-def test_block_adds_its_input_before_the_last_neuron():
-    block = SpikingBlock(1, 1, 1, neuron=LIF(), dtype=jnp.float32, rngs=nnx.Rngs(0))
-    for layer in (block.conv1, block.conv2):
-        layer.conv.kernel[...] = jnp.zeros((3, 3, 1, 1))
-    block.conv2.bn.bias[...] = jnp.array([0.25])
-    block = nnx.view(block, use_running_average=True)
-    # Membranes with currents 0.75 + 0.25, 0 + 0.25, 0.5 + 0.25: 1 (fires), 0.25, 0.875.
-    x = jnp.array([0.75, 0, 0.5]).reshape(1, 3, 1, 1, 1)
-    spikes, (v1, v2) = block(x)
-    np.testing.assert_array_equal(spikes.ravel(), [1, 0, 0])
-    np.testing.assert_array_equal(v1.ravel(), [0])
-    np.testing.assert_array_equal(v2.ravel(), [0.875])
 
 
 @pytest.mark.parametrize("sides", [(5, 6), (4, 1)])
