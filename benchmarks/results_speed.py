@@ -37,6 +37,7 @@ def early_exit() -> str:
         "Milliseconds of one image:",
         table(["", *(f"t = {t}" for t in ticks)], latency),
         sources(half, whole),
+        *_one_kernel(),
         *_layers(layers),
         *_revisions(),
         *_digits_exits(),
@@ -52,6 +53,48 @@ def _rate_name(row: dict) -> str:
 def _rate(row: dict) -> str:
     share = row["share_of_ideal"]
     return count(row["images_per_second"]) + ("" if share is None else f" ({share:.3f})")
+
+
+def _one_kernel() -> list[str]:
+    """Slots and single layers, with a layer and its neurons in one kernel or apart."""
+    *slots, layers = all_of("fused")
+    rows = [(r["device"], *_trained(r), row) for r in slots for row in r["figures"]["rows"]]
+    averages = sorted({f"{row['average_timesteps']:.2f}" for *_, row in rows})
+    of = {
+        (*key, row["dtype"], row["how"], f"{row['average_timesteps']:.2f}"): row
+        for *key, row in rows
+    }
+    ways = dict.fromkeys(key[:-1] for key in of)
+    rate = lambda *key: count(of[key]["images_per_second"])  # noqa: E731
+    best = {}
+    for row in layers["figures"]["rows"]:
+        residual = "with" if row["residual"] else "without"
+        key = row["channels"], row["side"], residual, row["how"] == "apart"
+        best[key] = min(best.get(key, math.inf), row["microseconds"])
+    return [
+        "In int8 a layer and its neurons are one kernel (`seenn_jax/models/fused.py`; --apart: as "
+        f"before). T = {slots[0]['figures']['timesteps']}, {slots[0]['figures']['slots']} slots, "
+        "images/s at so many timesteps on average:",
+        table(
+            ["GPU", "network", "dtype", "layer and neurons", *averages],
+            [[*way, *(rate(*way, average) for average in averages)] for way in ways],
+        ),
+        f"Microseconds of a tick of one 3x3 layer of {layers['figures']['batch_size']} images, "
+        "with its neurons, whose results are the same to the bit (of three sizes of blocks the "
+        "best):",
+        table(
+            ["channels", "side", "residual", "apart", "one kernel"],
+            [
+                [*key, f"{best[*key, True]:.0f}", f"{best[*key, False]:.0f}"]
+                for key in dict.fromkeys(key[:-1] for key in best)
+            ],
+        ),
+        sources(*slots, layers),
+    ]
+
+
+def _trained(record: dict) -> tuple[str]:
+    return ("trained" if "trained" in record["what"] else "random, noise",)
 
 
 def _layers(record: dict) -> list[str]:

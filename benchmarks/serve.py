@@ -241,6 +241,7 @@ def main(_) -> None:
             "rows": rows,
         }
         what = f"Latency of requests against load: {run.config.model.name}, {run.config.data.name}"
+        what += f", {run.precision}" * (PRECISION.value is not None)
         what += f", {IMAGES.value} images a request" * (IMAGES.value > 1)
         changes = records.differing(run.config, default_config())
         records.add(JSON.value, records.record(what, figures, config=changes, seed=SEED.value))

@@ -4,7 +4,7 @@
     python evaluate.py --workdir=runs/cifar10_ilif --exit=confidence --energy
 
 The same schedule as of LIF neurons. A timestep is up to 4 of binary spikes: compare energies, not
-timesteps (docs/neurons.md). No accuracy has been measured with it yet.
+timesteps (docs/neurons.md). docs/results.md has a shorter one.
 """
 
 from configs.cifar10 import get_config as cifar10

@@ -3,7 +3,7 @@
     python train.py --config=configs/cifar10_plif.py
     python evaluate.py --workdir=runs/cifar10_plif --exit=confidence
 
-The same schedule as of LIF neurons. No accuracy has been measured with it yet.
+The same schedule as of LIF neurons. docs/results.md has a shorter one.
 """
 
 from configs.cifar10 import get_config as cifar10

@@ -4,7 +4,7 @@
     python evaluate.py --exit=confidence
 
 Its authors have no network of this size for CIFAR-10: all settings are those of configs/cifar10.py.
-Not trained to its end here.
+docs/results.md has a shorter schedule.
 """
 
 from configs.cifar10 import get_config as cifar10
