@@ -51,10 +51,14 @@ def points(rows: list[dict], name: str) -> tuple[list[float], list[float]]:
 
 
 def draw(runs: dict[str, list[dict]], path: Path) -> None:
-    """A panel for each run."""
-    figure = Figure(figsize=(3.4 * len(runs), 3.2), layout="constrained")
-    panels = figure.subplots(1, len(runs), sharey=True, squeeze=False)[0]
-    for axes, (title, rows) in zip(panels, runs.items(), strict=True):
+    """A panel for each run, three beside each other."""
+    columns = min(3, len(runs))
+    lines = -(-len(runs) // columns)
+    figure = Figure(figsize=(3.4 * columns, 3.2 * lines), layout="constrained")
+    panels = figure.subplots(lines, columns, sharey=True, squeeze=False)
+    for axes in panels.flat[len(runs) :]:
+        axes.set_visible(False)
+    for axes, (title, rows) in zip(panels.flat, runs.items(), strict=False):
         held_out = [name for name in rows[0] if name.startswith(VALIDATION)]
         shown = {"training images, augmented": "train/accuracy"}
         for name in dict.fromkeys((held_out[0], held_out[-1])):
@@ -66,7 +70,8 @@ def draw(runs: dict[str, list[dict]], path: Path) -> None:
         axes.legend(loc="lower right", frameon=False, fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_ylim(bottom=40)
-    panels[0].set_ylabel("accuracy in percent")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("accuracy in percent")
     path.write_bytes(rendered(figure, format="png", dpi=130))
 
 
