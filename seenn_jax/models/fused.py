@@ -47,13 +47,18 @@ BLOCKS = (
     Block(32, 32, 32, 4, 4),
 )
 PROGRAMS = 256
+LARGEST = 2**31 - 1  # elements of an array, by 32-bit offsets
+SURROGATES = ("dspike", "triangle")  # which fire as `x >= 0` does, whatever their derivative
 
 _enabled = contextvars.ContextVar("fused", default=True)
 
 
 @contextlib.contextmanager
 def apart() -> Iterator[None]:
-    """What is traced meanwhile keeps the layers apart, such as a program for other machines."""
+    """What is traced meanwhile keeps the layers apart, such as a program for other machines.
+
+    A jitted function that has been traced before stays as it is.
+    """
     token = _enabled.set(False)
     try:
         yield
@@ -70,7 +75,8 @@ def conv_fire(
 ) -> tuple[Num[Array, "B T h w N"], Any]:
     """(spikes, membranes) of `neuron` at the currents `layer(x)`, to which `residual` is added.
 
-    In one kernel where that is possible and pays, and else one after the other.
+    In one kernel where that is possible and pays, and else one after the other. Membranes of the
+    neurons that it has are zero at rest, and no gradient flows through them.
 
     Args:
       layer: such as a `ConvBN`.
@@ -81,10 +87,12 @@ def conv_fire(
         currents = layer(x)
         return fire(neuron, currents if residual is None else currents + residual, v)
 
-    block = _block_for(layer, neuron, x, v) if _enabled.get() and _gpu() else None
+    wanted = _enabled.get() and not jax.config.jax_enable_x64 and _gpu()
+    block = _block_for(layer, neuron, x, v) if wanted else None
     if block is None:
         return plain(x, v, residual)
-    v = v if isinstance(v, Renewed) else Renewed(v, jnp.zeros_like(v[0]), jnp.zeros(len(v), bool))
+    if not isinstance(v, Renewed):
+        v = Renewed(v, jnp.zeros(v.shape[1:], v.dtype), jnp.zeros(len(v), bool))
 
     def one(x, v, residual, kernel, scale, shift):
         spikes, after = fused(
@@ -119,8 +127,10 @@ def _block_for(layer: Any, neuron: Any, x: Array, v: Any) -> Block | None:
     """How the kernel is divided; None where it does not compute such a layer."""
     if not (type(layer) is ConvBN and type(neuron) is LIF and v is not None):
         return None
+    if not isinstance(neuron.tau, float) or neuron.surrogate not in SURROGATES:
+        return None
     # Only so is the product with a membrane exact, whose rounding a compiler may leave out.
-    if not isinstance(neuron.tau, float) or math.frexp(neuron.tau)[0] != 0.5:
+    if math.frexp(neuron.tau)[0] != 0.5:
         return None
     kernel = layer.conv.kernel[...]
     kinds = (x.dtype, kernel.dtype, neuron.spike_dtype, jnp.dtype(layer.conv.dtype))
@@ -129,7 +139,10 @@ def _block_for(layer: Any, neuron: Any, x: Array, v: Any) -> Block | None:
     if kernel.shape[:2] != (3, 3):
         return None
     sides = [-(-side // layer.conv.strides) for side in x.shape[2:4]]
-    return block_for(len(x) * sides[0] * sides[1], *kernel.shape[:1:-1])
+    pixels, features = len(x) * sides[0] * sides[1], kernel.shape[-1]
+    if not 0 < max(x.size, pixels * features) <= LARGEST:
+        return None
+    return block_for(pixels, features, x.shape[-1])
 
 
 def block_for(pixels: int, features: int, channels: int) -> Block | None:

@@ -50,7 +50,6 @@ class SpikingResNet(nnx.Module):
       large_images: a 7x7 stem of stride 2 and a 2x2 average pool after its neuron, as for ImageNet,
         where the original has max pooling, which spikes can't do.
       smallest: side of the smallest images that it takes.
-      renews: whether its layers put fresh membranes at rest, as `neurons.fire` does.
 
     Args:
       width: channels of the stem.
@@ -68,7 +67,6 @@ class SpikingResNet(nnx.Module):
     pool = True
     large_images = False
     smallest = 4
-    renews = True
 
     def __init__(self, width, *, image_shape, num_classes, neuron, dtype, rngs):
         self.neuron = own(neuron)
@@ -88,6 +86,12 @@ class SpikingResNet(nnx.Module):
         layers, features = hidden_layers(features, width, self.hidden, **kinds)
         self.hidden_layers = nnx.data(layers)
         self.head = linear(features, num_classes, rngs=rngs)
+
+    @property
+    def renews(self) -> bool:
+        """Whether its layers put fresh membranes at rest, as `neurons.fire` does."""
+        ours = all(type(block) is SpikingBlock for block in self.blocks)
+        return ours and type(self).integrate is SpikingResNet.integrate
 
     def spike_layers(self) -> list[nnx.Module]:
         """The layers whose inputs are spikes and nothing else."""

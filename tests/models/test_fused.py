@@ -7,12 +7,13 @@ import pytest
 from flax import nnx
 
 from seenn_jax import engine, exits
-from seenn_jax.models import build_model, fused
+from seenn_jax.models import build_model, fused, neurons
 from seenn_jax.models.fused import Block, block_for, conv_fire
 from seenn_jax.models.layers import ConvBN
 from seenn_jax.models.network import inference_network
-from seenn_jax.models.neurons import LIF, Renewed, fire
+from seenn_jax.models.neurons import LIF, SURROGATES, Renewed, fire
 from seenn_jax.models.precision import to_int8
+from seenn_jax.models.resnet import ResNet8
 
 SMALL = Block(16, 32, 32, 4, 2)
 
@@ -71,9 +72,20 @@ def test_one_kernel_computes_what_layers_do(shapes, neuron, interpreted, monkeyp
         np.testing.assert_array_equal(a, b)
 
 
+def lively_network():
+    """In which all layers fire."""
+    model = build_model("resnet8", 32, image_shape=(8, 8, 1), num_classes=10, dtype="bfloat16")
+    for number, (_, module) in enumerate(nnx.iter_graph(model)):
+        if isinstance(module, nnx.BatchNorm):
+            noise = jax.random.normal(jax.random.key(number), module.bias.shape)
+            module.bias[...] = 0.7 * noise + 0.5
+            module.scale[...] *= 2
+    return model
+
+
 @pytest.mark.usefixtures("interpreted")
 def test_a_network_exits_the_same_with_it():
-    model = build_model("resnet8", 32, image_shape=(8, 8, 1), num_classes=10, dtype="bfloat16")
+    model = lively_network()
     network = inference_network(model, (8, 8, 1), 3, prepare=to_int8)
     images = jax.random.normal(jax.random.key(0), (16, 8, 8, 1))
     times = exits.prescribed(jnp.array([1, 3, 1, 2, 1, 1, 3, 2] * 2))
@@ -92,8 +104,31 @@ def test_a_network_exits_the_same_with_it():
     found, *others = (
         traced.lower().compile()(network.params, images) for traced in (slots, full, apart)
     )
+    assert np.count_nonzero(found.logits) == found.logits.size
     for other in others:
         np.testing.assert_array_equal(found.logits, other.logits)
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_a_network_of_ones_own_gets_membranes_at_rest():
+    class Own(ResNet8):
+        def integrate(self, currents, membranes=None):
+            stem, *rest = membranes or (None,) * (1 + len(self.blocks))
+            spikes, v = self.neuron(currents, stem)
+            after = [v]
+            for block, v in zip(self.blocks, rest, strict=True):
+                spikes, v = block(spikes, (None, None) if v is None else v)
+                after.append(v)
+            return self.head(jnp.mean(spikes, (2, 3), dtype=jnp.float32)), tuple(after)
+
+    kinds = {"neuron": LIF(), "dtype": jnp.bfloat16, "rngs": nnx.Rngs(0)}
+    model = Own(32, image_shape=(8, 8, 1), num_classes=10, **kinds)
+    network = inference_network(model, (8, 8, 1), 2, prepare=to_int8)
+    times = exits.prescribed(jnp.array([1, 2] * 8))
+    images = jax.random.normal(jax.random.key(0), (16, 8, 8, 1))
+    found = engine.run_network("slots", network, network.params, images, times, 2, 8)
+    assert network.renew is None
+    assert found.timesteps.tolist() == [1, 2] * 8
 
 
 def frozen_layer():
@@ -111,6 +146,8 @@ def frozen_layer():
         {"v": None},
         {"neuron": LIF()},  # whose spikes are not int8
         {"neuron": LIF(tau=0.3).in_int8()},
+        {"neuron": LIF(tau=jnp.float32(0.5)).in_int8()},
+        {"x": jnp.zeros((0, 1, 8, 8, 32), jnp.int8), "v": jnp.zeros((0, 8, 8, 32), jnp.bfloat16)},
         {"layer": frozen_layer()},
     ],
 )
@@ -132,6 +169,35 @@ def test_blocks_divide_a_layer():
     assert block_for(8 * 8, 32, 64) == fused.BLOCKS[-1]
     assert block_for(7 * 7, 512, 512) is None
     assert block_for(32, 48, 32) is None
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_arrays_too_large_for_its_offsets_stay_apart():
+    layer, _, _, _ = layer_and_inputs()
+    fires = lambda x, v: conv_fire(layer, LIF().in_int8(), x, v)  # noqa: E731
+    for images, kernels in ((2**20 - 64, 1), (2**20, 0)):
+        x = jax.ShapeDtypeStruct((images, 1, 8, 8, 32), jnp.int8)
+        v = jax.ShapeDtypeStruct((images, 8, 8, 32), jnp.bfloat16)
+        assert str(jax.make_jaxpr(fires)(x, v)).count("pallas_call") == kernels
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_a_surrogate_of_ones_own_stays_apart(monkeypatch):
+    own = SURROGATES | {"own": lambda x: (x >= 0).astype(x.dtype)}
+    monkeypatch.setattr(neurons, "SURROGATES", own)
+    layer, x, v, _ = layer_and_inputs()
+    for surrogate, kernels in (("triangle", 1), ("own", 0)):
+        neuron = LIF(surrogate=surrogate).in_int8()
+        traced = jax.make_jaxpr(lambda x, v, a=neuron: conv_fire(layer, a, x, v))(x, v)
+        assert str(traced).count("pallas_call") == kernels
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_in_float64_layers_stay_apart():
+    with jax.enable_x64(True):
+        layer, x, v, _ = layer_and_inputs()
+        traced = jax.make_jaxpr(lambda x, v: conv_fire(layer, LIF().in_int8(), x, v))(x, v)
+    assert "pallas_call" not in str(traced)
 
 
 def test_it_lowers_for_a_gpu(monkeypatch):
