@@ -1,6 +1,7 @@
 """What a server answers, refuses and counts."""
 
 import collections
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,15 +57,17 @@ class Counters:
         self.seconds = 0.0  # of all answers
         self._latest: collections.deque[float] = collections.deque(maxlen=LATENCIES)
 
-    def answered(self, answer: Answer) -> None:
-        """Count an answer."""
-        self.answers += 1
-        self.seconds += answer.seconds
-        self._latest.append(answer.seconds)
-        if answer.complete:
-            self.exits[answer.timesteps - 1] += 1
-        else:
-            self.late += 1
+    def answered(self, answers: Sequence[Answer]) -> None:
+        """Count answers."""
+        exits, seconds = self.exits, [answer.seconds for answer in answers]
+        self.answers += len(answers)
+        self.seconds += sum(seconds)
+        self._latest.extend(seconds)
+        for answer in answers:
+            if answer.complete:
+                exits[answer.timesteps - 1] += 1
+            else:
+                self.late += 1
 
     def as_dict(self) -> dict[str, Any]:
         """The counts, and quantiles of the latest latencies in seconds (None before the first)."""

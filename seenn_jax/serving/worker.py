@@ -224,14 +224,18 @@ class Worker:
         self._confidence, self._seen, self._traces = confidence.tolist(), seen, None
         mine = self._active & (self._since <= number)
         self._ticks[mine] = times[mine]
-        ended: list = []
         if ran := np.count_nonzero(mine):
             left = 1 - np.count_nonzero(mine & done) / ran
             self._stay += NEWS * (left - self._stay)
-        for row in np.flatnonzero(mine & done).tolist():
-            request = self._owner[row]
+        rows = np.flatnonzero(mine & done)
+        self._active[rows] = False
+        freed, owner = rows.tolist(), self._owner
+        ended: list = []
+        for row in freed:
+            request = owner[row]
             ended.append((request, request.rows.pop(row), row))
-            self._vacate(row)
+            owner[row] = None
+        self._free += freed
         return ended
 
     def _vacate(self, row: int) -> None:
@@ -314,8 +318,7 @@ class Worker:
     def _finish(self, request: Request) -> None:
         self._end(request)
         if self._tell(request):
-            for answer in request.answers:
-                self.counters.answered(answer)  # type: ignore[arg-type]
+            self.counters.answered(request.answers)  # type: ignore[arg-type]
             request.future.set_result(request.answers[0] if request.single else request.answers)
 
     def _fail(self, request: Request, error: Exception) -> None:
