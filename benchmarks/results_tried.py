@@ -169,7 +169,7 @@ def one_kernel() -> str:
         "Expected: 14 bytes a neuron become 6, so that a layer of 128 channels is 1.9 times as "
         f"fast. Found, in a loop of one layer: {', '.join(gains)} times; a matrix product of "
         "gathered pixels is slower than the library's convolution where that is not held up by "
-        f"memory. Yet a tick in slots takes {ticks[1]:.2f} ms in place of {ticks[0]:.2f}, more than "
-        "the layers give: membranes of fresh samples are no longer set to rest by a pass of their "
-        f"own. Both on {slots['device']}; [all figures](results.md#speed-of-early-exit).",
+        f"memory. Yet a tick in slots takes {ticks[1]:.2f} ms in place of {ticks[0]:.2f}, more "
+        "than these layers give; where the rest comes from was not looked into. Both on "
+        f"{slots['device']}; [all figures](results.md#speed-of-early-exit).",
     )
