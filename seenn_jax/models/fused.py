@@ -4,6 +4,8 @@ XLA writes the sums of a convolution in 32 bits and reads them again for the neu
 neuron, where 6 are needed, or 4 of a fresh sample. The kernel, of Pallas for Triton, is a matrix
 product whose rows are pixels and whose depth is the window; the sums stay in registers. It computes
 what the layers do, to the bit (sums of int8 are exact); `benchmarks/fused_layer.py` times both.
+
+JAX 0.12 deprecates Pallas for Triton. Where a later one has it no more, the layers stay apart.
 """
 
 import contextlib
@@ -17,11 +19,15 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton
 from jaxtyping import Array, BFloat16, Float, Int8, Num
 
 from seenn_jax.models.layers import ConvBN
 from seenn_jax.models.neurons import LIF, Renewed, fire
+
+try:
+    from jax.experimental.pallas import triton
+except ImportError:
+    triton = None  # type: ignore[assignment]
 
 # Where the kernel runs: of NVIDIA's GPUs those on which it was measured.
 PLATFORM, INTERPRET = "cuda", False
@@ -117,6 +123,8 @@ def conv_fire(
 @functools.cache
 def _gpu() -> bool:
     """Whether the kernel pays here."""
+    if triton is None:
+        return False
     try:
         return jax.local_devices(backend="cuda")[0].compute_capability in COMPUTE_CAPABILITIES
     except RuntimeError:  # there is none

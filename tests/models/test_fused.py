@@ -200,9 +200,20 @@ def test_in_float64_layers_stay_apart():
     assert "pallas_call" not in str(traced)
 
 
+@pytest.mark.skipif(jax.__version_info__ >= (0, 12), reason="JAX asks for a GPU to lower for one")
 def test_it_lowers_for_a_gpu(monkeypatch):
     monkeypatch.setattr(fused, "_gpu", lambda: True)
     layer, x, v, _ = layer_and_inputs()
     one = jax.jit(lambda x, v: conv_fire(layer, LIF().in_int8(), x, v)).trace(x, v)
     assert "triton" in one.lower(lowering_platforms=("cuda",)).as_text()
     assert "triton" not in one.lower(lowering_platforms=("cpu",)).as_text()
+
+
+def test_without_pallas_for_triton_layers_stay_apart(monkeypatch):
+    monkeypatch.setattr(fused, "triton", None)
+    layer, x, v, _ = layer_and_inputs()
+    traced = jax.make_jaxpr(lambda x, v: conv_fire(layer, LIF().in_int8(), x, v))(x, v)
+    fused._gpu.cache_clear()
+    assert not fused._gpu()
+    fused._gpu.cache_clear()
+    assert "pallas_call" not in str(traced)
