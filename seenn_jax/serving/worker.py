@@ -1,6 +1,7 @@
 """The one thread that talks to the device: what comes goes up, what is answered comes down."""
 
 import collections
+import functools
 import time
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.experimental.layout import Format, Layout
 from jaxtyping import Array, Float, Int, Shaped
 
 from seenn_jax.errors import UserError
@@ -69,14 +71,17 @@ class Worker:
         self._state = self._empty()
         # As leaves: a call has no classes of parameters to look through.
         leaves, tree = jax.tree.flatten(served.params)
-        self._params = jax.device_put(leaves, device)
 
         def call(width, leaves, state, inputs, words):
             arrivals = _arrivals(inputs, words)
             state, seen = advance(served, ticks, tree.unflatten(leaves), state, arrivals, width)
             return state, _packed(seen)
 
-        self._advance = jax.jit(call, static_argnums=0, donate_argnums=2)
+        self._jit = functools.partial(jax.jit, call, static_argnums=0, donate_argnums=2)
+        leaves = jax.device_put(leaves, device)
+        formats = self._formats(leaves)
+        self._params = jax.device_put(leaves, formats)
+        self._advance = self._jit(in_shardings=(formats, None, None, None))
         self._calls = 0
         self._stay = 1.0  # share of samples that a call leaves under way, as of late
         self._flying: collections.deque[tuple[int, _Packed]] = collections.deque()
@@ -96,6 +101,15 @@ class Worker:
         self._seen: _Packed | None = None
         self._traces: tuple[np.ndarray, np.ndarray] | None = None
         self._ending: list[Request] = []  # without more frames
+
+    def _formats(self, leaves: list[Array]) -> list[Format]:
+        """As which the widest call reads the parameters: else each call would transpose some."""
+        where = jax.sharding.SingleDeviceSharding(self._device)
+        anyhow = self._jit(in_shardings=([Format(Layout.AUTO, where)] * len(leaves), *[None] * 3))
+        shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
+        widest = self.widths[-1]
+        lowered = anyhow.lower(widest, shapes, self._state, *self._nothing(widest))
+        return lowered.compile().input_formats[0][0]
 
     def compile(self) -> None:
         """Compile, and run each program once with a sample: the first of a service would wait."""
