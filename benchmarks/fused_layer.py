@@ -10,12 +10,11 @@ are fresh in each, as where exits are early. Results are compared bit for bit.
 
 import argparse
 import functools
-import statistics
-import time
 
 import jax
 import jax.numpy as jnp
 import records
+from clock import microseconds
 from flax import nnx
 from jax import lax
 
@@ -78,16 +77,6 @@ def ticks_of(layer, block=None, interpret=False):
     return jax.jit(run)
 
 
-def microseconds(run, carry, given, ticks):
-    """Median time of a tick, of five runs of so many."""
-    seconds = []
-    for _ in range(5):
-        started = time.perf_counter()
-        jax.block_until_ready(run(*carry, given, jnp.int32(ticks)))
-        seconds.append((time.perf_counter() - started) / ticks)
-    return statistics.median(seconds) * 1e6
-
-
 def rows_of(flags, channels, side, residual):
     """A row for the layers apart and one for each size of the blocks, printed as they come."""
     layer, carry, given = inputs_of(flags.batch_size, channels, side, residual)
@@ -104,7 +93,8 @@ def rows_of(flags, channels, side, residual):
         else:
             wanted = found if block is None else wanted
             row["differ"] = sum(int(jnp.sum(a != b)) for a, b in zip(found, wanted, strict=True))
-            row["microseconds"] = microseconds(run, carry, given, flags.ticks)
+            took = microseconds(1, run, *carry, given, jnp.int32(flags.ticks))
+            row["microseconds"] = took / flags.ticks
             row["tera_operations_per_second"] = operations / row["microseconds"] / 1e6
         print(row, flush=True)
         rows.append(row)

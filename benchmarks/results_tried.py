@@ -101,7 +101,7 @@ def fast_networks() -> str:
         "Networks of one timestep, which were to reach 95 % in four minutes, and did not. Without "
         "a teacher they fit the training images and stop there. With one, whose own training is "
         f"counted ({minutes(taught['teacher_seconds'])}, {percent(taught['teacher_accuracy'])} %), "
-        "and with AutoAugment they are better in less time, and still learn when it ends. Accuracy "
+        "and with AutoAugment they are better in less time, and fit fewer of them. Accuracy "
         "in percent, of the training images as augmented, of those held out, and of the test "
         "images.",
         table(
@@ -155,7 +155,7 @@ def one_kernel() -> str:
         key = row["channels"], row["residual"], row["how"] == "apart"
         best[key] = min(best.get(key, row["microseconds"]), row["microseconds"])
     gains = [
-        f"{best[channels, False, True] / best[channels, False, False]:.2f} at {channels} channels"
+        f"{best[channels, False, True] / best[channels, False, False]:.2f} of {channels} channels"
         for channels in dict.fromkeys(key[0] for key in best)
     ]
     ticks = [
@@ -167,8 +167,8 @@ def one_kernel() -> str:
     return section(
         "A layer and its neurons in one kernel",
         "Expected: 14 bytes a neuron become 6, so that a layer of 128 channels is 1.9 times as "
-        f"fast. Found, in a loop of one layer: {', '.join(gains)} times; a matrix product of "
-        "gathered pixels is slower than the library's convolution where that is not held up by "
+        f"fast. Found, in a loop of one layer, times as fast: {', '.join(gains)}. A matrix product "
+        "of gathered pixels is slower than the library's convolution where that is not held up by "
         f"memory. Yet a tick in slots takes {ticks[1]:.2f} ms in place of {ticks[0]:.2f}, more "
         "than these layers give; where the rest comes from was not looked into. Both on "
         f"{slots['device']}; [all figures](results.md#speed-of-early-exit).",

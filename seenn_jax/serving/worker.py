@@ -241,20 +241,19 @@ class Worker:
         if ran := np.count_nonzero(mine):
             left = 1 - np.count_nonzero(mine & done) / ran
             self._stay += NEWS * (left - self._stay)
-        rows = np.flatnonzero(mine & done)
-        self._active[rows] = False
-        freed, owner = rows.tolist(), self._owner
+        rows = np.flatnonzero(mine & done).tolist()
         ended: list = []
-        for row in freed:
-            request = owner[row]
+        for row in rows:
+            request = self._owner[row]
             ended.append((request, request.rows.pop(row), row))
-            owner[row] = None
-        self._free += freed
+        self._vacate(rows)
         return ended
 
-    def _vacate(self, row: int) -> None:
-        self._owner[row], self._active[row] = None, False
-        self._free.append(row)
+    def _vacate(self, rows: list[int]) -> None:
+        self._active[rows] = False
+        for row in rows:
+            self._owner[row] = None
+        self._free += rows
 
     def _answer(self, ended: list[tuple[Request, int, int]]) -> None:
         now = time.perf_counter()
@@ -352,9 +351,9 @@ class Worker:
     def _end(self, request: Request) -> None:
         """Free what a request takes."""
         request.over = True
-        for row in request.rows:
-            self._dropped[row] = True
-            self._vacate(row)
+        rows = list(request.rows)
+        self._dropped[rows] = True
+        self._vacate(rows)
         request.rows.clear()
         self.inbox.forget(request)
 
