@@ -78,10 +78,8 @@ class Worker:
             return state, _packed(seen)
 
         self._jit = functools.partial(jax.jit, call, static_argnums=0, donate_argnums=2)
-        leaves = jax.device_put(leaves, device)
-        formats = self._formats(leaves)
-        self._params = jax.device_put(leaves, formats)
-        self._advance = self._jit(in_shardings=(formats, None, None, None))
+        self._params = jax.device_put(leaves, device)
+        self._programs: dict[int, jax.stages.Compiled] = {}  # by width; of `compile`
         self._calls = 0
         self._stay = 1.0  # share of samples that a call leaves under way, as of late
         self._flying: collections.deque[tuple[int, _Packed]] = collections.deque()
@@ -102,21 +100,24 @@ class Worker:
         self._traces: tuple[np.ndarray, np.ndarray] | None = None
         self._ending: list[Request] = []  # without more frames
 
-    def _formats(self, leaves: list[Array]) -> list[Format]:
-        """As which the widest call reads the parameters: else each call would transpose some."""
-        where = jax.sharding.SingleDeviceSharding(self._device)
-        anyhow = self._jit(in_shardings=([Format(Layout.AUTO, where)] * len(leaves), *[None] * 3))
-        shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
-        widest = self.widths[-1]
-        lowered = anyhow.lower(widest, shapes, self._state, *self._nothing(widest))
-        return lowered.compile().input_formats[0][0]
-
     def compile(self) -> None:
-        """Compile, and run each program once with a sample: the first of a service would wait."""
-        for width in self.widths:
+        """Compile, and run each program once with a sample: the first of a service would wait.
+
+        The parameters lie as the widest reads them: else each call would transpose some.
+        """
+        where = jax.sharding.SingleDeviceSharding(self._device)
+        formats = [Format(Layout.AUTO, where)] * len(self._params)
+        shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in self._params]
+        for width in reversed(self.widths):
             inputs, words = self._nothing(width)
             words[0] = 0  # an input of zeros, in the first row
-            self._state, seen = self._advance(width, self._params, self._state, inputs, words)
+            jitted = self._jit(in_shardings=(formats, None, None, None))
+            program = jitted.lower(width, shapes, self._state, inputs, words).compile()
+            if not self._programs:
+                formats = program.input_formats[0][0]
+                self._params = jax.device_put(self._params, formats)
+            self._programs[width] = program
+            self._state, seen = program(self._params, self._state, inputs, words)
             jax.block_until_ready(seen.latest)
         del self._state
         self._state = self._empty()
@@ -196,7 +197,7 @@ class Worker:
         self._dropped[:] = 0
         if pieces:
             self._seat(pieces, inputs, words[: -self.rows].reshape(len(WORDS), -1))
-        self._state, seen = self._advance(width, self._params, self._state, inputs, words)
+        self._state, seen = self._programs[width](self._params, self._state, inputs, words)
         seen.latest.copy_to_host_async()
         self._flying.append((self._calls, seen))
 

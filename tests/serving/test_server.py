@@ -276,7 +276,7 @@ def test_a_loaded_run_answers_as_predict(trained):
     assert len(set(found.timesteps)) > 1
     with Server(run, slots=16, exit=exit, choice=choice) as server:
         answers = server.submit_all(images).result()
-        assert server._worker._advance._cache_size() == len(server._worker.widths)  # beforehand
+        assert set(server._worker._programs) == set(server._worker.widths)  # beforehand
         with pytest.raises(seenn_jax.UserError, match=r"threshold 5\.5"):
             server.submit(images[0], exit=5.5)
     assert [answer.number for answer in answers] == found.classes.tolist()
