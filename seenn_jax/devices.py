@@ -5,7 +5,9 @@ in the communication (SPMD), so that every computation is written for the whole 
 result does not depend on how many devices there are, but for the order of sums in float32.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -13,6 +15,9 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from seenn_jax.errors import UserError
+
+# On a CPU XLA chooses the convolutions of YNNPACK, which leave all cores but one idle.
+WITHOUT_YNNPACK = MappingProxyType({"xla_cpu_experimental_ynn_fusion_type": ""})
 
 
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -54,6 +59,26 @@ def compiler_options(deterministic: bool) -> dict[str, bool]:
     if deterministic and jax.default_backend() == "gpu":
         return {"xla_gpu_deterministic_ops": True}
     return {}
+
+
+def for_inference(function: Callable, **options: Any) -> jax.stages.Wrapped:
+    """`jax.jit`, with XLA's options for a program that infers alone.
+
+    Training goes without them: its last bits would be others, and it is no faster with them.
+    """
+    return jax.jit(function, compiler_options=_inference_options(), **options)
+
+
+@functools.cache
+def _inference_options() -> dict[str, str]:
+    if jax.default_backend() != "cpu":
+        return {}
+    options = dict(WITHOUT_YNNPACK)
+    try:
+        jax.jit(lambda: 0, compiler_options=options).lower().compile()
+    except jax.errors.JaxRuntimeError:  # an XLA without this choice
+        return {}
+    return options
 
 
 def check_batch(batch_size: int, parts: int) -> None:

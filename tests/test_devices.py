@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -350,3 +351,26 @@ def test_a_batch_that_the_devices_cannot_share(monkeypatch):
         devices.check_batch(100, 1)
     with pytest.raises(UserError, match=r"8 device\(s\) in 2 parts .* is 16; set"):
         devices.check_batch(8, 2)
+
+
+# --- Inference -------------------------------------------------------------------------------
+
+
+def test_a_program_of_inference_has_xlas_own_convolutions():
+    def convolve(x, kernel):
+        how = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=how)
+
+    x, kernel = np.ones((256, 4, 4, 48), np.float32), np.ones((3, 3, 48, 48), np.float32)
+    program = devices.for_inference(convolve)
+    assert "ynn" not in program.lower(x, kernel).compile().as_text()
+    np.testing.assert_array_equal(program(x, kernel)[:, 1:-1, 1:-1], 9 * 48)
+
+
+def test_an_option_that_xla_lacks_is_left_out(monkeypatch):
+    monkeypatch.setattr(devices, "WITHOUT_YNNPACK", {"xla_cpu_no_such_option": ""})
+    devices._inference_options.cache_clear()
+    try:
+        assert devices.for_inference(lambda x: x + 1)(1) == 2
+    finally:
+        devices._inference_options.cache_clear()

@@ -107,7 +107,7 @@ class Predictor:
         def share(params, images, count):
             return engine.in_batches(lambda x: function(params, x), images, self.batch)
 
-        compiled = jax.jit(engine.over_devices(share))
+        compiled = devices.for_inference(engine.over_devices(share))
         params = devices.replicate(params)
 
         def over_images(images):
@@ -181,7 +181,7 @@ class Predictor:
                 scale=scale,
             )
 
-        return jax.jit(engine.over_devices(share))
+        return devices.for_inference(engine.over_devices(share))
 
     def run(
         self, images: Any, exit: Exit, value: float | int | None, temperatures: Any, method: str

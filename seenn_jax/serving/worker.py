@@ -12,6 +12,7 @@ from jax import lax
 from jax.experimental.layout import Format, Layout
 from jaxtyping import Array, Float, Int, Shaped
 
+from seenn_jax import devices
 from seenn_jax.errors import UserError
 from seenn_jax.serving.answers import Answer, Counters, TooLate
 from seenn_jax.serving.core import Arrivals, Seen, Served, State, advance, empty
@@ -77,7 +78,9 @@ class Worker:
             state, seen = advance(served, ticks, tree.unflatten(leaves), state, arrivals, width)
             return state, _packed(seen)
 
-        self._jit = functools.partial(jax.jit, call, static_argnums=0, donate_argnums=2)
+        self._jit = functools.partial(
+            devices.for_inference, call, static_argnums=0, donate_argnums=2
+        )
         self._params = jax.device_put(leaves, device)
         self._programs: dict[int, jax.stages.Compiled] = {}  # by width; of `compile`
         self._calls = 0
