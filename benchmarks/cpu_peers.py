@@ -20,6 +20,7 @@ import jax
 import numpy as np
 import records
 
+from seenn_jax.devices import for_inference
 from seenn_jax.errors import UserError, needed
 from seenn_jax.interop.onnx import write_tick
 from seenn_jax.run.inference import load
@@ -49,6 +50,12 @@ def torch_params(torch, model):
     return found
 
 
+def merged(function, x):
+    """`function` of all ticks [T, N, ...] as one batch."""
+    y = function(x.flatten(0, 1))
+    return y.view(*x.shape[:2], *y.shape[1:])
+
+
 def of_torch(torch, run):
     """The network in PyTorch, `images uint8 [N, H, W, C] -> logits [T, N, K]`, for inference."""
     functional, params = torch.nn.functional, torch_params(torch, run.model)
@@ -68,10 +75,6 @@ def of_torch(torch, run):
         kernel, scale, shift = params[at]
         y = functional.conv2d(x, kernel, None, stride, kernel.shape[-1] // 2)
         return y * scale + shift
-
-    def merged(function, x):
-        y = function(x.flatten(0, 1))
-        return y.view(*x.shape[:2], *y.shape[1:])
 
     def network(images):
         x = (images.permute(0, 3, 1, 2).to(torch.float32) / 255 - mean) / std
@@ -114,7 +117,8 @@ def of_onnx(runtime, run, batch, folder):
 def ways_of(torch, runtime, run, images, folder):
     """{what: function of nothing} for a batch; all but slots give the logits of all ticks."""
     batch, many = len(images), jax.device_put(images)
-    all_at_once = jax.jit(lambda params, x: run.network.logits(params, run.transform(x)))
+    network = run.network
+    all_at_once = for_inference(lambda params, x: network.logits(params, run.transform(x)))
     tensor, eager = torch.from_numpy(images), of_torch(torch, run)
     compiled, onnx = torch.compile(eager), of_onnx(runtime, run, batch, folder)
     run.batch = batch
@@ -123,7 +127,7 @@ def ways_of(torch, runtime, run, images, folder):
     queue = jax.device_put(np.concatenate([images] * QUEUE))
 
     def ours():
-        return np.asarray(all_at_once(run.network.params, many)).swapaxes(0, 1)
+        return np.asarray(all_at_once(network.params, many)).swapaxes(0, 1)
 
     def slots():
         return jax.block_until_ready(exiting(queue, np.int32(len(queue))))

@@ -153,20 +153,28 @@ def _step(record: dict) -> list[str]:
 
 def cpu_peers() -> str:
     """The digits' network beside other libraries on a CPU."""
-    [record] = all_of("cpu_peers")
-    figures = record["figures"]
-    batches = list(dict.fromkeys(row["batch"] for row in figures["rows"]))
-    ways = dict.fromkeys(row["way"] for row in figures["rows"])
-    rates = {(row["way"], row["batch"]): row["images_per_second"] for row in figures["rows"]}
+    [inference], [gradient] = all_of("cpu_peers"), all_of("cpu_gradient")
+    figures = inference["figures"]
     return section(
         "On a CPU, beside other libraries",
         f"The trained ResNet-8 of digits in float32 on {figures['cores']} cores, images/s at "
         f"batches of so many: all {figures['timesteps']} timesteps, and here with early exit in as "
         f"many slots. PyTorch {figures['torch']} computes layer by layer, channels last; ONNX "
         f"Runtime {figures['onnxruntime']} the exported tick, {figures['timesteps']} times.",
-        table(["", *batches], [[way, *(count(rates[way, b]) for b in batches)] for way in ways]),
-        sources(record),
+        _by_batch(figures["rows"]),
+        "The same network untrained, forward and backward, without augmentation and optimiser:",
+        _by_batch(gradient["figures"]["rows"]),
+        "For training PyTorch is the faster one on a CPU: most of the time here goes into the "
+        "gradients of kernels, for which XLA has no good convolution there.",
+        sources(inference, gradient),
     )
+
+
+def _by_batch(rows: list[dict]) -> str:
+    batches = list(dict.fromkeys(row["batch"] for row in rows))
+    ways = dict.fromkeys(row["way"] for row in rows)
+    rates = {(row["way"], row["batch"]): row["images_per_second"] for row in rows}
+    return table(["", *batches], [[way, *(count(rates[way, b]) for b in batches)] for way in ways])
 
 
 def training_step() -> str:
