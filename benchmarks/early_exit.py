@@ -21,7 +21,7 @@ import numpy as np
 import records
 from absl import app, flags, logging
 
-from seenn_jax import engine, exits, provenance
+from seenn_jax import devices, engine, exits, provenance
 from seenn_jax.config import default_config
 from seenn_jax.data import normalize
 from seenn_jax.models import fused
@@ -113,7 +113,7 @@ def compiled_runs(network, transform) -> tuple:
     def confident(threshold):
         return exits.above(exits.confidence, threshold)
 
-    jitted = jax.jit(run, static_argnums=(0, 1, 2))
+    jitted = devices.for_inference(run, static_argnums=(0, 1, 2))
     return functools.partial(jitted, exits.prescribed), functools.partial(jitted, confident)
 
 
