@@ -5,7 +5,6 @@ on the device. At each tick a free slot takes the one that has waited longest. A
 said of its sample until the host gives the row to another one.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -185,12 +184,7 @@ def advance(
     start = (jnp.int32(0), state)
     _, state = body(start) if ticks == 1 else lax.while_loop(some_left, body, start)
     if narrow:
-        # Always 0, but not for XLA, which would copy to a known place apart from all other kernels.
-        start = jnp.minimum(state.length, 0)
-        front = jax.tree.map(
-            functools.partial(lax.dynamic_update_slice_in_dim, start_index=start, axis=0),
-            *(behind, state.slots),
-        )
+        front = jax.tree.map(lambda old, new: old.at[:width].set(new), behind, state.slots)
         state = state._replace(slots=front)
     rows = state.rows
     latest = jnp.maximum(rows.times - 1, 0)[:, None]

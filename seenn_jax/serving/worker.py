@@ -3,24 +3,49 @@
 import collections
 import functools
 import time
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.experimental.layout import Format, Layout
+from jaxtyping import Array, Float, Int, Shaped
 
 from seenn_jax import devices
 from seenn_jax.errors import UserError
-from seenn_jax.serving import parcels
 from seenn_jax.serving.answers import Answer, Counters, TooLate
-from seenn_jax.serving.core import Served, State, advance, empty
+from seenn_jax.serving.core import Arrivals, Seen, Served, State, advance, empty
 from seenn_jax.serving.inbox import Inbox, Piece, Request
-from seenn_jax.serving.parcels import Packed, Parcel
 
 AHEAD = 2  # calls under way, at most
 NEWS = 0.1  # weight of the latest call in what is known of the calls before
 # Where fewer samples are under way, a call computes so many sixteenths of the slots: a tick of
 # fewer is shorter. Each is a program of its own.
 SIXTEENTHS = (1, 2, 4, 6, 8, 12, 16)
+WORDS = ("row", "frame", "value")  # of each input that comes, as int32
+
+
+class _Packed(NamedTuple):
+    """A `Seen` whose first four are one array: each transfer costs the host, however small."""
+
+    latest: Int[Array, "4 R"]
+    all_classes: Int[Array, "R T"]
+    all_confidence: Float[Array, "R T"]
+
+
+def _packed(seen: Seen) -> _Packed:
+    bits = lax.bitcast_convert_type(seen.confidence, jnp.int32)
+    latest = jnp.stack([seen.times, seen.done.astype(jnp.int32), seen.classes, bits])
+    return _Packed(latest, seen.all_classes, seen.all_confidence)
+
+
+def _arrivals(inputs: Shaped[Array, "A ..."], words: Int[Array, "N"]) -> Arrivals:
+    """What has come, of its two arrays; N = 3 A + R."""
+    end = len(WORDS) * len(inputs)
+    row, frame, bits = words[:end].reshape(len(WORDS), -1)
+    value = lax.bitcast_convert_type(bits, jnp.float32)
+    return Arrivals(inputs, row, frame, value, words[end:] > 0)
 
 
 class Worker:
@@ -48,10 +73,10 @@ class Worker:
         # As leaves: a call has no classes of parameters to look through.
         leaves, tree = jax.tree.flatten(served.params)
 
-        def call(width, leaves, state, sent):
-            arrivals = parcels.arrivals(served, sent, width * ticks, rows)
+        def call(width, leaves, state, inputs, words):
+            arrivals = _arrivals(inputs, words)
             state, seen = advance(served, ticks, tree.unflatten(leaves), state, arrivals, width)
-            return state, parcels.packed(seen)
+            return state, _packed(seen)
 
         self._jit = functools.partial(
             devices.for_inference, call, static_argnums=0, donate_argnums=2
@@ -60,7 +85,7 @@ class Worker:
         self._programs: dict[int, jax.stages.Compiled] = {}  # by width; of `compile`
         self._calls = 0
         self._stay = 1.0  # share of samples that a call leaves under way, as of late
-        self._flying: collections.deque[tuple[int, Packed]] = collections.deque()
+        self._flying: collections.deque[tuple[int, _Packed]] = collections.deque()
         self._free = list(range(rows))
         # Of each row: its request; the call that brought it; whether it is under way; its inputs
         # that have gone up, T where all ticks see the same; its ticks, as of the last call read.
@@ -74,7 +99,7 @@ class Worker:
         self._times: list[int] = []
         self._classes: list[int] = []
         self._confidence: list[float] = []
-        self._seen: Packed | None = None
+        self._seen: _Packed | None = None
         self._traces: tuple[np.ndarray, np.ndarray] | None = None
         self._ending: list[Request] = []  # without more frames
 
@@ -87,29 +112,28 @@ class Worker:
         formats = [Format(Layout.AUTO, where)] * len(self._params)
         shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in self._params]
         for width in reversed(self.widths):
-            parcel = self._nothing(width)
-            parcel.words[0, 0] = 0  # an input of zeros, in the first row
-            jitted = self._jit(in_shardings=(formats, None, None))
-            program = jitted.lower(width, shapes, self._state, parcel.sent).compile()
+            inputs, words = self._nothing(width)
+            words[0] = 0  # an input of zeros, in the first row
+            jitted = self._jit(in_shardings=(formats, None, None, None))
+            program = jitted.lower(width, shapes, self._state, inputs, words).compile()
             if not self._programs:
                 formats = program.input_formats[0][0]
                 self._params = jax.device_put(self._params, formats)
             self._programs[width] = program
-            jax.block_until_ready(self._call(width, parcel).latest)
+            self._state, seen = program(self._params, self._state, inputs, words)
+            jax.block_until_ready(seen.latest)
         del self._state
         self._state = self._empty()
 
     def _empty(self) -> State:
         return jax.device_put(empty(self.served, self.slots, self.rows), self._device)
 
-    def _nothing(self, width: int) -> Parcel:
-        return parcels.nothing(self.served, width * self.ticks, self.rows)
-
-    def _call(self, width: int, parcel: Parcel) -> Packed:
-        # Of arrays on the device alone a call is several times as quick to send.
-        sent = jax.device_put(parcel.sent, self._device)
-        self._state, seen = self._programs[width](self._params, self._state, sent)
-        return seen
+    def _nothing(self, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """The inputs of a call, and what is said of them and of rows (see `_arrivals`), of none."""
+        room = width * self.ticks
+        words = np.zeros(len(WORDS) * room + self.rows, np.int32)
+        words[:room] = self.rows
+        return np.zeros((room, *self.served.shape), self.served.dtype), words
 
     def run(self) -> None:
         """Answer until the inbox is stopped and all that it took is answered."""
@@ -148,8 +172,8 @@ class Worker:
         jax.block_until_ready(seen.latest)
         ended = self._read(number, seen)
         self._clear()
-        while len(self._flying) < AHEAD and self._dispatch():
-            pass
+        if not self._flying:
+            self._dispatch()
         self._answer(ended)
         return True
 
@@ -171,16 +195,16 @@ class Worker:
 
     def _start(self, pieces: list[Piece], width: int) -> None:
         self._calls += 1
-        parcel = self._nothing(width)
-        parcel.dropped[:] = self._dropped
+        inputs, words = self._nothing(width)
+        words[-self.rows :] = self._dropped
         self._dropped[:] = 0
         if pieces:
-            self._seat(pieces, parcel)
-        seen = self._call(width, parcel)
+            self._seat(pieces, inputs, words[: -self.rows].reshape(len(WORDS), -1))
+        self._state, seen = self._programs[width](self._params, self._state, inputs, words)
         seen.latest.copy_to_host_async()
         self._flying.append((self._calls, seen))
 
-    def _seat(self, pieces: list[Piece], parcel: Parcel) -> None:
+    def _seat(self, pieces: list[Piece], inputs: np.ndarray, words: np.ndarray) -> None:
         """Give rows to fresh samples, and write what comes with the call."""
         rows: list[int] = []
         frames: list[int] = []
@@ -201,15 +225,15 @@ class Worker:
             frames += [frame] * count
             values += [request.value] * count
         all_inputs = [piece.inputs for piece in pieces]
-        np.concatenate(all_inputs, out=parcel.inputs[: len(rows)], casting="same_kind")
+        np.concatenate(all_inputs, out=inputs[: len(rows)], casting="no")
         bits = np.asarray(values, np.float32).view(np.int32)
-        parcel.words[:, : len(rows)] = rows, frames, bits
+        words[:, : len(rows)] = rows, frames, bits
         self._since[fresh] = self._calls
         self._active[fresh], self._ticks[fresh] = True, 0
         # A sample's frames come in their order, and the latest of a call counts.
         self._given[rows] = np.add(frames, 1) if self.served.frames else self.served.timesteps
 
-    def _read(self, number: int, seen: Packed) -> list[tuple[Request, int, int]]:
+    def _read(self, number: int, seen: _Packed) -> list[tuple[Request, int, int]]:
         """What a call has left: (request, position, row) of the samples that exited."""
         times, done, classes, bits = np.asarray(seen.latest)
         done, confidence = done.astype(bool), bits.view(np.float32)
