@@ -14,7 +14,15 @@ def ablations() -> str:
     """What docs/ablations.md holds."""
     return (
         "\n\n".join(
-            [ABLATIONS, short_runs(), two_teachers(), fast_networks(), first_tick(), one_kernel()]
+            [
+                ABLATIONS,
+                short_runs(),
+                two_teachers(),
+                fast_networks(),
+                first_tick(),
+                one_kernel(),
+                one_array(),
+            ]
         )
         + "\n"
     )
@@ -172,4 +180,28 @@ def one_kernel() -> str:
         f"memory. Yet a tick in slots takes {ticks[1]:.2f} ms in place of {ticks[0]:.2f}, more "
         "than these layers give; where the rest comes from was not looked into. Both on "
         f"{slots['device']}; [all figures](results.md#speed-of-early-exit).",
+    )
+
+
+def one_array() -> str:
+    """A server's call that the host was to send more quickly: slower under load."""
+    [record] = all_of("tried_serving")
+    figures = record["figures"]
+    rows = [
+        [
+            *(row["precision"], row["how"], f"{row['p50_ms']:.1f} / {row['p99_ms']:.1f}"),
+            *(count(row["load"]), f"{row['sustained'] / row['offline']:.2f}"),
+        ]
+        for row in sorted(figures["rows"], key=lambda row: row["precision"], reverse=True)
+    ]
+    return section(
+        "One array for a server's call",
+        "The host takes longer to send a call than the GPU to compute a few of "
+        f"{figures['slots']} slots. Expected to halve that: what comes with a call as one array, "
+        "the membranes of few slots written back by kernels that fit into a command buffer, and "
+        "the next call sent before the answers of the last are given. Found: more latency and less "
+        "throughput. The likely reason is that under load each call has other addresses, for which "
+        "XLA writes its command buffers anew.",
+        table(["precision", "", "p50 / p99, ms", "at images/s", "sustained, of offline"], rows),
+        sources(record),
     )
