@@ -9,17 +9,15 @@ runs layer by layer, channels last, eager and by torch.compile. Images/s is the 
 losses and gradients are compared.
 """
 
-import argparse
 import functools
 import os
-import statistics
 import sys
-import time
 
 import jax
 import numpy as np
 import records
-from cpu_peers import merged
+from clock import by_turns
+from cpu_peers import asked_of, merged
 from flax import nnx
 from ml_collections import ConfigDict
 
@@ -145,19 +143,14 @@ def measured(torch, config, batch, repeats):
     """A row for each way at a batch."""
     ways = ways_of(torch, config, batch)
     wanted, expected = next(iter(ways.values()))()
-    far, seconds = {}, {}
+    far = {}
     for name, way in ways.items():
         value, first = way()
         off = np.abs(first - expected).max() / np.abs(expected).max()
         far[name] = (abs(value - wanted), float(off))
-    for _ in range(repeats):
-        for name, way in ways.items():
-            started = time.perf_counter()
-            way()
-            seconds.setdefault(name, []).append(time.perf_counter() - started)
     rows = []
-    for name, taken in seconds.items():
-        rate, (loss, gradient) = batch / statistics.median(taken), far[name]
+    for name, taken in by_turns(repeats, ways).items():
+        rate, (loss, gradient) = batch / taken, far[name]
         rows.append({"way": name, "batch": batch, "images_per_second": rate})
         rows[-1] |= {"loss_differs_by": loss, "gradient_differs_by": gradient}
         print(
@@ -170,14 +163,9 @@ def measured(torch, config, batch, repeats):
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", default="64,256", help="images at a time, with commas")
-    parser.add_argument("--repeats", type=int, default=15, help="timed runs of each")
-    parser.add_argument("--json", help="add the record to this file")
-    asked = parser.parse_args()
+    asked = asked_of(__doc__, "64,256")
     torch, config = needed("comparing with PyTorch", "torch"), get_config()
-    batches = map(int, asked.batch.split(","))
-    rows = [row for batch in batches for row in measured(torch, config, batch, asked.repeats)]
+    rows = [row for batch in asked.batch for row in measured(torch, config, batch, asked.repeats)]
     if asked.json:
         figures = {"timesteps": config.timesteps, "cores": os.cpu_count()}
         figures |= {"torch": torch.__version__, "rows": rows}

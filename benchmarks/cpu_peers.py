@@ -10,15 +10,14 @@ here, with early exit in slots. Images/s is the median of --repeats; logits are 
 
 import argparse
 import os
-import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import jax
 import numpy as np
 import records
+from clock import by_turns
 
 from seenn_jax.devices import for_inference
 from seenn_jax.errors import UserError, needed
@@ -149,7 +148,7 @@ def measured(torch, runtime, run, batch, repeats):
     """A row for each way at a batch."""
     test = run.dataset.test.images
     images = test[np.arange(batch) % len(test)]
-    seconds, differences = {}, {}
+    differences = {}
     with tempfile.TemporaryDirectory() as folder:
         ways = ways_of(torch, runtime, run, images, folder)
         wanted = next(iter(ways.values()))()
@@ -157,32 +156,35 @@ def measured(torch, runtime, run, batch, repeats):
             found = way()
             if isinstance(found, np.ndarray):
                 differences[name] = float(np.abs(found - wanted).max())
-        for _ in range(repeats):
-            for name, way in ways.items():
-                started = time.perf_counter()
-                way()
-                seconds.setdefault(name, []).append(time.perf_counter() - started)
+        seconds = by_turns(repeats, ways)
     rows = []
     for name, taken in seconds.items():
-        rate = batch * (QUEUE if name == SLOTS else 1) / statistics.median(taken)
+        rate = batch * (QUEUE if name == SLOTS else 1) / taken
         far = differences.get(name)
         rows.append({"way": name, "batch": batch, "images_per_second": rate, "differs_by": far})
         print(f"{name:28} batch {batch:4} {rate:9,.0f} images/s  logits within {far}", flush=True)
     return rows
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", default="64,256,512", help="images at a time, with commas")
+def asked_of(about, batch):
+    """What the command line says: batch, a list; repeats; json."""
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser.add_argument("--batch", default=batch, help="images at a time, with commas")
     parser.add_argument("--repeats", type=int, default=15, help="timed runs of each")
     parser.add_argument("--json", help="add the record to this file")
     asked = parser.parse_args()
+    asked.batch = [int(size) for size in asked.batch.split(",")]
+    return asked
+
+
+def main() -> None:
+    """Measure and print."""
+    asked = asked_of(__doc__, "64,256,512")
     run = load(WEIGHTS, precision="float32")
     torch = needed("comparing with PyTorch", "torch")
     runtime = needed("comparing with ONNX Runtime", "onnxruntime")
-    batches, peers = map(int, asked.batch.split(",")), (torch, runtime)
-    rows = [row for batch in batches for row in measured(*peers, run, batch, asked.repeats)]
+    peers = (torch, runtime)
+    rows = [row for batch in asked.batch for row in measured(*peers, run, batch, asked.repeats)]
     if asked.json:
         libraries = {"torch": torch.__version__, "onnxruntime": runtime.__version__}
         figures = {"timesteps": run.timesteps, "cores": os.cpu_count(), **libraries, "rows": rows}

@@ -164,8 +164,7 @@ def cpu_peers() -> str:
         _by_batch(figures["rows"]),
         "The same network untrained, forward and backward, without augmentation and optimiser:",
         _by_batch(gradient["figures"]["rows"]),
-        "For training PyTorch is the faster one on a CPU: most of the time here goes into the "
-        "gradients of kernels, for which XLA has no good convolution there.",
+        "So for training PyTorch is the faster one on a CPU.",
         sources(inference, gradient),
     )
 
