@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
@@ -21,6 +22,9 @@ from seenn_jax.serving.runs import served as served_of
 from seenn_jax.serving.worker import Worker
 
 WHEN_FULL = ("refuse", "wait")
+# After so many seconds a thread that computes lets another one in (Python: 0.005), so that who asks
+# does not hold up who answers.
+SWITCH = 0.0005
 
 
 class Server:
@@ -30,9 +34,9 @@ class Server:
             server.submit(image).result()       # an Answer; a thread of its own runs the network
 
     Requests are let into slots in the order in which they came, and answered as they exit. Those of
-    `submit_all` and `map` come back in their order. While it runs, Python's garbage collector
-    leaves alone what was there before (`gc.freeze`): to look through it takes tenths of a second,
-    in which nothing is answered.
+    `submit_all` and `map` come back in their order. While it runs, two settings of Python differ:
+    its garbage collector leaves alone what was there before (`gc.freeze`), for to look through it
+    takes tenths of a second, and threads take turns more often (`sys.setswitchinterval`).
 
     Args:
       predictor: a loaded run, or a `Served` of a network of your own.
@@ -75,6 +79,8 @@ class Server:
         self._worker.compile()
         gc.collect()
         gc.freeze()  # a search for garbage in all that is there would hold every answer up
+        self._interval = sys.getswitchinterval()
+        sys.setswitchinterval(min(SWITCH, self._interval))
         self._thread = threading.Thread(target=self._worker.run, name="seenn_jax server")
         self._thread.start()
         return self
@@ -88,6 +94,7 @@ class Server:
         if self._thread is not None:
             self._thread.join()
             gc.unfreeze()
+            sys.setswitchinterval(self._interval)
 
     @property
     def running(self) -> bool:

@@ -2,6 +2,8 @@
 
 import asyncio
 import concurrent.futures
+import functools
+import sys
 import threading
 import time
 
@@ -178,6 +180,16 @@ def test_a_stopped_server_answers_what_it_took_and_takes_no_more():
     with pytest.raises(Stopped):
         server.submit(inputs(1)[0])
     server.stop()
+
+
+def test_threads_take_turns_more_often_while_it_runs(held, request):
+    request.addfinalizer(functools.partial(sys.setswitchinterval, sys.getswitchinterval()))
+    sys.setswitchinterval(0.5)
+    server, begin = held
+    begin()
+    assert sys.getswitchinterval() < 0.001
+    server.stop()
+    assert sys.getswitchinterval() == 0.5
 
 
 def test_a_failing_device_leaves_nobody_waiting(held, monkeypatch):
