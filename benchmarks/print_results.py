@@ -37,6 +37,7 @@ SECTIONS = (
     cifar.converted,
     cifar.neurons,
     cifar.networks,
+    cifar.gradients,
     accuracy.policy,
     accuracy.events,
     accuracy.events_of_images,

@@ -1,6 +1,6 @@
 """Sections of docs/results.md about networks on the original CIFAR images."""
 
-from tables import all_of, mean, minutes, percent, section, sources, span, table
+from tables import all_of, count, mean, minutes, percent, section, sources, span, table
 
 NEW, COPIED = "taught", "taught from its weights"
 # Networks with a teacher: data, T, how, target of timesteps on average.
@@ -293,4 +293,56 @@ def networks() -> str:
             ],
         ),
         sources(*records),
+        *_ticks(),
+    )
+
+
+def _ticks() -> tuple[str, ...]:
+    """How long these networks take for a tick, beside ResNet-19."""
+    [record] = all_of("cifar_ticks")
+    slots = record["figures"]["slots"]
+    rows = []
+    for row in record["figures"]["rows"]:
+        full, left = row["full"], row.get("slots")
+        rate = full["images_per_second"]
+        rows.append(
+            [
+                *(f"{row['network']}, width {row['width']}", count(rate)),
+                f"{1e3 * slots / (rate * full['average_timesteps']):.2f}",
+                count(left["images_per_second"]) if left else "",
+            ]
+        )
+    return (
+        f"A tick of {slots} images, {record['what'].partition(': ')[2]}; images a second at T = "
+        f"{record['figures']['timesteps']} and, in slots, at 1.1 timesteps on average:",
+        table(["network", "images/s, all T", "ms a tick", "images/s, in slots"], rows),
+        sources(record),
+    )
+
+
+def gradients() -> str:
+    """A gradient within each tick, and a number of timesteps drawn for each step."""
+    [record] = all_of("cifar_gradients")
+    figures = record["figures"]
+    steps, lines = figures["steps"], []
+    for row in figures["rows"]:
+        peak = steps.get(row["how"], {}).get("peak_gib")
+        lines.append(
+            [
+                *(row["how"], f"{row['average_timesteps']:.3f}", percent(row["accuracy"])),
+                *(percent(row["static_accuracy"][t]) for t in (0, -1)),
+                *(minutes(row["seconds"]), f"{peak:.1f}" if peak else ""),
+            ]
+        )
+    return section(
+        "CIFAR-10, gradients",
+        "ResNet-19 of T = 4 in a short schedule, left by confidence; one seed. `bptt` is the "
+        "gradient through all ticks, `last` that within each tick alone, *random T* draws 1 to 4 "
+        "timesteps for each step and has the gradient through them all, so that its steps are "
+        "shorter and its memory at most that of `bptt`. Neither is as accurate: each is for who "
+        "lacks memory, or time.",
+        table(
+            ["", "timesteps", "accuracy", "t = 1", "all T", "trained in", "GiB, 256 images"], lines
+        ),
+        sources(record),
     )
