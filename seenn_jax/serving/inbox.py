@@ -16,6 +16,7 @@ from seenn_jax.errors import UserError
 from seenn_jax.serving.answers import Answer, Counters, Refused, Stopped
 
 SPARE = 64  # of what is over, kept in a queue at least until it is cleared away
+LONGEST = 3600.0  # seconds of one sleep; a condition refuses to wait for very many
 
 
 class Asked(Future):
@@ -43,11 +44,13 @@ class Request:
       answers: so far, of each position.
       over: answered, cancelled, failed or too late.
       ended: no more frames come.
+      sure: it has exited, and no more frames are needed.
+      outside: it waits for a place in the queue.
     """
 
     __slots__ = (
         *("answers", "began", "count", "deadline", "ended", "future", "given", "inputs", "left"),
-        *("over", "rows", "single", "trace", "value"),
+        *("outside", "over", "rows", "single", "sure", "trace", "value"),
     )
 
     def __init__(
@@ -67,7 +70,7 @@ class Request:
         self.trace, self.given, self.left = trace, 0, count
         self.rows: dict[int, int] = {}
         self.answers: list[Answer | None] = [None] * count
-        self.over = self.ended = False
+        self.over = self.ended = self.sure = self.outside = False
 
 
 class Piece(NamedTuple):
@@ -84,7 +87,7 @@ class Inbox:
 
     Args:
       most: images that may wait.
-      wait: whether `put` waits for room where there is none.
+      wait: whether requests wait outside for room where there is none.
       frames: whether a request is a sample whose frames come one by one.
     """
 
@@ -95,6 +98,7 @@ class Inbox:
         self.queued = 0  # images that wait for a row
         self.stopped = False
         self._waiting: collections.deque[Request] = collections.deque()
+        self._outside: collections.deque[Request] = collections.deque()
         self._growing: collections.deque[Request] = collections.deque()  # with a row and new frames
         self._deadlines: list[tuple[float, int, Request]] = []
         self._leaving: list[Request] = []  # cancelled, or without more frames
@@ -103,42 +107,68 @@ class Inbox:
         self._news = self._sleeps = False  # since `sleep`
         self._number = itertools.count()
 
-    def put(self, request: Request, wait: bool = True) -> None:
-        """Let a request in.
+    def check_count(self, count: int) -> None:
+        """Raise a UserError for more images than may wait at all, or none."""
+        if not count:
+            raise UserError("there are no images: give at least one")
+        if count > self.most:
+            raise UserError(
+                f"the request has {count} images, and the server lets {self.most} wait "
+                "(`queue`): send fewer at a time, or raise `queue`"
+            )
+
+    def put(self, request: Request, block: bool = True) -> None:
+        """Let a request in, in the order in which they come.
 
         Args:
-          wait: whether to wait for room, where the inbox does.
+          block: return when it is in. Otherwise its future alone tells of a stop before that.
 
         Raises:
           UserError: more images than may wait at all.
-          Refused: there is no room, and `put` does not wait for it.
+          Refused: there is no room, and requests do not wait for it.
           Stopped: the server takes no more.
         """
-        if request.count > self.most:
-            raise UserError(
-                f"the request has {request.count} images, and the server lets {self.most} wait "
-                "(`queue`): send fewer at a time, or raise `queue`"
-            )
+        self.check_count(request.count)
         with self.changed:
-            while not self.stopped and self.queued + request.count > self.most:
-                if not (wait and self.wait):
-                    if not self.wait:  # otherwise it is asked again
-                        self.counters.refused += request.count
+            if self.stopped:
+                raise _stopped()
+            if self._outside or self.queued + request.count > self.most:
+                if not self.wait:
+                    self.counters.refused += request.count
                     raise Refused(
                         f"{self.queued} images wait already, and the server lets {self.most} wait "
                         f"(`queue`): ask again later with {request.count}, or raise `queue`"
                     )
-                self._room.wait()
-            if self.stopped:
-                raise Stopped("the server has been stopped: start another one")
-            request.future.leave = functools.partial(self.leave, request)
+                request.outside = True
+                self._outside.append(request)
+            else:
+                self._let_in(request)
             self.counters.requests += request.count
-            self.queued += request.count
-            self._waiting.append(request)
+            request.future.leave = functools.partial(self.leave, request)
             if request.deadline is not None:
                 heapq.heappush(self._deadlines, (request.deadline, next(self._number), request))
                 self._timed += 1
             self._tell()
+            while block and request.outside:
+                self._room.wait()
+            stopped = request.over and self.stopped
+        if block and stopped:
+            raise _stopped()
+
+    def _let_in(self, request: Request) -> None:
+        self.queued += request.count
+        self._waiting.append(request)
+
+    def _let_in_others(self) -> None:
+        """Those that wait outside, as far as there is room."""
+        while self._outside:
+            request = self._outside[0]
+            if not request.over:
+                if self.queued + request.count > self.most:
+                    break
+                self._let_in(request)
+            self._outside.popleft().outside = False
+        self._room.notify_all()
 
     def leave(self, request: Request) -> None:
         """Let the answering thread know that a request was cancelled, or has no more frames."""
@@ -176,7 +206,7 @@ class Inbox:
                     if self.frames:
                         self._growing.append(request)
             if pieces:
-                self._room.notify_all()
+                self._let_in_others()
             return pieces + self._frames(room)
 
     def _frames(self, room: int) -> list[Piece]:
@@ -184,7 +214,7 @@ class Inbox:
         pieces: list[Piece] = []
         while self._growing and len(pieces) < room:
             request, given = self._growing[0], self._growing[0].given
-            if request.over or given == len(request.inputs):
+            if request.over or request.sure or given == len(request.inputs):
                 self._growing.popleft()
                 continue
             pieces.append(Piece(request, 0, given, request.inputs[given][None]))
@@ -196,10 +226,14 @@ class Inbox:
         if request.given == request.count and request.deadline is None:
             return
         with self.changed:
-            if request.given < request.count:
+            if request.outside:
+                request.outside = False
+                self._outside.remove(request)
+                self._room.notify_all()
+            elif request.given < request.count:
                 self.queued -= request.count - request.given
                 self._over += 1
-                self._room.notify_all()
+            self._let_in_others()
             if self._over > SPARE + len(self._waiting) // 2:
                 self._waiting = collections.deque(x for x in self._waiting if not x.over)
                 self._over = 0
@@ -209,9 +243,10 @@ class Inbox:
                 heapq.heapify(self._deadlines)
 
     def drain(self) -> list[Request]:
-        """All that waits."""
+        """All that waits, which then waits no more."""
         with self.changed:
-            return [request for request in self._waiting if not request.over]
+            waiting, self._waiting = self._waiting, collections.deque()
+            return [request for request in waiting if not request.over]
 
     def leaving(self) -> list[Request]:
         """Requests that were cancelled or have no more frames, since this was asked last."""
@@ -232,9 +267,9 @@ class Inbox:
         with self.changed:
             if not self._news:
                 first = self._deadlines[0][0] if self._deadlines else None
-                seconds = None if first is None else max(0, first - time.perf_counter())
+                seconds = LONGEST if first is None else first - time.perf_counter()
                 self._sleeps = True
-                self.changed.wait(seconds)
+                self.changed.wait(min(max(0.0, seconds), LONGEST))
                 self._sleeps = False
             self._news = False
 
@@ -244,8 +279,22 @@ class Inbox:
             self.changed.notify_all()
 
     def stop(self) -> None:
-        """Take no more."""
+        """Take no more; those outside are told so."""
         with self.changed:
             self.stopped = True
+            outside, self._outside = self._outside, collections.deque()
+            for request in outside:
+                request.over = True
+                self.counters.failed += request.count
             self._tell()
+        for request in outside:  # whose callbacks may be anything
+            if request.future.set_running_or_notify_cancel():
+                request.future.set_exception(_stopped())
+        with self.changed:
+            for request in outside:
+                request.outside = False
             self._room.notify_all()
+
+
+def _stopped() -> Stopped:
+    return Stopped("the server has been stopped: start another one")

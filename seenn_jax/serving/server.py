@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import math
+import numbers
 import sys
 import threading
 from collections.abc import Iterable, Iterator
@@ -15,7 +17,7 @@ from seenn_jax.engine.common import check_at_least_one
 from seenn_jax.errors import UserError, check_choice
 from seenn_jax.exits import Choice
 from seenn_jax.run.inference import Predictor
-from seenn_jax.serving.answers import Answer, Counters, Refused
+from seenn_jax.serving.answers import Answer, Counters, Stopped
 from seenn_jax.serving.core import Served
 from seenn_jax.serving.inbox import Inbox, Request
 from seenn_jax.serving.runs import served as served_of
@@ -25,6 +27,7 @@ WHEN_FULL = ("refuse", "wait")
 # After so many seconds a thread that computes lets another one in (Python: 0.005), so that who asks
 # does not hold up who answers.
 SWITCH = 0.0005
+LARGEST = float(np.finfo(np.float32).max)  # value of an exit
 
 
 class Server:
@@ -76,14 +79,19 @@ class Server:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> "Server":
+        if self._thread is not None or self._inbox.stopped:
+            raise UserError("the server has been begun before: make another one")
         self._worker.compile()
-        gc.collect()
-        gc.freeze()  # a search for garbage in all that is there would hold every answer up
-        self._interval = sys.getswitchinterval()
-        sys.setswitchinterval(min(SWITCH, self._interval))
-        self._thread = threading.Thread(target=self._worker.run, name="seenn_jax server")
+        _UNDISTURBED.begin()
+        self._thread = threading.Thread(target=self._run, name="seenn_jax server")
         self._thread.start()
         return self
+
+    def _run(self) -> None:
+        try:
+            self._worker.run()
+        finally:
+            _UNDISTURBED.end()
 
     def __exit__(self, *_: Any) -> None:
         self.stop()
@@ -91,10 +99,10 @@ class Server:
     def stop(self) -> None:
         """Take no more, answer what was taken, and end."""
         self._inbox.stop()
-        if self._thread is not None:
+        if self._thread is None:
+            self._worker.fail_all(Stopped("the server was stopped before it began: begin another"))
+        elif self._thread is not threading.current_thread():  # as in a callback of a future
             self._thread.join()
-            gc.unfreeze()
-            sys.setswitchinterval(self._interval)
 
     @property
     def running(self) -> bool:
@@ -158,13 +166,7 @@ class Server:
         return await self._awaited(self._request(images, True, **options))
 
     async def _awaited(self, request: Request) -> Any:
-        try:
-            future = self._put(request, wait=False)
-        except Refused:
-            if not self._inbox.wait:
-                raise
-            future = await asyncio.to_thread(self._put, request)
-        return await asyncio.wrap_future(future)
+        return await asyncio.wrap_future(self._put(request, block=False))
 
     def session(
         self, *, deadline: float | int | None = None, exit: float | int | None = None
@@ -189,6 +191,10 @@ class Server:
         """
         return {**self._counters.as_dict(), "waiting": self._inbox.queued}
 
+    def check_count(self, count: int) -> None:
+        """Raise a UserError for more images than may wait at all, or none."""
+        self._inbox.check_count(count)
+
     def _request(
         self,
         images: Any,
@@ -197,7 +203,7 @@ class Server:
         exit: float | int | None = None,
         ticks: bool = False,
     ) -> Request:
-        served, images = self.served, np.asarray(images)
+        served, images = self.served, np.array(images)  # the caller may fill it anew
         if several and served.frames:
             raise UserError("recordings are answered one by one: use `submit` for each")
         shape = (*(served.timesteps,) * served.frames, *served.shape)
@@ -208,9 +214,8 @@ class Server:
                 f"{np.dtype(served.dtype).name}{wanted}: bring them to that shape and dtype"
             )
         count = len(images) if several else 1
-        if not count:
-            raise UserError("there are no images: give at least one")
-        _check_deadline(deadline)
+        self.check_count(count)
+        deadline = _seconds(deadline)
         inputs = images if several else images[None]
         if served.frames:
             inputs = list(images)
@@ -223,11 +228,13 @@ class Server:
     def _value(self, exit: float | int | None) -> float | int:
         if exit is None:
             return self.served.value
+        if not isinstance(exit, numbers.Real) or not abs(exit) <= LARGEST:
+            raise UserError(f"`exit` is {exit!r:.40}: give a number, the value of the exit")
         self.served.check(exit)
         return exit
 
-    def _put(self, request: Request, wait: bool = True) -> Future:
-        self._inbox.put(request, wait)
+    def _put(self, request: Request, block: bool = True) -> Future:
+        self._inbox.put(request, block)
         return request.future
 
 
@@ -243,9 +250,8 @@ class Session:
     """
 
     def __init__(self, server: Server, deadline: float | int | None, value: float | int):
-        _check_deadline(deadline)
-        self._server = server
-        self._request = Request([], value, deadline)
+        self._server, self._ended = server, False
+        self._request = Request([], value, _seconds(deadline))
         self.answer: Future[Answer] = self._request.future
 
     def send(self, frame: Shaped[Any, "..."]) -> bool:
@@ -254,23 +260,28 @@ class Session:
         Raises:
           UserError: a frame of another shape or dtype; `Refused` or `Stopped` of the first.
         """
-        served, request, frame = self._server.served, self._request, np.asarray(frame)
+        served, request, frame = self._server.served, self._request, np.array(frame)
         if frame.shape != served.shape or frame.dtype != served.dtype:
             raise UserError(
                 f"the frame is {frame.dtype.name}{list(frame.shape)}, and this network takes "
                 f"{np.dtype(served.dtype).name}{[*served.shape]}: bring it to that shape and dtype"
             )
-        if self.answer.done() or request.ended or len(request.inputs) == served.timesteps:
+        if self.answer.done() or self._ended or len(request.inputs) == served.timesteps:
             return False
         if request.inputs:
             self._server._inbox.grow(request, frame)
-        else:
-            request.inputs = [frame]
+            return True
+        request.inputs = [frame]
+        try:
             self._server._put(request)
+        except UserError:
+            request.inputs = []  # the next frame is the first
+            raise
         return True
 
     def end(self) -> "Future[Answer]":
         """No more frames come: the answer is the one after those that have come."""
+        self._ended = True
         if not self._request.inputs:
             self.answer.cancel()
         elif not self.answer.done():
@@ -278,6 +289,40 @@ class Session:
         return self.answer
 
 
-def _check_deadline(deadline: float | int | None) -> None:
-    if deadline is not None and not deadline > 0:
-        raise UserError(f"`deadline` is {deadline}: give seconds from now, above 0")
+def _seconds(deadline: float | int | None) -> float | None:
+    """A deadline that can be waited for."""
+    if deadline is None:
+        return None
+    if not isinstance(deadline, numbers.Real) or not 0 < deadline < math.inf:
+        raise UserError(f"`deadline` is {deadline!r}: give seconds from now, above 0")
+    return float(deadline)
+
+
+class _Undisturbed:
+    """Settings of Python while any server runs; see `Server`."""
+
+    def __init__(self) -> None:
+        self._lock, self._servers = threading.Lock(), 0
+
+    def begin(self) -> None:
+        """Of a server."""
+        with self._lock:
+            self._servers += 1
+            if self._servers == 1:
+                self._interval, self._frozen = sys.getswitchinterval(), gc.get_freeze_count()
+                sys.setswitchinterval(min(SWITCH, self._interval))
+            gc.collect()
+            gc.freeze()  # a search for garbage in all that is there would hold every answer up
+
+    def end(self) -> None:
+        """Of one."""
+        with self._lock:
+            self._servers -= 1
+            if self._servers:
+                return
+            sys.setswitchinterval(self._interval)
+            if not self._frozen:  # or what the program itself has frozen would not stay so
+                gc.unfreeze()
+
+
+_UNDISTURBED = _Undisturbed()

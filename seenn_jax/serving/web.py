@@ -104,9 +104,15 @@ async def _predict(server: Server, limits: Limits, request: Request) -> Response
 
 
 async def _several(server: Server, images: np.ndarray, options: dict) -> list[Answer]:
-    if server.served.frames:
-        return await asyncio.gather(*[server.predict(image, **options) for image in images])
-    return await server.predict_all(images, **options)
+    if not server.served.frames:
+        return await server.predict_all(images, **options)
+    server.check_count(len(images))
+    try:
+        async with asyncio.TaskGroup() as group:  # where one fails the others are cancelled
+            asked = [group.create_task(server.predict(image, **options)) for image in images]
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in asked]
 
 
 def as_json(answer: Answer, names: tuple[str, ...]) -> dict[str, Any]:
@@ -206,7 +212,9 @@ def _batch(body: bytes, wanted: np.dtype) -> np.ndarray:
             (2, 0): np.lib.format.read_array_header_2_0,
         }[version]
         shape, fortran, dtype = read(file)
-    except (ValueError, KeyError, EOFError) as error:
+        if any(isinstance(size, bool) or size < 0 for size in shape):
+            raise ValueError("a size that can't be")
+    except Exception as error:  # it is a Python literal, which anybody can have written
         raise UserError("the .npy has no header that can be read: write it by np.save") from error
     data = memoryview(body)[file.tell() :]
     size = math.prod(shape) * wanted.itemsize

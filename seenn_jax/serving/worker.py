@@ -102,6 +102,9 @@ class Worker:
         self._seen: _Packed | None = None
         self._traces: tuple[np.ndarray, np.ndarray] | None = None
         self._ending: list[Request] = []  # without more frames
+        self._exited: list[tuple[Request, int, int]] = []  # and not answered yet; as `_read` says
+        # Whether the last call had all samples, and moved none: what has a slot waits for a frame.
+        self._whole = self._stuck = False
 
     def compile(self) -> None:
         """Compile, and run each program once with a sample: the first of a service would wait.
@@ -141,7 +144,8 @@ class Worker:
             while not (self._turn() is False and self._at_end()):
                 pass
         except BaseException as error:
-            self._fail_all(error)
+            self.inbox.stop()
+            self.fail_all(RuntimeError(f"the server has failed: {error!r}"))
             raise
 
     def _at_end(self) -> bool:
@@ -170,15 +174,15 @@ class Worker:
             return changed
         number, seen = self._flying.popleft()
         jax.block_until_ready(seen.latest)
-        ended = self._read(number, seen)
-        self._clear()
+        self._exited = self._read(number, seen)
         if not self._flying:
             self._dispatch()
-        self._answer(ended)
+        self._answer(self._exited)
+        self._exited = []
         return True
 
     def _runnable(self) -> bool:
-        return bool(np.any(self._active & (self._ticks < self._given)))
+        return not self._stuck and bool(np.any(self._active & (self._ticks < self._given)))
 
     def _dispatch(self) -> bool:
         """Start a call, if there is anything to do."""
@@ -187,14 +191,18 @@ class Worker:
             inputs = sum(len(piece.inputs) for piece in pieces)
             fresh = sum(len(piece.inputs) for piece in pieces if not piece.frame)
             # Of those in a call that flies, so many stay as of late. Where it is more, some wait.
-            active = int(self._active.sum()) * (self._stay if self._flying else 1)
-            needed = max(fresh + active, -(-inputs // self.ticks))
-            self._start(pieces, next((w for w in self.widths if w >= needed), self.widths[-1]))
+            active = int(self._active.sum())
+            some = active * (self._stay if self._flying else 1)
+            needed = max(fresh + some, -(-inputs // self.ticks))
+            width = next((w for w in self.widths if w >= needed), self.widths[-1])
+            self._whole = width >= min(fresh + active, self.slots)
+            self._start(pieces, width)
             return True
         return False
 
     def _start(self, pieces: list[Piece], width: int) -> None:
         self._calls += 1
+        self._stuck = False
         inputs, words = self._nothing(width)
         words[-self.rows :] = self._dropped
         self._dropped[:] = 0
@@ -241,6 +249,8 @@ class Worker:
         self._times, self._classes = times.tolist(), classes.tolist()
         self._confidence, self._seen, self._traces = confidence.tolist(), seen, None
         mine = self._active & (self._since <= number)
+        moved = np.any(self._ticks[mine] != times[mine])
+        self._stuck = self._whole and not (moved or self._flying or self._dropped.any())
         self._ticks[mine] = times[mine]
         if ran := np.count_nonzero(mine):
             left = 1 - np.count_nonzero(mine & done) / ran
@@ -249,11 +259,14 @@ class Worker:
         ended: list = []
         for row in rows:
             request = self._owner[row]
+            request.sure = self.served.frames
             ended.append((request, request.rows.pop(row), row))
         self._vacate(rows)
         return ended
 
     def _vacate(self, rows: list[int]) -> None:
+        if rows:
+            self._stuck = False
         self._active[rows] = False
         for row in rows:
             self._owner[row] = None
@@ -361,13 +374,13 @@ class Worker:
         request.rows.clear()
         self.inbox.forget(request)
 
-    def _fail_all(self, error: BaseException) -> None:
+    def fail_all(self, error: Exception) -> None:
         """After a mistake of ours or of the device nobody is to wait for ever."""
-        self.inbox.stop()
-        under_way = {id(x): x for x in self._owner if x is not None}
+        known = (*self._owner, *(request for request, *_ in self._exited))
+        under_way = {id(x): x for x in known if x is not None}
         for request in (*under_way.values(), *self.inbox.drain()):
             if not request.over:
-                self._fail(request, RuntimeError(f"the server has failed: {error!r}"))
+                self._fail(request, error)
 
 
 def _not_finite() -> UserError:

@@ -2,7 +2,7 @@
 
 import asyncio
 import concurrent.futures
-import functools
+import gc
 import sys
 import threading
 import time
@@ -14,6 +14,7 @@ import pytest
 import seenn_jax
 from seenn_jax.exits import prices
 from seenn_jax.serving import Refused, Server, Stopped, TooLate, served
+from seenn_jax.serving import server as server_module
 from tests.serving.toy import FEATURES, T, check_counters, every_tick, inputs, offline, storm, toy
 
 NEVER = 1.0  # no confidence exceeds it
@@ -96,7 +97,10 @@ def test_awaited(shared):
         (np.zeros(4), {}, r"float64\[4\].*takes float32\[4\]"),
         (np.zeros(4, np.float32), {"deadline": 0}, "`deadline` is 0"),
         (np.zeros(4, np.float32), {"deadline": float("nan")}, "`deadline` is nan"),
+        (np.zeros(4, np.float32), {"deadline": float("inf")}, "`deadline` is inf"),
         (np.zeros(4, np.float32), {"exit": 1.5}, "threshold 1.5 is outside"),
+        (np.zeros(4, np.float32), {"exit": 10**400}, "`exit` is 1000"),
+        (np.zeros(4, np.float32), {"exit": float("nan")}, "`exit` is nan"),
     ],
 )
 def test_a_mistake_is_told_to_who_makes_it(shared, image, options, said):
@@ -182,14 +186,76 @@ def test_a_stopped_server_answers_what_it_took_and_takes_no_more():
     server.stop()
 
 
-def test_threads_take_turns_more_often_while_it_runs(held, request):
-    request.addfinalizer(functools.partial(sys.setswitchinterval, sys.getswitchinterval()))
+@pytest.fixture
+def settings(monkeypatch):
+    """Settings of Python as of a program without a server; afterwards as before."""
+    monkeypatch.setattr(server_module, "_UNDISTURBED", server_module._Undisturbed())
+    before, frozen = sys.getswitchinterval(), gc.get_freeze_count()
+    gc.unfreeze()
     sys.setswitchinterval(0.5)
-    server, begin = held
-    begin()
-    assert sys.getswitchinterval() < 0.001
-    server.stop()
+    yield
+    sys.setswitchinterval(before)
+    if frozen:
+        gc.freeze()
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_settings_of_python_hold_while_any_server_runs(order):
+    servers = [Server(toy(), slots=2).__enter__() for _ in range(2)]
+    for number in order:
+        assert sys.getswitchinterval() < 0.001
+        assert gc.get_freeze_count()
+        servers[number].stop()
     assert sys.getswitchinterval() == 0.5
+    assert not gc.get_freeze_count()
+    sys.setswitchinterval(0.25)
+    servers[0].stop()
+    assert sys.getswitchinterval() == 0.25
+
+
+@pytest.mark.usefixtures("settings")
+def test_what_the_program_has_frozen_stays_so():
+    gc.freeze()
+    with Server(toy(), slots=2):
+        pass
+    assert gc.get_freeze_count()
+
+
+@pytest.mark.usefixtures("settings")
+def test_a_callback_may_stop_the_server():
+    server = Server(toy(), slots=2).__enter__()
+    server.submit(inputs(1)[0]).add_done_callback(lambda _: server.stop())
+    server._thread.join(10)
+    assert not server.running
+    assert sys.getswitchinterval() == 0.5
+
+
+def test_a_server_begins_once():
+    with Server(toy(), slots=2) as server, pytest.raises(seenn_jax.UserError, match="begun before"):
+        server.__enter__()
+    with pytest.raises(seenn_jax.UserError, match="begun before"):
+        server.__enter__()
+
+
+def test_a_deadline_may_be_far_away(shared):
+    assert shared.submit(inputs(1)[0], deadline=1e300).result().complete
+    late = shared.submit(inputs(1)[0], deadline=1e300, exit=NEVER)
+    time.sleep(0.05)  # it sleeps meanwhile
+    assert late.result().complete
+    assert shared.submit(inputs(1)[0]).result().complete
+
+
+def test_what_is_submitted_is_the_callers_again(held):
+    server, begin = held
+    x = inputs(3)
+    numbers, _ = wanted(x, NEVER)
+    buffer, futures = np.empty_like(x[0]), []
+    for one in x:
+        buffer[:] = one
+        futures.append(server.submit(buffer, exit=NEVER))
+    begin()
+    assert [future.result().number for future in futures] == numbers
 
 
 def test_a_failing_device_leaves_nobody_waiting(held, monkeypatch):
@@ -242,6 +308,23 @@ def test_frames_that_come_one_by_one():
         open_one = server.session()
         open_one.send(x[0, 0])
     assert open_one.answer.result().timesteps == 1  # of a server that stops
+
+
+def test_a_session_that_was_refused_may_begin_later():
+    server, x = Server(toy(frames=True, value=NEVER), slots=2, queue=1), inputs(T)
+    first, second = server.session(), server.session()
+    assert first.send(x[0])
+    with pytest.raises(Refused):
+        second.send(x[0])
+    with server:
+        while server.counters()["waiting"]:
+            time.sleep(0.001)
+        for frame in x:
+            assert second.send(frame)
+        assert second.answer.result().timesteps == T
+        assert first.end() is first.answer
+        assert not first.send(x[1])
+    assert first.answer.result().timesteps == 1
 
 
 def test_sessions_are_for_event_data(shared):

@@ -1,0 +1,97 @@
+"""What happens between two calls of the device: exits, deadlines and frames at the same moment."""
+
+import time
+
+import numpy as np
+import pytest
+
+from seenn_jax.serving import Server
+from tests.serving.toy import FEATURES, T, every_tick, inputs, toy
+
+NEVER = 1.0  # no confidence exceeds it
+
+
+def after_reading(server, do):
+    """Let `do` happen after each call is read, before its answers are given."""
+    worker = server._worker
+    read = worker._read
+
+    def read_and_do(*arguments):
+        found = read(*arguments)
+        do(found)
+        return found
+
+    worker._read = read_and_do
+
+
+def recordings(count):
+    return inputs(count * T).reshape(count, T, FEATURES)
+
+
+def test_a_deadline_that_comes_with_the_exit_has_the_answer():
+    server, x = Server(toy(), slots=4), inputs(3)
+
+    def expire(found):
+        inbox = server._inbox
+        inbox._deadlines = [(0.0, *rest) for _, *rest in inbox._deadlines if found]
+
+    after_reading(server, expire)
+    with server:
+        one = server.submit(x[0], deadline=60, exit=0.0)
+        assert one.result(10)[3:5] == (1, True)
+        several = server.submit_all(x, deadline=60, exit=0.0)
+        assert [answer[3:5] for answer in several.result(10)] == [(1, True)] * 3
+
+
+def test_a_frame_that_comes_with_the_exit_is_not_needed():
+    server = Server(toy(frames=True), slots=2)
+    x = recordings(1)[0]
+    session = server.session(exit=0.0)
+
+    def send(found):
+        if found and not session.answer.done():
+            assert session.send(x[1])
+
+    after_reading(server, send)
+    with server:
+        session.send(x[0])
+        assert session.answer.result(10).timesteps == 1
+        other = server.session(exit=0.0)
+        other.send(x[0])
+        assert other.answer.result(10).timesteps == 1
+
+
+def test_what_has_exited_is_told_of_a_failure_too(monkeypatch):
+    monkeypatch.setattr("threading.excepthook", lambda args: None)
+    server = Server(toy(), slots=4)
+
+    def fail(found):
+        if found:
+            raise ValueError("a mistake")
+
+    answer = server._worker._answer
+    server._worker._answer = lambda ended: (fail(ended), answer(ended))
+    with server:
+        future = server.submit(inputs(1)[0], exit=0.0)
+        with pytest.raises(RuntimeError, match="the server has failed"):
+            future.result(10)
+
+
+def test_sessions_without_a_slot_wait_quietly():
+    x = recordings(6)
+    with Server(toy(frames=True, value=NEVER), slots=2) as server:
+        sessions = [server.session() for _ in x]
+        for one, session in zip(x, sessions, strict=True):
+            session.send(one[0])
+        time.sleep(0.2)
+        calls = server._worker._calls
+        time.sleep(0.2)
+        assert server._worker._calls == calls  # nothing can be done
+        assert sessions[0].send(x[0, 1])
+        sessions[1].end()
+        assert sessions[1].answer.result(10).timesteps == 1
+    # All are answered as the server stops, each with the frames that it had.
+    answers = [session.answer.result(10) for session in sessions]
+    assert [answer.timesteps for answer in answers] == [2, 1, 1, 1, 1, 1]
+    first = np.asarray(every_tick(x))[1:, 0].argmax(-1)
+    assert [answer.number for answer in answers[1:]] == first.tolist()
