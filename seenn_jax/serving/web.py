@@ -26,6 +26,7 @@ from seenn_jax.serving.server import Server
 MOST_PIXELS = 25_000_000  # of an image that is sent
 SECONDS = 30  # for a body to arrive
 DRAINED = 16  # times the limit, that is read of a larger body
+MOST_AXES = 8  # of an .npy
 _NPY = b"\x93NUMPY"
 # What the page may do: show itself, and ask this server.
 _POLICY = (
@@ -212,7 +213,7 @@ def _batch(body: bytes, wanted: np.dtype) -> np.ndarray:
             (2, 0): np.lib.format.read_array_header_2_0,
         }[version]
         shape, fortran, dtype = read(file)
-        if any(isinstance(size, bool) or size < 0 for size in shape):
+        if len(shape) > MOST_AXES or not all(type(n) is int and 0 <= n <= len(body) for n in shape):
             raise ValueError("a size that can't be")
     except Exception as error:  # it is a Python literal, which anybody can have written
         raise UserError("the .npy has no header that can be read: write it by np.save") from error

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +163,33 @@ def test_a_mistake_is_a_status_and_a_sentence(ask, path, body, status, said):
     assert "\n" not in error["error"]
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        *("{'descr': (", "{1: 2, 'a': 3}", "(" * 5000, "+".join("1" * 4500)),
+        *(
+            f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}"
+            for descr, shape in [
+                ("'|u1'", "(-1, -1, 2, 2, 1)"),
+                ("'|u1'", "(True, 2, 2, 1)"),
+                ("'|u1'", f"({'1,' * 70})"),
+                ("'|u1'", f"(0x{'F' * 8000},)"),
+                ("()", "(1,)"),
+                ("'f4,('", "(1,)"),
+            ]
+        ),
+    ],
+    ids=range(10),
+)
+def test_a_header_that_can_not_be_is_a_sentence(ask, header):
+    text = header.encode() + b"\n"
+    body = b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text + bytes(4)
+    with warnings.catch_warnings(action="ignore"):  # of Python's parser
+        status, found = ask("/predict", body, web.Limits(20_000, frame))
+    assert status == 422
+    assert found["error"].startswith("the .npy ")
+
+
 def test_a_bomb_is_refused_before_it_is_decoded(ask, monkeypatch):
     monkeypatch.setattr(web, "MOST_PIXELS", 99)
     file = io.BytesIO()
@@ -172,13 +200,18 @@ def test_a_bomb_is_refused_before_it_is_decoded(ask, monkeypatch):
 
 def test_recordings():
     x = np.random.default_rng(0).integers(0, 256, (3, T, *SHAPE), np.uint8)
-    with Server(SEEING._replace(frames=True), slots=4) as server:
+    with Server(SEEING._replace(frames=True), slots=4, queue=8) as server:
         app = web.application(server, web.Limits(10_000, None))
         status, _, text = asyncio.run(called(app, "/predict", npy(x)))
         wanted = [server.submit(one).result().number for one in x]
         assert [found["class"] for found in json.loads(text)] == wanted
         status, _, text = asyncio.run(called(app, "/predict", b"image"))
         assert (status, b"takes recordings" in text) == (422, True)
+        for count, said in ((9, b"has 9 images, and the server lets 8"), (0, b"no images")):
+            many = np.zeros((count, *x.shape[1:]), np.uint8)
+            status, _, text = asyncio.run(called(app, "/predict", npy(many)))
+            assert (status, said in text) == (422, True)
+        assert server.counters()["requests"] == 6
 
 
 def test_the_state_of_the_server(ask, server):
