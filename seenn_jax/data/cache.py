@@ -30,7 +30,7 @@ _ABOUT = "info.json"
 _NAME = re.compile("-[0-9a-f]{16}$")
 _FILES = {_ABOUT, *(f"{name}.npy" for name in _ARRAYS)}
 # Part of the cache's key: raise it when the meaning of the kept files changes.
-_CACHE_FORMAT = 3
+_CACHE_FORMAT = 4
 
 
 def cache_root() -> Path:
@@ -39,8 +39,12 @@ def cache_root() -> Path:
 
 
 def cache_folder(folder: Path, files: Iterable[Path], about: object) -> Path:
-    """Where what is made of the files of `folder` is kept: elsewhere once they change."""
-    found = sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files)
+    """Where what is made of the files of `folder` is kept: elsewhere once they change.
+
+    `about` is all else that decides it, such as the labels and splits of the files.
+    """
+    stats = ((os.path.relpath(file, folder), file.stat()) for file in files)
+    found = sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
     identity = repr((_CACHE_FORMAT, str(folder.resolve()), found, about))
     key = hashlib.sha256(identity.encode()).hexdigest()[:16]
     return cache_root() / f"{folder.parent.name}-{folder.name}-{key}"
@@ -155,8 +159,7 @@ def _move_older(kept: Path, folder: Path) -> bool:
         if not ours or {path.name for path in kept.iterdir()} != _FILES:
             return False
         about = json.loads((kept / _ABOUT).read_text())
-        # Before format 3 there was no checksum, and in its beginnings it was not named.
-        if about.get("format", 3 if "checksum" in about else 2) >= _CACHE_FORMAT:
+        if about.get("format", 0) >= _CACHE_FORMAT:  # at first the format was not named
             return False
         kept.rename(folder / kept.name)
     except (OSError, ValueError, AttributeError, TypeError, RecursionError):

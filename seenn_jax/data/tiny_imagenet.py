@@ -42,12 +42,14 @@ def load(*, data_dir: str | None, skip_corrupt: bool) -> Loaded:
         raise UserError(f"{folder / 'wnids.txt'} has no classes, or one twice: {_WHAT}")
     parts = list(_training(folder, numbers)), list(_validation(folder, numbers))
     files = [file for part in parts for file, _ in part]
-    cache = cache_folder(folder, files, (_NAME, skip_corrupt))
+    names = _names(folder, numbers)
+    listed = [[(file.name, label) for file, label in part] for part in parts]
+    cache = cache_folder(folder, files, (_NAME, skip_corrupt, names, listed))
     loaded = read_cache(cache)
     if loaded is None:
         _log.info("decoding the images in %s, once; this takes a minute", folder)
         train, test = (_decoded(part, skip_corrupt) for part in parts)
-        loaded = train, test, _names(folder, numbers)
+        loaded = train, test, names
         write_cache(cache, *loaded)
     missing = len(files) - loaded[0].size - loaded[1].size
     if missing:

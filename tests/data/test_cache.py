@@ -33,6 +33,19 @@ def test_says_when_it_decodes_and_where_it_keeps(pairs, tmp_path, caplog):
     assert caplog.text == ""
 
 
+def test_a_file_in_another_folder_or_of_another_label_is_another(tmp_path):
+    for name in ("a/1.bin", "b/2.bin"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"same")
+    files = [tmp_path / "a" / "1.bin", tmp_path / "b" / "2.bin"]
+    first = cache.cache_folder(tmp_path, files, [0, 1])
+    assert cache.cache_folder(tmp_path, reversed(files), [0, 1]) == first
+    assert cache.cache_folder(tmp_path, files, [1, 0]) != first
+    (tmp_path / "b" / "2.bin").rename(tmp_path / "a" / "2.bin")
+    files[1] = tmp_path / "a" / "2.bin"
+    assert cache.cache_folder(tmp_path, files, [0, 1]) != first
+
+
 def test_a_data_set_prepared_anew_is_decoded_anew(pairs, data_dir):
     load_dataset("tiny", validation=2)
     for file in (data_dir / "tiny" / "1.0.0").iterdir():
@@ -155,11 +168,11 @@ def test_what_older_versions_kept_is_deleted(tmp_path, caplog):
     caplog.set_level(logging.INFO, logger="seenn_jax")
     root, key = tmp_path / "seenn_jax", "0123456789abcdef"
     keep(root / f"old-1.0.0-{key}", {"classes": 3})
-    keep(root / f"before-{key}", {"format": 1, "classes": 3, "checksum": 1})
+    keep(root / f"before-{key}", {"format": 3, "classes": 3, "checksum": 1})
+    keep(root / f"not-named-{key}", {"classes": 3, "checksum": 1})
     stay = {
-        f"now-{key}": {"format": 3, "classes": 3, "checksum": 1},
-        f"not-named-{key}": {"classes": 3, "checksum": 1},
-        f"later-{key}": {"format": 4},
+        f"now-{key}": {"format": 4, "classes": 3, "checksum": 1},
+        f"later-{key}": {"format": 5},
         f"list-{key}": [],
         "no-key": {"classes": 3},
         key: {"classes": 3},
@@ -172,7 +185,8 @@ def test_what_older_versions_kept_is_deleted(tmp_path, caplog):
     cache.write_cache(root / "new", Split(IMAGES, LABELS), Split(IMAGES, LABELS), 3)
     there = {path.name for path in root.iterdir()}
     assert there == {*stay, "new", f"more-{key}", f"link-{key}"}
-    assert f"older version had decoded: before-{key}, old-1.0.0-{key}\n" in caplog.text
+    gone = ", ".join(f"{name}-{key}" for name in ("before", "not-named", "old-1.0.0"))
+    assert f"older version had decoded: {gone}\n" in caplog.text
     caplog.clear()
     cache.write_cache(root / "new", Split(IMAGES, LABELS), Split(IMAGES, LABELS), 3)
     assert "older version" not in caplog.text

@@ -53,6 +53,25 @@ def test_images_and_classes(small):
         assert (grey // 10 == labels).all()
 
 
+def test_labels_and_words_that_change_are_followed(small):
+    load()
+    table = small / "val" / "val_annotations.txt"
+    names = [line.split("\t")[0] for line in table.read_text().splitlines()]
+    rows = zip(reversed(names), ("n03", "n02", "n01"), strict=True)
+    table.write_text("".join(f"{name}\t{number}\t0\t0\t63\t63\n" for name, number in rows))
+    dataset = load()
+    assert dataset.test.labels.tolist() == [2, 1, 0]
+    assert dataset.test.images[:, 5, 5, 0].tolist() == [200, 201, 202]
+    (small / "words.txt").write_text(WORDS.replace("ant", "cat"))
+    assert load().classes == ("cat", "n02", "n03")
+    (small / "wnids.txt").write_text("n01\nn02\n")
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[1:]))
+    (small / "val" / "images" / names[-1]).unlink()
+    dataset = load()
+    assert dataset.classes == ("cat", "bee")
+    assert [split.size for split in dataset[1:4]] == [5, 3, 2]
+
+
 def test_what_can_not_be_read_is_named_and_counted(small, caplog):
     (small / "train" / "n01" / "images" / "n01_2.JPEG").write_bytes(b"")
     flat(0).resize((32, 32)).save(small / "val" / "images" / "val_1.JPEG")

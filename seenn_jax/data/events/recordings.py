@@ -110,9 +110,8 @@ def load(
       UserError: one can't be read, and they are not to be skipped; a class has none left.
     """
     binning.check()
-    about = ("frames", binning.timesteps, skip_corrupt)
-    if binning != Binning(binning.timesteps, saturate=True):  # as of older runs
-        about = (*about, *binning[1:])
+    listed = [(each.place, each.label, each.is_test) for each in recordings]
+    about = ("frames", tuple(binning), skip_corrupt, tuple(kind), listed)
     files = dict.fromkeys((*(recording.file for recording in recordings), *labels))
     cache = cache_folder(folder, files, about)
     loaded = read_cache(cache)

@@ -1,5 +1,7 @@
 """N-MNIST and N-Caltech101, from files that are written here."""
 
+import logging
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -91,6 +93,31 @@ def test_n_mnist(data_dir, parts, write_file):
     assert dataset.test.labels[14] == 4
     assert found[:, 4, 12].tolist() == [[2, 0], [1, 0]]
     assert found.sum() == 3
+
+
+def test_files_that_are_moved_are_read_anew_and_others_are_not(data_dir, caplog):
+    caplog.set_level(logging.INFO, logger="seenn_jax")
+    folder = data_dir / "n_mnist"
+    write(folder, ("Train", "Test"), "0123456789", 2, to_bin)
+    for label in range(10):
+        path = folder / "Test" / str(label)
+        (path / "00000.bin").rename(path / f"of_{label}.bin")
+
+    def load():
+        caplog.clear()
+        return load_dataset("n_mnist", validation=1)
+
+    load()
+    assert "integrating" in caplog.text
+    assert load().test.labels.tolist() == [label for label in range(10) for _ in range(2)]
+    assert caplog.text == ""
+    (folder / "Test" / "3").rename(folder / "Test" / "kept")
+    (folder / "Test" / "4").rename(folder / "Test" / "3")
+    (folder / "Test" / "kept").rename(folder / "Test" / "4")
+    test = load().test
+    assert test.images[test.labels == 3].sum((0, 1, 2, 4)).argmax() == 3 * 4
+    (folder / "Train" / "5" / "00001.bin").rename(folder / "Test" / "5" / "of_train.bin")
+    assert load().test.size == 21
 
 
 def test_n_mnist_that_is_not_whole_is_named(data_dir):

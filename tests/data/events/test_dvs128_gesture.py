@@ -1,5 +1,7 @@
 """DVS128 Gesture as it was published, and as SpikingJelly prepares it."""
 
+import logging
+
 import numpy as np
 import pytest
 
@@ -70,6 +72,18 @@ def test_what_spikingjelly_prepares(data_dir):
     np.savez(path / "user0_0.npz", t=[1], x=[1, 2], y=[1, 2], p=[0, 1])
     with pytest.raises(UserError, match="arrays t, x, y and p are not of one length"):
         load()
+
+
+def test_lists_that_change_are_followed(data_dir, caplog):
+    caplog.set_level(logging.INFO, logger="seenn_jax")
+    folder = write(data_dir / "dvs128_gesture")
+    assert load(validation=1).train.size == 21
+    caplog.clear()
+    load(validation=1)
+    assert caplog.text == ""  # from the cache
+    (folder / "trials_to_train.txt").write_text("user01_led.aedat\n")
+    (folder / "trials_to_test.txt").write_text("user02_lab.aedat\nuser24_led.aedat\n")
+    assert [split.size for split in load(validation=1)[1:4]] == [10, 1, 22]
 
 
 def test_by_duration_a_gesture_starts_with_its_label(data_dir):
