@@ -59,8 +59,8 @@ def aedat3(*packets, header=HEADER):
     return header + b"".join(packets)
 
 
-def npz(path, events):
-    """A file as SpikingJelly prepares them."""
+def npz(path, events, **changed):
+    """A file as SpikingJelly prepares them; `changed` are other arrays."""
     x, y, on, t = np.array(events).reshape(-1, 4).T
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, t=t, x=x, y=y, p=on)
+    np.savez(path, **({"t": t, "x": x, "y": y, "p": on} | changed))

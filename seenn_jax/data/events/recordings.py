@@ -14,6 +14,10 @@ from seenn_jax.data.splits import Loaded, Split
 from seenn_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
+# What the arrays of SpikingJelly's .npz files have, in whole numbers.
+_ARRAYS = {"t": "microseconds", "x": "columns", "y": "rows", "p": "polarities"}
+_LARGEST = 2**53  # which also floats hold exactly
+_LONGEST = 10**12  # microseconds of a recording, eleven days: what spans more is none
 FEW = 0.01  # of the events of a recording: as many that can't be are damage, more another format
 
 
@@ -66,13 +70,18 @@ def corrupt(path: Path, why: str) -> Unreadable:
 
 
 def check_place(path: Path, events: Events, kind: Kind, camera: str = "") -> None:
-    """Raise an error for no events, and for events off the sensor.
+    """Raise an error for no events, for times that can't be, and for events off the sensor.
 
-    Where these are many, the recording is of another camera (a UserError, with the name of that
+    Where the last are many, the recording is of another camera (a UserError, with the name of that
     where the file says it), and else it is damaged (`Unreadable`).
     """
     if not len(events.x):
         raise corrupt(path, "it has no events")
+    span = 0 if events.t is None else int(events.t.max()) - int(events.t.min())
+    if span > _LONGEST:
+        raise corrupt(
+            path, f"its times span {span:,} microseconds, and at most {_LONGEST:,} can be"
+        )
     height, width = kind.sensor
     off = (events.x < 0) | (events.x >= width) | (events.y < 0) | (events.y >= height)
     if not off.any():
@@ -216,13 +225,22 @@ def read_npz(path: Path, kind: Kind) -> Events:
     """The events of an .npz with arrays t (microseconds), x, y and p (1 is ON).
 
     Raises:
-      UserError: as `corrupt` and `check_place`.
+      UserError: as `corrupt` and `check_place`; a number is not whole, or none.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            t, x, y, p = (file[name].astype(np.int64) for name in "txyp")
+            arrays = [file[name] for name in _ARRAYS]
     except Exception as error:  # of any kind, where files are damaged
         raise corrupt(path, f"it is no .npz of arrays t, x, y and p ({error})") from error
+    for (name, unit), array in zip(_ARRAYS.items(), arrays, strict=True):
+        takes = f"and takes whole {unit} of at most {_LARGEST:,}"
+        if array.dtype.kind not in "biuf":
+            raise corrupt(path, f"its array {name} is of {array.dtype}, {takes}")
+        values = array.astype(np.float64)
+        odd = ~(np.abs(values) <= _LARGEST) | (values != np.rint(values))  # and where it is NaN
+        if odd.any():
+            raise corrupt(path, f"its array {name} has {array[odd][0]}, {takes}")
+    t, x, y, p = (array.astype(np.int64) for array in arrays)
     if not len({part.shape for part in (t, x, y, p)}) == x.ndim == 1:
         raise corrupt(path, "its arrays t, x, y and p are not of one length")
     events = Events(x, y, p > 0, t - t.min() if len(t) else t)
