@@ -14,9 +14,10 @@ from seenn_jax.errors import UserError
 _FIRST_LINE = re.compile(rb"#!AER-DAT(\d)\.(\d)\r?\n")
 _END = re.compile(rb"#!END-HEADER\r?\n")
 _LINE = 2**20  # bytes of a line of the header, at most
+HDF5 = "an HDF5 file"
 _KNOWN = (  # how files of other formats begin
     (b"#!AER-DAT", "an AEDAT file"),
-    (b"\x89HDF", "an HDF5 file"),
+    (b"\x89HDF", HDF5),
     (b"PK\x03\x04", "a ZIP archive"),
     (b"\x1f\x8b", "a gzip archive"),
     (b"\x93NUMPY", "a NumPy file"),
@@ -67,7 +68,7 @@ def begin(file: BinaryIO, path: Path, version: str) -> bytes:
 
 
 def other_format(start: bytes) -> str | None:
-    """What a file is by how it begins, where that is known and not what is read here."""
+    """What a file is by how it begins, where that is known."""
     return next((name for known, name in _KNOWN if start.startswith(known)), None)
 
 

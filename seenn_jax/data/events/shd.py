@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seenn_jax.data.events import recordings
+from seenn_jax.data.events.aedat import HDF5, other_format
 from seenn_jax.data.events.frames import Binning, Events
 from seenn_jax.data.events.recordings import Kind, Recording, Unreadable
 from seenn_jax.data.images import why
@@ -73,8 +74,8 @@ def _opened(path: Path, classes: int, stack: contextlib.ExitStack) -> File:
     """A file, checked.
 
     Raises:
-      UserError: h5py is not installed; it is not there, no HDF5 or cut short, lacks a part, or its
-        labels don't match.
+      UserError: h5py is not installed; it is not there, of another format or cut short, lacks a
+        part or has one that can't be, or its labels don't match.
     """
     h5py = needed("reading HDF5", "h5py")
     if not path.is_file():
@@ -84,17 +85,18 @@ def _opened(path: Path, classes: int, stack: contextlib.ExitStack) -> File:
             + (f"unpack {packed[0]}" if packed else "download it from zenkelab.org")
             + ", or give the folder that it is in as --config.data.dir"
         )
+    with path.open("rb") as start:
+        other = other_format(start.read(16))
+    if other and other != HDF5:
+        raise UserError(
+            f"{path} is {other}, and here HDF5 is read: give the file that was published, unpacked"
+        )
     again = f"download and unpack {path.name} again"
     if _has_broken_heap(path):
         raise UserError(f"{path} can't be read (a list of its recordings is damaged): {again}")
     try:
         file = stack.enter_context(h5py.File(path, "r"))
-        missing = [part for part in _PARTS if part not in file]
-        if missing:
-            raise UserError(
-                f"{path} has no {missing[0]} (it has {', '.join(file) or 'nothing'}): it is an "
-                "HDF5 file of something else; give the one that was published"
-            )
+        _check_parts(path, file)
         times, units, labels = (file[part] for part in _PARTS)
         names = tuple(key.decode() for key in file["extra/keys"][:]) if "extra/keys" in file else ()
         labels = labels[:].astype(np.int64)
@@ -113,6 +115,29 @@ def _opened(path: Path, classes: int, stack: contextlib.ExitStack) -> File:
             f"classes: {again}"
         )
     return File(path, times, units, labels, names)
+
+
+def _check_parts(path: Path, file: Any) -> None:
+    """Raise a UserError for a part that is missing or has not one entry for each recording."""
+    missing = [part for part in _PARTS if part not in file]
+    if missing:
+        raise UserError(
+            f"{path} has no {missing[0]} (it has {', '.join(file) or 'nothing'}): it is an "
+            "HDF5 file of something else; give the one that was published"
+        )
+    for part in _PARTS:
+        shape = getattr(file[part], "shape", None)  # a group has none
+        if shape is None or len(shape) != 1:
+            what = "is a group" if shape is None else f"has the shape {list(shape)}"
+            raise UserError(
+                f"{path} can't be read: {part} {what}, and must have one entry for each recording, "
+                "[N]; give the file that was published"
+            )
+    if file["labels"].dtype.kind not in "iu":
+        raise UserError(
+            f"{path} can't be read: labels are {file['labels'].dtype}, and must be the numbers of "
+            "classes, whole ones; give the file that was published"
+        )
 
 
 def _has_broken_heap(path: Path) -> bool:

@@ -1,5 +1,7 @@
 """SHD and SSC, from HDF5 files that are written here."""
 
+import gzip
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -125,7 +127,10 @@ def test_files_that_can_not_be_are_named(small):
         (lambda: write(train, every(1)[0], [0, 1]), "2 labels, and 20 recordings of times"),
         (lambda: write(train, every(1)[0], [20] * 20), "labels from 20 to 20, and there are 20"),
         (lambda: train.write_bytes(whole[: len(whole) // 2]), "can't be read"),
-        (lambda: train.write_bytes(b"#!AER-DAT2.0\r\n"), "can't be read"),
+        (lambda: train.write_bytes(b"#!AER-DAT2.0\r\n"), "is an AEDAT file, and here HDF5 is"),
+        (lambda: train.write_bytes(gzip.compress(whole)), "is a gzip archive, .*published, unpack"),
+        (lambda: train.write_bytes(b"PK\x03\x04"), "is a ZIP archive"),
+        (lambda: train.write_bytes(b"GIF89a"), "can't be read"),
     ]:
         bad()
         with pytest.raises(UserError, match=rf"shd_train\.h5 .*{why}"):
@@ -135,6 +140,26 @@ def test_files_that_can_not_be_are_named(small):
         load()
     (small / "shd_train.h5.gz").write_bytes(b"")
     with pytest.raises(UserError, match=r"there is no .*shd_train\.h5: unpack .*shd_train\.h5\.gz"):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "why"),
+    [
+        ("labels", np.eye(20, dtype=int), r"labels has the shape \[20, 20\], and must have one"),
+        ("labels", np.zeros((20, 1), int), r"labels has the shape \[20, 1\]"),
+        ("labels", 3, r"labels has the shape \[\]"),
+        ("labels", np.full(20, 0.5), "labels are float64, and must be the numbers of classes"),
+        ("spikes/times", 1.0, r"spikes/times has the shape \[\]"),
+        ("spikes/units", np.zeros((20, 5)), r"spikes/units has the shape \[20, 5\]"),
+        ("spikes/times/deep", 1.0, "spikes/times is a group"),
+    ],
+)
+def test_parts_of_another_shape_are_named(small, part, value, why):
+    with h5py.File(small / "shd_train.h5", "a") as file:
+        del file["/".join(part.split("/")[:2])]
+        file[part] = value
+    with pytest.raises(UserError, match=rf"shd_train\.h5 can't be read: {why}.*was published"):
         load()
 
 
