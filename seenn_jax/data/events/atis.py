@@ -4,6 +4,7 @@ Orchard et al., Frontiers in Neuroscience 2015, doi.org/10.3389/fnins.2015.00437
 """
 
 import functools
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,10 +25,12 @@ from seenn_jax.data.prepared import default_root
 from seenn_jax.data.splits import Loaded, permutation
 from seenn_jax.errors import UserError
 
+_log = logging.getLogger(__name__)
 N_MNIST = Kind("N-MNIST", (34, 34), tuple("0123456789"))
 N_CALTECH101 = Kind("N-Caltech101", (180, 240), (), side=48)
 # How the folders of the published division of N-Caltech101 are called (Gehrig et al., ICCV 2019).
 _DIVISION = {"training": False, "validation": False, "testing": True}
+_CLASSES = 101
 _TEST = 5  # without it, one recording of so many is for testing
 _OVERFLOW_ROW, _OVERFLOW = 240, 2**13  # what no event of a pixel is, and the microseconds it adds
 
@@ -68,7 +71,7 @@ def load_n_caltech101(*, data_dir: str | None, binning: Binning, skip_corrupt: b
             f"{top} has the folder {divided[0]} and not both of training and testing: extract all "
             "of N-Caltech101 there"
         )
-    classes = _class_names(top / divided[0] if divided else top)
+    classes = _class_names(top, divided)
     kind, found = N_CALTECH101._replace(classes=classes), []
     for name in divided:
         files = class_folders(top / name, classes, suffix, kind.name)
@@ -83,15 +86,31 @@ def load_n_caltech101(*, data_dir: str | None, binning: Binning, skip_corrupt: b
     return recordings.load(kind, folder, found, binning, skip_corrupt)
 
 
-def _class_names(place: Path) -> tuple[str, ...]:
-    names = () if not place.is_dir() else place.iterdir()
-    found = tuple(sorted(each.name for each in names if each.is_dir() and each.name[0] != "."))
+def _class_names(top: Path, divided: Sequence[str]) -> tuple[str, ...]:
+    """The names of the class folders, which those of `divided` share."""
+    place, *others = [top / name for name in divided] or [top]
+    found = _folders(place)
+    what = f"{place} has {len(found)} class folders of N-Caltech101, and it has {_CLASSES}"
     if len(found) < 2:
         raise UserError(
-            f"{place} has {len(found)} class folders of N-Caltech101, and it has 101: extract "
-            "Caltech101.zip there, or give the folder that it is in as --config.data.dir"
+            f"{what}: extract Caltech101.zip there, or give the folder that it is in as "
+            "--config.data.dir"
         )
+    for other in others:
+        odd = sorted({*_folders(other)} - {*found})
+        if odd:
+            raise UserError(
+                f"{other} has the class folder {odd[0]!r} and {place} has none of this name: add "
+                "it there, or delete it here"
+            )
+    if len(found) != _CLASSES:
+        _log.warning("%s: these alone are learnt", what)
     return found
+
+
+def _folders(place: Path) -> tuple[str, ...]:
+    there = place.iterdir() if place.is_dir() else ()
+    return tuple(sorted(each.name for each in there if each.is_dir() and each.name[0] != "."))
 
 
 def _every_fifth(labels: Sequence[int]) -> set[int]:

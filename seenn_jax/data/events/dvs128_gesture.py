@@ -65,8 +65,10 @@ def _listed(root: Path) -> Iterator[tuple[Path, bool]]:
     """(file, whether it is for testing), as the lists say.
 
     Raises:
-      UserError: a list, or a file that is named there, or its labels, are missing.
+      UserError: a list, or a file that is named there, or its labels, are missing; one is named
+        twice.
     """
+    seen: dict[Path, str] = {}  # the list that names it
     what = (
         "extract DvsGesture.tar.gz (Amir et al., CVPR 2017) there, or give the folder that it is "
         "in as --config.data.dir"
@@ -76,6 +78,12 @@ def _listed(root: Path) -> Iterator[tuple[Path, bool]]:
             raise UserError(f"{root} has no {name}: {what}")
         files = (root / name).read_text(errors="replace").split()
         for file in files:
+            if root / file in seen:
+                raise UserError(
+                    f"{root / name} names {file}, which {seen[root / file]} names already, and its "
+                    "gestures would count twice: name it once, in one of the lists"
+                )
+            seen[root / file] = name
             for path in (root / file, labels_of(root / file)):
                 if path.parent != root or not path.exists():
                     raise UserError(f"{root / name} names {file}, and there is no {path}: {what}")

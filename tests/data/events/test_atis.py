@@ -157,6 +157,29 @@ def test_n_caltech101_in_the_published_division(data_dir):
     assert dataset.train.images.shape[2:] == (48, 48, 2)
 
 
+@pytest.mark.parametrize("part", ["validation", "testing"])
+def test_class_folders_that_training_lacks_are_refused(data_dir, part):
+    folder = data_dir / "n_caltech101"
+    write(folder, ("training", "validation", "testing"), ("ant", "bass"), 2, to_bin)
+    write(folder, (part,), ("zebra",), 2, to_bin)
+    with pytest.raises(UserError, match=rf"{part} has the class folder 'zebra' and .*training has"):
+        load_dataset("n_caltech101", validation=1)
+
+
+def test_a_part_of_the_classes_is_said(data_dir, caplog, monkeypatch):
+    folder = data_dir / "n_caltech101"
+    write(folder, ("",), ("ant", "bass"), 2, to_bin)
+    said = "n_caltech101 has 2 class folders of N-Caltech101, and it has 101: these alone are"
+    for _ in range(2):  # from the files, from the cache
+        caplog.clear()
+        load_dataset("n_caltech101", validation=1)
+        assert said in caplog.text
+    monkeypatch.setattr(reader, "_CLASSES", 2)
+    caplog.clear()
+    load_dataset("n_caltech101", validation=1)
+    assert caplog.text == ""
+
+
 def test_n_caltech101_that_is_not_there(data_dir):
     with pytest.raises(UserError, match="has 0 class folders of N-Caltech101, and it has 101"):
         load_dataset("n_caltech101", validation=1)

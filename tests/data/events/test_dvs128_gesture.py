@@ -111,6 +111,19 @@ def test_what_is_missing_is_named(data_dir):
 
 
 @pytest.mark.parametrize(
+    ("name", "other"),
+    [("trials_to_test.txt", "trials_to_train.txt"), ("trials_to_train.txt", "trials_to_train.txt")],
+)
+def test_a_file_that_is_named_twice_is_refused(data_dir, name, other):
+    folder = write(data_dir / "dvs128_gesture")
+    with (folder / name).open("a") as file:
+        file.write("./user01_led.aedat\n")
+    why = rf"{name} names \./user01_led\.aedat, which {other} names already"
+    with pytest.raises(UserError, match=why):
+        load()
+
+
+@pytest.mark.parametrize(
     ("table", "why"),
     [
         ("class,start\n1,2\n", "no table of labels .*startTime_usec"),
