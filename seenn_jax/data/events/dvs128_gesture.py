@@ -13,7 +13,7 @@ import numpy as np
 
 from seenn_jax.data.events import aedat, recordings
 from seenn_jax.data.events.frames import Binning, Events
-from seenn_jax.data.events.recordings import Kind, Recording, Unreadable, class_folders, corrupt
+from seenn_jax.data.events.recordings import Kind, Recording, Unreadable, class_folders
 from seenn_jax.data.prepared import default_root
 from seenn_jax.data.splits import Loaded
 from seenn_jax.errors import UserError
@@ -23,7 +23,7 @@ GESTURES = (
     *("right arm counter clockwise", "left arm clockwise", "left arm counter clockwise"),
     *("arm roll", "air drums", "air guitar", "other gestures"),
 )
-KIND = Kind("DVS128 Gesture", (128, 128), GESTURES, side=48)
+KIND = Kind("DVS128 Gesture", (128, 128), GESTURES, side=48, camera="DVS128")
 _LISTS = {"trials_to_train.txt": False, "trials_to_test.txt": True}  # the official division
 _COLUMNS = ("class", "startTime_usec", "endTime_usec")
 
@@ -85,8 +85,10 @@ def _listed(root: Path) -> Iterator[tuple[Path, bool]]:
                 )
             seen[root / file] = name
             for path in (root / file, labels_of(root / file)):
-                if path.parent != root or not path.exists():
-                    raise UserError(f"{root / name} names {file}, and there is no {path}: {what}")
+                if path.parent != root or not path.is_file():
+                    raise UserError(
+                        f"{root / name} names {file}, and there is no file {path}: {what}"
+                    )
             yield root / file, is_test
         if not files:
             raise UserError(f"{root / name} is empty: {what}")
@@ -154,11 +156,11 @@ def _gesture(file: Path, trial: Trial) -> Events:
     time = np.asarray(events.t)
     inside = (time >= trial.start) & (time < trial.end)
     if not np.any(inside):
-        raise corrupt(
-            file,
-            f"it has no events from {trial.start} to {trial.end} microseconds, where "
-            f"{labels_of(file).name} has {GESTURES[trial.label]!r}, but from {time.min()} to "
-            f"{time.max()}",
+        raise Unreadable(
+            f"{labels_of(file)} has {GESTURES[trial.label]!r} from {trial.start} to {trial.end} "
+            f"microseconds, and {file.name} has events from {time.min()} to {time.max()}, none of "
+            "them then: these labels are of another recording, or the events are cut; extract "
+            "both files again, or leave such gestures out with `config.data.skip_corrupt`=true"
         )
     x, y, on = (each[inside] for each in events[:3])
     return Events(x, y, on, time[inside] - trial.start)

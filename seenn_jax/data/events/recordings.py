@@ -52,6 +52,7 @@ class Kind(NamedTuple):
       classes: their names.
       side: of its frames in pixels where nothing is said; 0 leaves them as they are.
       channels: 2, ON and OFF, or 1.
+      camera: as its files call it, where they do.
     """
 
     name: str
@@ -59,13 +60,14 @@ class Kind(NamedTuple):
     classes: Sequence[str]
     side: int = 0
     channels: int = 2
+    camera: str = ""
 
 
 def corrupt(path: Path, why: str) -> Unreadable:
     """What is said of a file that is not whole."""
     return Unreadable(
-        f"{path} (class folder {path.parent.name!r}) is corrupt: {why}; extract it again, or leave "
-        "such files out with `config.data.skip_corrupt`=true"
+        f"{path} is corrupt: {why}; extract it again, or leave such files out with "
+        "`config.data.skip_corrupt`=true"
     )
 
 
@@ -73,7 +75,8 @@ def check_place(path: Path, events: Events, kind: Kind, camera: str = "") -> Non
     """Raise an error for no events, for times that can't be, and for events off the sensor.
 
     Where the last are many, the recording is of another camera (a UserError, with the name of that
-    where the file says it), and else it is damaged (`Unreadable`).
+    where the file says it), and else, or where the file says that it is of this camera, it is
+    damaged (`Unreadable`).
     """
     if not len(events.x):
         raise corrupt(path, "it has no events")
@@ -91,7 +94,7 @@ def check_place(path: Path, events: Events, kind: Kind, camera: str = "") -> Non
         f"it has an event at the pixel x = {events.x[first]}, y = {events.y[first]}, and the "
         f"sensor of {kind.name} has {width} x {height} pixels"
     )
-    if off.mean() <= FEW:
+    if off.mean() <= FEW or (camera and camera == kind.camera):
         raise corrupt(path, why)
     of = f" ({camera})" if camera else ""
     raise UserError(

@@ -52,6 +52,10 @@ DAMAGED = {
     "a header that can't be": (aedat3(b"\xff" * 28), "header that can't be"),
     "empty": (b"", r"#!AER-DAT3\.1"),
     "without events": (HEADER, "no events"),
+    "off the sensor of the right camera": (
+        aedat3(packet([(200, 150, 1, 0)])),
+        "x = 200, y = 150, and the sensor of DVS128 Gesture has 128 x 128",
+    ),
     "a bit is wrong": (aedat3(packet(SOME * 100 + [(128, 0, 1, 9)])), "x = 128, y = 0"),
 }
 OTHERS = {
@@ -69,7 +73,7 @@ OTHERS = {
 @pytest.mark.parametrize("kind", DAMAGED)
 def test_damage_is_named(tmp_path, kind):
     content, why = DAMAGED[kind]
-    with pytest.raises(Unreadable, match=rf"a\.aedat .*is corrupt: .*{why}.*skip_corrupt"):
+    with pytest.raises(Unreadable, match=rf"a\.aedat is corrupt: .*{why}.*skip_corrupt"):
         read(tmp_path / "a.aedat", content)
 
 

@@ -84,7 +84,7 @@ def test_a_damaged_file_is_named_with_its_class_folder(tmp_path, aedat, kind):
     path = tmp_path / "frog" / "cifar10_frog_7.aedat"
     path.parent.mkdir()
     path.write_bytes(content(aedat))
-    with pytest.raises(UserError, match=rf"cifar10_frog_7.*'frog'.*is corrupt.*{why}") as caught:
+    with pytest.raises(UserError, match=rf"frog/cifar10_frog_7.*is corrupt.*{why}") as caught:
         cifar10_dvs.read_aedat(path)
     assert "`config.data.skip_corrupt`=true" in str(caught.value)
 
@@ -190,7 +190,7 @@ def test_corrupt_files_are_skipped_when_asked_and_counted(small, caplog):
     for path in ("cat/cifar10_cat_0.aedat", "dog/cifar10_dog_2.aedat"):
         whole = (small / path).read_bytes()
         (small / path).write_bytes(whole[:-5])
-    with pytest.raises(UserError, match=r"cifar10_cat_0\.aedat.*'cat'"):
+    with pytest.raises(UserError, match=r"cat/cifar10_cat_0\.aedat is corrupt"):
         load(small)
     # No dog is left to test on.
     with pytest.raises(UserError, match="class 'dog'"):
