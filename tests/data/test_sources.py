@@ -1,7 +1,10 @@
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from seenn_jax.data.sources import load_dataset
+from seenn_jax.data.sources import DATASETS, load_dataset
 from seenn_jax.errors import UserError
 from tests.data.tiny import equal
 
@@ -10,6 +13,12 @@ from tests.data.tiny import equal
 def test_validation_out_of_range(validation):
     with pytest.raises(UserError, match=rf"validation` = {validation} .* hold out 1 to 1436"):
         load_dataset("digits", validation=validation)
+
+
+def test_a_row_as_it_is_documented_is_taken():
+    page = Path(__file__).parents[2] / "docs" / "api.md"
+    arguments = re.search(r"`DATASETS` \| `\((\*, [\w, ]+)\)", page.read_text())[1]
+    DATASETS.check("a row", eval(f"lambda {arguments}: None"))
 
 
 def test_always_the_same_images_are_held_out():

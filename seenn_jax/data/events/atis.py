@@ -96,6 +96,11 @@ def _class_names(top: Path, divided: Sequence[str]) -> tuple[str, ...]:
             f"{what}: extract Caltech101.zip there, or give the folder that it is in as "
             "--config.data.dir"
         )
+    if found == N_MNIST.classes:
+        raise UserError(
+            f"{place} has the class folders of N-MNIST: set `config.data.name`=n_mnist, or give "
+            "the folder of N-Caltech101 as --config.data.dir"
+        )
     for other in others:
         odd = sorted({*_folders(other)} - {*found})
         if odd:

@@ -17,6 +17,7 @@ from seenn_jax.errors import UserError, check_choice
 # of an event.
 UNITS = 4
 BY = ("count", "duration")
+_LARGEST = 10**9  # milliseconds of a frame, eleven days, far from what an int64 holds in events
 
 
 class Events(NamedTuple):
@@ -51,9 +52,9 @@ class Binning(NamedTuple):
         """Raise a UserError for what can't be."""
         check_choice("`config.data.bin_by`", self.by, BY)
         for name, value in (("bin_ms", self.bin_ms), ("event_side", self.side)):
-            if value < 0:
+            if not 0 <= value <= _LARGEST:  # nor is NaN
                 raise UserError(
-                    f"`config.data.{name}` is {value}: set it to 0, or to a number above it"
+                    f"`config.data.{name}` is {value}: set it to a number from 0 to {_LARGEST:,}"
                 )
         if self.bin_ms and self.by == "count":
             raise UserError(

@@ -194,12 +194,13 @@ def size_of(kind: Kind, binning: Binning) -> tuple[int, int]:
     if not side:
         return kind.sensor
     height, width = kind.sensor
-    if side > min(kind.sensor) and height > 1:
+    most = min(kind.sensor) if height > 1 else width
+    if side > most:
         raise UserError(
             f"`config.data.event_side` is {side}, and the sensor of {kind.name} has {width} x "
-            f"{height} pixels: set it to at most {min(kind.sensor)}"
+            f"{height} pixels: set it to at most {most}"
         )
-    return (side, side) if height > 1 else (1, min(side, width))
+    return (side, side) if height > 1 else (1, side)
 
 
 def _check_classes(kind: Kind, folder: Path, splits: list[Split]) -> None:

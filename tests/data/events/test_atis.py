@@ -180,6 +180,12 @@ def test_a_part_of_the_classes_is_said(data_dir, caplog, monkeypatch):
     assert caplog.text == ""
 
 
+def test_n_mnist_is_no_n_caltech101(data_dir):
+    write(data_dir / "n_mnist", ("Train",), "0123456789", 2, to_bin)
+    with pytest.raises(UserError, match=r"Train has the class folders of N-MNIST: set"):
+        load_dataset("n_caltech101", data_dir=str(data_dir / "n_mnist" / "Train"), validation=1)
+
+
 def test_n_caltech101_that_is_not_there(data_dir):
     with pytest.raises(UserError, match="has 0 class folders of N-Caltech101, and it has 101"):
         load_dataset("n_caltech101", validation=1)

@@ -62,6 +62,12 @@ def test_frames_hold_every_event(by, count, timesteps, seed):
         (Binning(2, "time"), r"`config.data.bin_by` 'time'.*count, duration"),
         (Binning(2, bin_ms=3.0), r"`config.data.bin_ms` is 3.0.*'count'"),
         (Binning(2, "duration", -1.0), r"`config.data.bin_ms` is -1.0"),
+        (
+            Binning(2, "duration", np.nan),
+            r"`config.data.bin_ms` is nan: .* to 1,000,000,000",
+        ),
+        (Binning(2, "duration", np.inf), r"`config.data.bin_ms` is inf"),
+        (Binning(2, "duration", 1e300), r"`config.data.bin_ms` is 1e\+300"),
         (Binning(2, side=-1), r"`config.data.event_side` is -1"),
     ],
 )

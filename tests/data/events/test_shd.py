@@ -71,6 +71,8 @@ def test_units_that_lie_together_are_counted_together(small):
     found = load(binning=Binning(3, "duration", 100.0, side=140)).test.images
     assert found.shape == (60, 3, 1, 140, 1)
     assert found[44, :, 0, 8, 0].tolist() == [4, 4, 4]  # five units a cell, quarters of a spike
+    with pytest.raises(UserError, match=r"event_side` is 701, .*SHD has 700 x 1 .*at most 700"):
+        load(binning=Binning(3, "duration", 100.0, side=701))
 
 
 def test_late_spikes_are_left_out_and_said(small, caplog):
