@@ -237,7 +237,7 @@ def read_npz(path: Path, kind: Kind) -> Events:
     except Exception as error:  # of any kind, where files are damaged
         raise corrupt(path, f"it is no .npz of arrays t, x, y and p ({error})") from error
     for (name, unit), array in zip(_ARRAYS.items(), arrays, strict=True):
-        takes = f"and takes whole {unit} of at most {_LARGEST:,}"
+        takes = f"and takes whole {unit} up to 2^53"
         if array.dtype.kind not in "biuf":
             raise corrupt(path, f"its array {name} is of {array.dtype}, {takes}")
         values = array.astype(np.float64)
