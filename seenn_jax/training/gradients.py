@@ -133,8 +133,8 @@ GRADIENTS: dict[str, Callable[..., Gradient]] = {"bptt": through_time, "last": t
 def at_random(at: Callable[[int], Gradient], timesteps: int, index: Int[Array, ""]) -> Gradient:
     """A gradient at `index` + 1 timesteps, each of which has a branch of the program.
 
-    BatchNorm's running statistics move where all timesteps run, and are so those of the network
-    that is evaluated (MTT, ICLR 2025, estimates them anew before that).
+    BatchNorm's running statistics move where all timesteps run, too seldom to follow the
+    parameters: `estimation` finds them anew before an evaluation.
 
     Args:
       at: `timesteps -> gradient`.

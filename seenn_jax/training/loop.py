@@ -46,6 +46,11 @@ def nothing() -> None:
     """Close nothing."""
 
 
+def unchanged(state: Any) -> Any:
+    """The same state."""
+    return state
+
+
 class Task(NamedTuple):
     """What `run_task` trains.
 
@@ -57,6 +62,7 @@ class Task(NamedTuple):
       scalars: `epoch -> scalars` to log with it.
       work: of each epoch, in images times timesteps, for the progress bar.
       close: called when training ends, in whatever way.
+      prepare: `state -> state` that is validated and saved; of what it gave it gives the same.
     """
 
     steps: Callable[[int], Callable[[Any], tuple[Any, dict, int]]]
@@ -65,6 +71,7 @@ class Task(NamedTuple):
     scalars: Callable[[int], dict[str, float]]
     work: list[int]
     close: Callable[[], None] = nothing
+    prepare: Callable[[Any], Any] = unchanged
 
 
 def total_steps(config: ConfigDict, dataset: Dataset) -> int:
@@ -195,9 +202,16 @@ class _Loop:
         for epoch in range(first, self.config.epochs):
             self._show(epoch, 0.0)
             state, rate = self._epoch(state, epoch)
+            if self._validates(epoch):
+                state = self.task.prepare(state)
             self._end_epoch(state, epoch, rate)
             self._show(epoch, 1.0)
             self.sums = {STEPS: 0.0}
+
+    def _validates(self, epoch: int) -> bool:
+        """Whether an epoch ends with a validation, and a checkpoint."""
+        done = epoch + 1
+        return done % self.config.validate_every == 0 or done == self.config.epochs
 
     def _show(self, epoch: int, share: float, **fields: Any) -> None:
         """So much of an epoch is done."""
@@ -286,7 +300,7 @@ class _Loop:
         """Validate, log, save and say."""
         config, step = self.config, (epoch + 1) * self.steps_per_epoch
         found = None
-        if (epoch + 1) % config.validate_every == 0 or epoch + 1 == config.epochs:
+        if self._validates(epoch):
             self.sums[RATE] = rate  # of no step that comes after SIGTERM
             found = self._meanwhile(lambda: self.task.validate(state), state, step)
             _check_finite("a logit on the validation split", found.score, config, step)

@@ -21,6 +21,7 @@ from seenn_jax.models import training_timesteps
 from seenn_jax.models.network import inference_network
 from seenn_jax.run import build, folder
 from seenn_jax.training.checks import open_data
+from seenn_jax.training.estimation import make_estimate
 from seenn_jax.training.feed import compiled_steps, host_batches, streamed_steps
 from seenn_jax.training.initial import start_from
 from seenn_jax.training.loop import (
@@ -68,12 +69,11 @@ def train_network(config: ConfigDict, workdir: Path, console: Console) -> None:
             teach=teacher and teacher.logits,
         )
         given = Given(np.uint32(config.seed), teacher and teacher.params)
-        close = nothing
         if isinstance(dataset.train, Stream):
             fed = host_batches(state, dataset.train, config)
             compiled, close = streamed_steps(state, given, fed, config, console), fed.close
         else:
-            compiled = compiled_steps(state, given, dataset.train, config, console)
+            compiled, close = compiled_steps(state, given, dataset.train, config, console), nothing
         epochs = [timesteps_of_epoch(config, epoch) for epoch in range(config.epochs)]
 
         @functools.cache
@@ -89,6 +89,7 @@ def train_network(config: ConfigDict, workdir: Path, console: Console) -> None:
             scalars=lambda epoch: {"train/timesteps": epochs[epoch]},
             work=[images * timesteps for timesteps in epochs],
             close=close,
+            prepare=make_estimate(graph, facts, config, dataset.train),
         )
 
     what = (
