@@ -28,10 +28,11 @@ class Precision(NamedTuple):
 def most_spikes(model: nnx.Module) -> int:
     """The most binary spikes that a layer gets from one place in one timestep.
 
-    One, but of networks that add spikes, and of `ILIF` neurons, whose spikes stand for several.
+    One, but of networks that add or multiply spikes, and of `ILIF` neurons, whose spikes stand for
+    several.
     """
     sent = max((getattr(neuron, "largest_spike", 1) for neuron in neurons_of(model)), default=1)
-    return sent * getattr(model, "largest_sum", 1)
+    return max(sent * getattr(model, "largest_sum", 1), sent ** getattr(model, "factors", 1))
 
 
 def to_int8(model: nnx.Module) -> None:
@@ -40,13 +41,13 @@ def to_int8(model: nnx.Module) -> None:
     Membranes and all else stay in the model's dtype.
 
     Raises:
-      UserError: neurons whose spikes are not 0 and 1, or more of them added than int8 can hold.
+      UserError: neurons whose outputs are no spikes, or more spikes at a place than int8 can hold.
     """
     largest = most_spikes(model)
     if largest > LARGEST:
         raise UserError(
-            f"`precision` int8 holds sums up to {LARGEST}, and this network adds up to {largest} "
-            "spikes: choose bfloat16 or float32"
+            f"`precision` int8 holds numbers up to {LARGEST}, and in this network up to {largest} "
+            "spikes come together: choose bfloat16 or float32"
         )
 
     def in_int8(place, neuron):

@@ -273,6 +273,14 @@ class SpikingTransformer(nnx.Module):
             sums.append(sums[-1] + 2 if follows else 2)
         return max(sums)
 
+    @property
+    def factors(self) -> int:
+        """How many spikes are multiplied at one place: a token's neuron's and its key's, or none.
+
+        Products of `SelfBlock` are currents.
+        """
+        return 2 if any(isinstance(block, TokenBlock) for block in self.blocks) else 1
+
     def spike_layers(self) -> list[nnx.Module]:
         """The layers whose inputs are spikes, or sums of spikes, and nothing else."""
         return [unit.layer for block in self.blocks for _, unit in block.units()]

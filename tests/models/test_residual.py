@@ -121,7 +121,7 @@ def test_more_spikes_than_int8_holds():
         def replace_neurons(self, replace):
             replace("stem", LIF())
 
-    with pytest.raises(UserError, match=r"int8 holds sums up to 127, .* adds up to 128 spikes"):
+    with pytest.raises(UserError, match=r"int8 holds numbers up to 127, .* up to 128 spikes"):
         to_int8(Deep())
 
 

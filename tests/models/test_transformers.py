@@ -9,9 +9,11 @@ import pytest
 from flax import nnx
 
 from seenn_jax.energy import layers, operations
+from seenn_jax.errors import UserError
 from seenn_jax.models import build_model
 from seenn_jax.models.activations import ReLU
-from seenn_jax.models.neurons import LIF
+from seenn_jax.models.neurons import ILIF, LIF
+from seenn_jax.models.precision import LARGEST, most_spikes, to_int8
 from seenn_jax.models.transformers import QKFormerSmall, Spikformer, TokenProducts, TokenSums
 from tests.models import families
 
@@ -85,6 +87,21 @@ def test_self_attention_by_hand():
 @pytest.mark.parametrize("kind", [QKFormerSmall, TinySpikformer])
 def test_every_method_and_int8(kind, monkeypatch):
     families.check_methods(*families.exact(monkeypatch, kind))
+
+
+@pytest.mark.parametrize(("kind", "largest"), [(QKFormerSmall, 11), (TinySpikformer, 31)])
+def test_int8_holds_what_attention_makes_of_integers(kind, largest):
+    """Keys times a token's neuron, up to 11 x 11; or 4 spikes that are added, up to 4 x 31."""
+
+    def network(largest):
+        kinds = {"image_shape": (8, 8, 2), "num_classes": 3, "dtype": jnp.float32}
+        neuron = ILIF(largest_spike=largest)
+        return nnx.eval_shape(lambda: kind(2, **kinds, neuron=neuron, rngs=nnx.Rngs(0)))
+
+    most = {QKFormerSmall: 144, TinySpikformer: 128}[kind]
+    assert 0.8 * most < most_spikes(network(largest)) <= LARGEST
+    with pytest.raises(UserError, match=rf"int8 holds numbers up to 127, .* up to {most} spikes"):
+        to_int8(network(largest + 1))
 
 
 @pytest.mark.slow
