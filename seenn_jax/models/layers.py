@@ -196,11 +196,11 @@ class Shortcut(nnx.Module):
     """Average pool (stride), 1x1 convolution, BatchNorm: where a block changes the shape.
 
     An incomplete window at the border of an odd map is filled up with its edge, so that the sizes
-    are those of a strided convolution.
+    are those of a strided convolution. `largest` is as of `average_pool`.
     """
 
-    def __init__(self, in_features, out_features, stride, *, dtype, rngs):
-        self.stride = stride
+    def __init__(self, in_features, out_features, stride, *, largest=127, dtype, rngs):
+        self.stride, self.largest = stride, largest
         self.projection = ConvBN(in_features, out_features, 1, dtype=dtype, rngs=rngs)
 
     def __call__(self, x):
@@ -208,7 +208,7 @@ class Shortcut(nnx.Module):
         rows, columns = (-size % self.stride for size in x.shape[2:4])
         if rows or columns:
             x = jnp.pad(x, ((0, 0), (0, 0), (0, rows), (0, columns), (0, 0)), mode="edge")
-        return self.projection(average_pool(x, self.stride))
+        return self.projection(average_pool(x, self.stride, self.largest))
 
 
 class Hidden(nnx.Module):
@@ -251,10 +251,17 @@ def hidden_layers(in_features, width, multiples, **kinds) -> tuple[Hidden | None
     return Hidden(in_features, sizes, **kinds), sizes[-1]
 
 
-def average_pool(x: Num[Array, "B T H W C"], size: int) -> Num[Array, "B T h w C"]:
-    """Mean over non-overlapping `size` x `size` windows; an incomplete border is left out."""
+def average_pool(
+    x: Num[Array, "B T H W C"], size: int, largest: int = 127
+) -> Num[Array, "B T h w C"]:
+    """Mean over non-overlapping `size` x `size` windows; an incomplete border is left out.
+
+    Args:
+      largest: number in `x`, where that is of integers. Of small ones the mean is in bfloat16,
+        which is exact there: it has all integers up to 256, and their quarters.
+    """
     if size > 1 and jnp.issubdtype(x.dtype, jnp.integer):
-        x = x.astype(jnp.bfloat16)  # exact: quarters of 0 to 4 spikes
+        x = x.astype(jnp.bfloat16 if largest * size**2 <= 256 else jnp.float32)
     return x if size == 1 else nnx.avg_pool(x, (size, size), strides=(size, size))
 
 

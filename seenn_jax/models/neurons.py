@@ -272,12 +272,10 @@ class ILIF:
     even, as in PyTorch.
 
     A timestep is a tick of these currents, as everywhere here: what exits save, and what "average
-    timesteps" counts. Hardware of binary spikes runs each as D virtual ticks: a neuron that sends s
-    fires in the first s of them, the next layer sums what arrives in all D, and only then its
-    neurons integrate. Layers between neurons are linear, so that both are the same network. T
-    timesteps are then T D binary ones, and no fewer for an early exit's sake: beside a network of
-    binary spikes compare energies (`energy` counts the s of each spike), not timesteps. Hardware
-    that multiplies can keep the integers, as this package does, in int8 too.
+    timesteps" counts. Hardware of binary spikes runs each as D virtual ticks, whose sum is what the
+    next neurons integrate: the same network where layers are linear, as all are but attention. T
+    timesteps are then T D binary ones: beside a network of binary spikes compare energies (`energy`
+    counts the s of each spike). Hardware that multiplies can keep the integers, as int8 does here.
 
     Attributes:
       tau: decay of the membrane per tick, in (0, 1].
@@ -375,6 +373,11 @@ def fire(neuron: Callable, currents: Float[Array, "B T *features"], v: Any) -> t
         f"(spikes, membranes), the spikes shaped as its currents, {list(currents.shape)}",
     )
     return found
+
+
+def largest_spike(neuron: Callable) -> int:
+    """The largest that a neuron sends, in units of its threshold: 1, but of `ILIF` and its like."""
+    return getattr(neuron, "largest_spike", 1)
 
 
 def neurons_of(model: nnx.Module) -> list[Callable]:

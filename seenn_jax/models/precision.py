@@ -7,7 +7,7 @@ from flax import nnx
 
 from seenn_jax.errors import UserError
 from seenn_jax.models.layers import ConvBN
-from seenn_jax.models.neurons import neurons_of
+from seenn_jax.models.neurons import largest_spike, neurons_of
 from seenn_jax.tables import Table, check_call, check_kind
 
 LARGEST = 127  # number in int8
@@ -31,7 +31,7 @@ def most_spikes(model: nnx.Module) -> int:
     One, but of networks that add or multiply spikes, and of `ILIF` neurons, whose spikes stand for
     several.
     """
-    sent = max((getattr(neuron, "largest_spike", 1) for neuron in neurons_of(model)), default=1)
+    sent = max(map(largest_spike, neurons_of(model)), default=1)
     return max(sent * getattr(model, "largest_sum", 1), sent ** getattr(model, "factors", 1))
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from seenn_jax.models.fused import conv_fire
 from seenn_jax.models.layers import ConvBN, Shortcut, average_pool, hidden_layers, linear
-from seenn_jax.models.neurons import fire, own
+from seenn_jax.models.neurons import fire, largest_spike, own
 
 
 class SpikingBlock(nnx.Module):
@@ -26,7 +26,8 @@ class SpikingBlock(nnx.Module):
         self.conv2 = make(out_features, out_features)
         self.shortcut = nnx.data(None)
         if pool and (stride > 1 or in_features != out_features):
-            self.shortcut = Shortcut(in_features, out_features, stride, dtype=dtype, rngs=rngs)
+            kinds = {"largest": largest_spike(neuron), "dtype": dtype, "rngs": rngs}
+            self.shortcut = Shortcut(in_features, out_features, stride, **kinds)
         elif stride > 1 or in_features != out_features:
             self.shortcut = make(in_features, out_features, 1, stride)
 
@@ -69,7 +70,7 @@ class SpikingResNet(nnx.Module):
     smallest = 4
 
     def __init__(self, width, *, image_shape, num_classes, neuron, dtype, rngs):
-        self.neuron = own(neuron)
+        self.neuron, self.largest = own(neuron), largest_spike(neuron)
         size, stride = (7, 2) if self.large_images else (3, 1)
         self.stem = ConvBN(image_shape[-1], width, size, stride, dtype=dtype, rngs=rngs)
         self.stem_pool = 2 if self.large_images else 1
@@ -131,7 +132,7 @@ class SpikingResNet(nnx.Module):
         stem, *rest = membranes if membranes is not None else (None,) * count
         hidden = rest.pop() if self.hidden else None
         spikes, v = fire(self.neuron, currents, stem)
-        spikes, after = average_pool(spikes, self.stem_pool), [v]
+        spikes, after = average_pool(spikes, self.stem_pool, self.largest), [v]
         for block, v in zip(self.blocks, rest, strict=True):
             spikes, v = block(spikes, (None, None) if v is None else v)
             after.append(v)

@@ -8,7 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from seenn_jax.models.layers import ConvBN, average_pool, hidden_layers, linear
-from seenn_jax.models.neurons import fire, own
+from seenn_jax.models.neurons import fire, largest_spike, own
 
 
 class SpikingVGG(nnx.Module):
@@ -43,6 +43,7 @@ class SpikingVGG(nnx.Module):
         self.pools = tuple(pools)
         self.convs = nnx.List(convs)
         self.neurons = nnx.List([own(neuron) for _ in convs])
+        self.largest = largest_spike(neuron)
         self.last_map = self._last_map(image_shape)
         positions = math.prod(self.last_map) if self.flat else 1
         features *= positions
@@ -92,7 +93,7 @@ class SpikingVGG(nnx.Module):
             if index > 0:
                 currents = self.convs[index](spikes)
             spikes, v = fire(self.neurons[index], currents, v)
-            spikes = average_pool(spikes, pool)
+            spikes = average_pool(spikes, pool, self.largest)
             after.append(v)
         features = spikes.astype(jnp.promote_types(spikes.dtype, jnp.float32))
         if self.flat:

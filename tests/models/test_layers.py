@@ -310,6 +310,15 @@ def test_average_pool_of_integer_spikes_has_quarters():
     assert average_pool(x, 1).dtype == jnp.int8
 
 
+@pytest.mark.parametrize(("largest", "dtype"), [(4, "bfloat16"), (64, "bfloat16"), (65, "float32")])
+def test_average_pool_of_larger_integers_is_exact(largest, dtype):
+    x = jnp.array([largest, largest, largest, largest - 1], jnp.int8).reshape(1, 1, 2, 2, 1)
+    found = average_pool(x, 2, largest)
+    assert found.dtype == dtype
+    assert float(found[0, 0, 0, 0, 0]) == largest - 0.25
+    assert float(average_pool(x, 2)[0, 0, 0, 0, 0]) == largest - 0.25
+
+
 def test_average_pool_keeps_batch_time_and_channels_apart():
     x = jnp.arange(12.0).reshape(2, 3, 1, 1, 2)
     np.testing.assert_array_equal(average_pool(jnp.tile(x, (1, 1, 2, 2, 1)), 2), x)

@@ -11,7 +11,9 @@ from seenn_jax.engine import METHODS, run_network
 from seenn_jax.errors import UserError
 from seenn_jax.models import build_model
 from seenn_jax.models.activations import QCFS
+from seenn_jax.models.layers import ConvBN
 from seenn_jax.models.network import for_inference, inference_network
+from seenn_jax.models.neurons import ILIF
 from seenn_jax.models.precision import PRECISIONS
 from tests.models.networks import (
     BATCH,
@@ -45,6 +47,23 @@ def test_integer_network():
     np.testing.assert_array_equal(together, ticks)
     np.testing.assert_array_equal(together, expected)
     assert np.any(together[:, 0] != together[:, 1])
+
+
+@pytest.mark.parametrize("name", ["resnet8", "vggsnn_pool"])
+def test_averages_of_large_integers_are_exact(name):
+    model = exact(name, neuron=ILIF(largest_spike=127))
+    for layer in model.spike_layers():
+        if isinstance(layer, ConvBN):  # as above
+            kernel = layer.conv.kernel[...]
+            layer.conv.kernel[...] = jnp.round(127 * kernel / jnp.abs(kernel).max((0, 1, 2))) / 128
+    networks = [
+        inference_network(model, SHAPES[name], 2, prepare=PRECISIONS[precision].prepare)
+        for precision in ("float32", "int8")
+    ]
+    inputs = 128 * images(name, BATCH)
+    expected, found = (jax.jit(network.logits)(network.params, inputs) for network in networks)
+    np.testing.assert_array_equal(found, expected)
+    assert np.ptp(expected) > 64
 
 
 def test_int8_network():
