@@ -83,6 +83,15 @@ def test_self_attention_by_hand():
     np.testing.assert_array_equal(integers, found)
 
 
+def test_products_of_integers_are_not_those_of_binary_ticks():
+    """A 2 is a spike in each of two ticks: of two tokens, 8 + 8 and twice 1 + 1."""
+    one = jnp.ones((1, 1, 1, 2, 1))
+    multiply, add = TokenProducts(1, jnp.float32, 1.0), TokenSums(1, jnp.float32)
+    assert multiply((2 * one,) * 3).ravel().tolist() == [16, 16]
+    assert (2 * multiply((one,) * 3)).ravel().tolist() == [4, 4]
+    np.testing.assert_array_equal(add(2 * one), 2 * add(one))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [QKFormerSmall, TinySpikformer])
 def test_every_method_and_int8(kind, monkeypatch):
