@@ -316,7 +316,7 @@ class QKFormer(SpikingTransformer):
     """Three stages, of 2, 4 and 8 `width` channels; the last two halve the map.
 
     Of width 48 for CIFAR-10 it is the authors' QKFormer-4-384: 6,706,234 parameters (6.74 M for 100
-    classes).
+    classes). An image and timestep takes 1.516 GMAC, attention included, by `energy.layers`.
 
     Class attributes:
       token_blocks: of each stage but the last.
@@ -355,7 +355,8 @@ class Spikformer(SpikingTransformer):
     """A quarter of the image's sides, and four blocks of self-attention.
 
     Of width 48 for CIFAR-10 it is the authors' Spikformer-4-384: 9,324,730 parameters (9.32 M),
-    without the 6,144 of their normalisation layers that nothing calls.
+    without the 6,144 of their normalisation layers that nothing calls. An image and timestep takes
+    0.931 GMAC, attention included, by `energy.layers`.
     """
 
     depth = 4

@@ -10,7 +10,7 @@ from flax import nnx
 
 from seenn_jax.energy import layers, operations
 from seenn_jax.errors import UserError
-from seenn_jax.models import build_model
+from seenn_jax.models import MODELS, build_model
 from seenn_jax.models.activations import ReLU
 from seenn_jax.models.neurons import ILIF, LIF
 from seenn_jax.models.precision import LARGEST, most_spikes, to_int8
@@ -23,9 +23,17 @@ class TinySpikformer(Spikformer):
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters"),
+    ("name", "parameters", "macs"),
     [
-        ("qkformer", 6_706_234),  # the authors' log of CIFAR-10
+        (
+            "qkformer",
+            6_706_234,  # the authors' log of CIFAR-10
+            # By hand: maps of 32x32, 16x16 and 8x8, where an embedding halves them last.
+            32**2 * (9 * (3 * 48 + 48 * 96 + 96 * 192 + 192**2) + 48 * 96 + 11 * 96**2 + 96)
+            + 16**2 * (9 * (192 * 384 + 384**2) + 96 * 192 + 11 * 192**2 + 192)
+            + 8**2 * (192 * 384 + 2 * 12 * 384**2 + 2 * 2 * 384 * 48)
+            + 3840,
+        ),
         # 9.32 M in the paper: the sum by hand. Embedding, four blocks, read-out.
         pytest.param(
             "spikformer",
@@ -33,16 +41,22 @@ class TinySpikformer(Spikformer):
             + 2 * (48 + 96 + 192 + 2 * 384)
             + 4 * (4 * (384**2 + 3 * 384) + 2 * 4 * 384**2 + 3 * (4 + 1) * 384)
             + 3850,
+            32**2 * 9 * (3 * 48 + 48 * 96 + 96 * 192)
+            + 16**2 * 9 * 192 * 384
+            + 8**2 * (9 * 384**2 + 4 * 12 * 384**2 + 4 * 2 * 384 * 48)
+            + 3840,
             marks=pytest.mark.slow,
         ),
     ],
 )
-def test_published_sizes(name, parameters):
+def test_published_sizes(name, parameters, macs):
     shape = (32, 32, 3)
     model = nnx.eval_shape(lambda: build_model(name, 48, image_shape=shape, num_classes=10))
     sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))]
     assert sum(sizes) == parameters
     found = layers(nnx.view(model, use_running_average=True), shape)
+    assert sum(layer.macs for layer in found) == macs
+    assert f"{macs / 1e9:.3f} GMAC" in MODELS[name].__doc__
     assert [layer.place for layer in found if layer.receives != "spikes"] == ["stem", "head"]
     attention = [layer.macs for layer in found if "attend" in layer.place]
     both = 2 * 64 * 384 * 48  # 64 tokens, 8 heads of 48 channels, two products
