@@ -102,7 +102,7 @@ class Inbox:
         self._growing: collections.deque[Request] = collections.deque()  # with a row and new frames
         self._deadlines: list[tuple[float, int, Request]] = []
         self._leaving: list[Request] = []  # cancelled, or without more frames
-        self._over = 0  # of those that wait
+        self._over = self._gone = 0  # of those that wait, and of those outside
         self._timed = 0  # requests with a deadline that are not over
         self._news = self._sleeps = False  # since `sleep`
         self._number = itertools.count()
@@ -151,8 +151,9 @@ class Inbox:
             self._tell()
             while block and request.outside:
                 self._room.wait()
-            stopped = request.over and self.stopped
-        if block and stopped:
+        future = request.future
+        ended = block and future.done() and not future.cancelled()
+        if ended and isinstance(future.exception(), Stopped):
             raise _stopped()
 
     def _let_in(self, request: Request) -> None:
@@ -163,10 +164,12 @@ class Inbox:
         """Those that wait outside, as far as there is room."""
         while self._outside:
             request = self._outside[0]
-            if not request.over:
-                if self.queued + request.count > self.most:
-                    break
+            if request.over:
+                self._gone -= 1
+            elif self.queued + request.count <= self.most:
                 self._let_in(request)
+            else:
+                break
             self._outside.popleft().outside = False
         self._room.notify_all()
 
@@ -228,8 +231,10 @@ class Inbox:
         with self.changed:
             if request.outside:
                 request.outside = False
-                self._outside.remove(request)
-                self._room.notify_all()
+                self._gone += 1
+                if self._gone > SPARE + len(self._outside) // 2:
+                    self._outside = collections.deque(x for x in self._outside if not x.over)
+                    self._gone = 0
             elif request.given < request.count:
                 self.queued -= request.count - request.given
                 self._over += 1

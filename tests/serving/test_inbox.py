@@ -62,6 +62,25 @@ def test_who_is_cancelled_outside_is_not_computed(narrow):
     assert (counters["requests"], counters["answers"], counters["cancelled"]) == (5, 4, 1)
 
 
+def test_many_that_go_away_outside_cost_little(narrow):
+    """Neither time nor memory."""
+    for one in inputs(4):
+        narrow.submit(one)
+
+    async def ask():
+        tasks = [asyncio.ensure_future(narrow.predict(inputs(1)[0])) for _ in range(3000)]
+        await asyncio.sleep(0)
+        for task in tasks[1:]:
+            task.cancel()
+        await asyncio.wait(tasks[1:])
+        narrow._worker._clear()
+        assert len(narrow._inbox._outside) < 100
+        narrow.__enter__()
+        assert (await tasks[0]).complete
+
+    asyncio.run(ask())
+
+
 def test_a_deadline_counts_outside_too(narrow):
     futures = [narrow.submit(one) for one in inputs(4)]
 
