@@ -110,6 +110,32 @@ class Seen(NamedTuple):
     all_confidence: Float[Array, "R T"]
 
 
+WORDS = ("row", "frame", "value")  # of each input that comes, as int32
+
+
+class Packed(NamedTuple):
+    """A `Seen` whose first four are one array: each transfer costs the host, however small."""
+
+    latest: Int[Array, "4 R"]
+    all_classes: Int[Array, "R T"]
+    all_confidence: Float[Array, "R T"]
+
+
+def packed(seen: Seen) -> Packed:
+    """As it goes down."""
+    bits = lax.bitcast_convert_type(seen.confidence, jnp.int32)
+    latest = jnp.stack([seen.times, seen.done.astype(jnp.int32), seen.classes, bits])
+    return Packed(latest, seen.all_classes, seen.all_confidence)
+
+
+def arrivals_of(inputs: Shaped[Array, "A ..."], words: Int[Array, "N"]) -> Arrivals:
+    """What has come, of its two arrays; N = 3 A + R."""
+    end = len(WORDS) * len(inputs)
+    row, frame, bits = words[:end].reshape(len(WORDS), -1)
+    value = lax.bitcast_convert_type(bits, jnp.float32)
+    return Arrivals(inputs, row, frame, value, words[end:] > 0)
+
+
 def empty(served: Served, slots: int, rows: int) -> State:
     """The state before the first request.
 

@@ -16,6 +16,7 @@ from seenn_jax.errors import UserError
 from seenn_jax.serving.answers import Answer, Counters, Refused, Stopped
 
 SPARE = 64  # of what is over, kept in a queue at least until it is cleared away
+STOPPED = "the server has been stopped: start another one"
 LONGEST = 3600.0  # seconds of one sleep; a condition refuses to wait for very many
 
 
@@ -45,12 +46,13 @@ class Request:
       over: answered, cancelled, failed or too late.
       ended: no more frames come.
       sure: it has exited, and no more frames are needed.
-      outside: it waits for a place in the queue.
+      outside: it has no place in the queue yet.
+      timed: its deadline is looked at.
     """
 
     __slots__ = (
         *("answers", "began", "count", "deadline", "ended", "future", "given", "inputs", "left"),
-        *("outside", "over", "rows", "single", "sure", "trace", "value"),
+        *("outside", "over", "rows", "single", "sure", "timed", "trace", "value"),
     )
 
     def __init__(
@@ -70,7 +72,8 @@ class Request:
         self.trace, self.given, self.left = trace, 0, count
         self.rows: dict[int, int] = {}
         self.answers: list[Answer | None] = [None] * count
-        self.over = self.ended = self.sure = self.outside = False
+        self.over = self.ended = self.sure = self.timed = False
+        self.outside = True
 
 
 class Piece(NamedTuple):
@@ -96,6 +99,7 @@ class Inbox:
         lock = threading.RLock()
         self.changed, self._room = threading.Condition(lock), threading.Condition(lock)
         self.queued = 0  # images that wait for a row
+        self.thread: int | None = None  # that makes room, and so can't wait for it
         self.stopped = False
         self._waiting: collections.deque[Request] = collections.deque()
         self._outside: collections.deque[Request] = collections.deque()
@@ -131,32 +135,40 @@ class Inbox:
         self.check_count(request.count)
         with self.changed:
             if self.stopped:
-                raise _stopped()
-            if self._outside or self.queued + request.count > self.most:
-                if not self.wait:
-                    self.counters.refused += request.count
-                    raise Refused(
-                        f"{self.queued} images wait already, and the server lets {self.most} wait "
-                        f"(`queue`): ask again later with {request.count}, or raise `queue`"
-                    )
-                request.outside = True
-                self._outside.append(request)
-            else:
+                raise Stopped(STOPPED)
+            if not (self._outside or self.queued + request.count > self.most):
                 self._let_in(request)
+            elif not self.wait or (block and self.thread == threading.get_ident()):
+                self.counters.refused += request.count
+                raise Refused(
+                    f"{self.queued} images wait already, and the server lets {self.most} wait "
+                    f"(`queue`): ask again later with {request.count}, or raise `queue`"
+                )
+            else:
+                self._outside.append(request)
             self.counters.requests += request.count
             request.future.leave = functools.partial(self.leave, request)
-            if request.deadline is not None:
-                heapq.heappush(self._deadlines, (request.deadline, next(self._number), request))
-                self._timed += 1
-            self._tell()
+            if request.future.cancelled():  # before it could say so
+                self._leaving.append(request)
+            self.watch(request)
             while block and request.outside:
                 self._room.wait()
         future = request.future
         ended = block and future.done() and not future.cancelled()
         if ended and isinstance(future.exception(), Stopped):
-            raise _stopped()
+            raise Stopped(STOPPED)
+
+    def watch(self, request: Request) -> None:
+        """Look at a request's deadline from now on."""
+        with self.changed:
+            if request.deadline is not None and not request.timed:
+                heapq.heappush(self._deadlines, (request.deadline, next(self._number), request))
+                self._timed += 1
+                request.timed = True
+            self._tell()
 
     def _let_in(self, request: Request) -> None:
+        request.outside = False
         self.queued += request.count
         self._waiting.append(request)
 
@@ -170,7 +182,7 @@ class Inbox:
                 self._let_in(request)
             else:
                 break
-            self._outside.popleft().outside = False
+            self._outside.popleft()
         self._room.notify_all()
 
     def leave(self, request: Request) -> None:
@@ -226,7 +238,7 @@ class Inbox:
 
     def forget(self, request: Request) -> None:
         """Free what a request takes that is over."""
-        if request.given == request.count and request.deadline is None:
+        if request.given == request.count and not request.timed:
             return
         with self.changed:
             if request.outside:
@@ -242,7 +254,7 @@ class Inbox:
             if self._over > SPARE + len(self._waiting) // 2:
                 self._waiting = collections.deque(x for x in self._waiting if not x.over)
                 self._over = 0
-            self._timed -= request.deadline is not None
+            self._timed -= request.timed
             if len(self._deadlines) > SPARE + 2 * self._timed:
                 self._deadlines = [x for x in self._deadlines if not x[2].over]
                 heapq.heapify(self._deadlines)
@@ -283,23 +295,21 @@ class Inbox:
         if self._sleeps:
             self.changed.notify_all()
 
+    def turned_away(self) -> list[Request]:
+        """After a stop those outside, each once."""
+        with self.changed:
+            outside = self._outside if self.stopped else ()
+            if outside:
+                self._outside, self._gone = collections.deque(), 0
+            return [request for request in outside if not request.over]
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing waits, inside or outside."""
+        return not (self.queued or self._outside)
+
     def stop(self) -> None:
-        """Take no more; those outside are told so."""
+        """Take no more."""
         with self.changed:
             self.stopped = True
-            outside, self._outside = self._outside, collections.deque()
-            for request in outside:
-                request.over = True
-                self.counters.failed += request.count
             self._tell()
-        for request in outside:  # whose callbacks may be anything
-            if request.future.set_running_or_notify_cancel():
-                request.future.set_exception(_stopped())
-        with self.changed:
-            for request in outside:
-                request.outside = False
-            self._room.notify_all()
-
-
-def _stopped() -> Stopped:
-    return Stopped("the server has been stopped: start another one")

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import math
 import numbers
 import sys
 import threading
@@ -252,6 +251,7 @@ class Session:
     def __init__(self, server: Server, deadline: float | int | None, value: float | int):
         self._server, self._ended = server, False
         self._request = Request([], value, _seconds(deadline))
+        server._inbox.watch(self._request)
         self.answer: Future[Answer] = self._request.future
 
     def send(self, frame: Shaped[Any, "..."]) -> bool:
@@ -293,8 +293,8 @@ def _seconds(deadline: float | int | None) -> float | None:
     """A deadline that can be waited for."""
     if deadline is None:
         return None
-    if not isinstance(deadline, numbers.Real) or not 0 < deadline < math.inf:
-        raise UserError(f"`deadline` is {deadline!r}: give seconds from now, above 0")
+    if not isinstance(deadline, numbers.Real) or not 0 < deadline <= sys.float_info.max:
+        raise UserError(f"`deadline` is {deadline!r:.40}: give seconds from now, above 0")
     return float(deadline)
 
 

@@ -2,50 +2,37 @@
 
 import collections
 import functools
+import logging
+import threading
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.experimental.layout import Format, Layout
-from jaxtyping import Array, Float, Int, Shaped
 
 from seenn_jax import devices
 from seenn_jax.errors import UserError
-from seenn_jax.serving.answers import Answer, Counters, TooLate
-from seenn_jax.serving.core import Arrivals, Seen, Served, State, advance, empty
-from seenn_jax.serving.inbox import Inbox, Piece, Request
+from seenn_jax.serving.answers import Answer, Counters, Stopped, TooLate
+from seenn_jax.serving.core import (
+    WORDS,
+    Packed,
+    Served,
+    State,
+    advance,
+    arrivals_of,
+    empty,
+    packed,
+)
+from seenn_jax.serving.inbox import STOPPED, Inbox, Piece, Request
 
+_log = logging.getLogger(__name__)
 AHEAD = 2  # calls under way, at most
 NEWS = 0.1  # weight of the latest call in what is known of the calls before
 # Where fewer samples are under way, a call computes so many sixteenths of the slots: a tick of
 # fewer is shorter. Each is a program of its own.
 SIXTEENTHS = (1, 2, 4, 6, 8, 12, 16)
-WORDS = ("row", "frame", "value")  # of each input that comes, as int32
-
-
-class _Packed(NamedTuple):
-    """A `Seen` whose first four are one array: each transfer costs the host, however small."""
-
-    latest: Int[Array, "4 R"]
-    all_classes: Int[Array, "R T"]
-    all_confidence: Float[Array, "R T"]
-
-
-def _packed(seen: Seen) -> _Packed:
-    bits = lax.bitcast_convert_type(seen.confidence, jnp.int32)
-    latest = jnp.stack([seen.times, seen.done.astype(jnp.int32), seen.classes, bits])
-    return _Packed(latest, seen.all_classes, seen.all_confidence)
-
-
-def _arrivals(inputs: Shaped[Array, "A ..."], words: Int[Array, "N"]) -> Arrivals:
-    """What has come, of its two arrays; N = 3 A + R."""
-    end = len(WORDS) * len(inputs)
-    row, frame, bits = words[:end].reshape(len(WORDS), -1)
-    value = lax.bitcast_convert_type(bits, jnp.float32)
-    return Arrivals(inputs, row, frame, value, words[end:] > 0)
 
 
 class Worker:
@@ -74,9 +61,9 @@ class Worker:
         leaves, tree = jax.tree.flatten(served.params)
 
         def call(width, leaves, state, inputs, words):
-            arrivals = _arrivals(inputs, words)
+            arrivals = arrivals_of(inputs, words)
             state, seen = advance(served, ticks, tree.unflatten(leaves), state, arrivals, width)
-            return state, _packed(seen)
+            return state, packed(seen)
 
         self._jit = functools.partial(
             devices.for_inference, call, static_argnums=0, donate_argnums=2
@@ -85,7 +72,7 @@ class Worker:
         self._programs: dict[int, jax.stages.Compiled] = {}  # by width; of `compile`
         self._calls = 0
         self._stay = 1.0  # share of samples that a call leaves under way, as of late
-        self._flying: collections.deque[tuple[int, _Packed]] = collections.deque()
+        self._flying: collections.deque[tuple[int, Packed]] = collections.deque()
         self._free = list(range(rows))
         # Of each row: its request; the call that brought it; whether it is under way; its inputs
         # that have gone up, T where all ticks see the same; its ticks, as of the last call read.
@@ -99,7 +86,7 @@ class Worker:
         self._times: list[int] = []
         self._classes: list[int] = []
         self._confidence: list[float] = []
-        self._seen: _Packed | None = None
+        self._seen: Packed | None = None
         self._traces: tuple[np.ndarray, np.ndarray] | None = None
         self._ending: list[Request] = []  # without more frames
         self._exited: list[tuple[Request, int, int]] = []  # and not answered yet; as `_read` says
@@ -132,7 +119,7 @@ class Worker:
         return jax.device_put(empty(self.served, self.slots, self.rows), self._device)
 
     def _nothing(self, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """The inputs of a call, and what is said of them and of rows (see `_arrivals`), of none."""
+        """A call of nothing: its inputs, and what is said of them and of rows."""
         room = width * self.ticks
         words = np.zeros(len(WORDS) * room + self.rows, np.int32)
         words[:room] = self.rows
@@ -140,6 +127,7 @@ class Worker:
 
     def run(self) -> None:
         """Answer until the inbox is stopped and all that it took is answered."""
+        self.inbox.thread = threading.get_ident()
         try:
             while not (self._turn() is False and self._at_end()):
                 pass
@@ -150,7 +138,7 @@ class Worker:
 
     def _at_end(self) -> bool:
         inbox = self.inbox
-        if inbox.stopped and not inbox.queued and not self._active.any():
+        if inbox.stopped and inbox.empty and not self._active.any():
             return True
         if not (inbox.stopped and self._end_open_ones()):
             inbox.sleep()
@@ -241,7 +229,7 @@ class Worker:
         # A sample's frames come in their order, and the latest of a call counts.
         self._given[rows] = np.add(frames, 1) if self.served.frames else self.served.timesteps
 
-    def _read(self, number: int, seen: _Packed) -> list[tuple[Request, int, int]]:
+    def _read(self, number: int, seen: Packed) -> list[tuple[Request, int, int]]:
         """What a call has left: (request, position, row) of the samples that exited."""
         times, done, classes, bits = np.asarray(seen.latest)
         done, confidence = done.astype(bool), bits.view(np.float32)
@@ -323,8 +311,12 @@ class Worker:
         done = [request for request in ending if self._has_run(request)]
         self._ending = [request for request in ending if request not in done]
         for request in (*late, *done):
-            self._settle(request)
-        return changed or bool(late or done)
+            if not request.over:  # by a callback, or as it is both
+                self._settle(request)
+        outside = self.inbox.turned_away()
+        for request in outside:
+            self._fail(request, Stopped(STOPPED))
+        return changed or bool(late or done or outside)
 
     def _has_run(self, request: Request) -> bool:
         """Whether all frames that have come have been run."""
@@ -349,19 +341,21 @@ class Worker:
         self._end(request)
         if self._tell(request):
             self.counters.answered(request.answers)  # type: ignore[arg-type]
-            request.future.set_result(request.answers[0] if request.single else request.answers)
+            answers = request.answers[0] if request.single else request.answers
+            _set(request.future.set_result, answers)
 
     def _fail(self, request: Request, error: Exception) -> None:
+        came = request.future.leave is not None  # not so a session that has sent nothing
         self._end(request)
         if self._tell(request):
-            self.counters.failed += request.count
-            request.future.set_exception(error)
+            self.counters.failed += request.count * came
+            _set(request.future.set_exception, error)
 
     def _tell(self, request: Request) -> bool:
         """Whether the future still waits for an answer; one that was cancelled is counted."""
-        waits = request.future.set_running_or_notify_cancel()
+        waits, came = request.future.set_running_or_notify_cancel(), request.future.leave
         request.future.leave = None  # or the two would hold each other
-        if not waits:
+        if not waits and came:
             self.counters.cancelled += request.count
         return waits
 
@@ -378,9 +372,17 @@ class Worker:
         """After a mistake of ours or of the device nobody is to wait for ever."""
         known = (*self._owner, *(request for request, *_ in self._exited))
         under_way = {id(x): x for x in known if x is not None}
-        for request in (*under_way.values(), *self.inbox.drain()):
+        for request in (*under_way.values(), *self.inbox.drain(), *self.inbox.turned_away()):
             if not request.over:
                 self._fail(request, error)
+
+
+def _set(put: Callable[[Any], None], value: Any) -> None:
+    """Give a future what it waits for; what its callbacks raise is theirs."""
+    try:
+        put(value)
+    except SystemExit:  # all else futures catch
+        _log.exception("a callback of a future has called sys.exit()")
 
 
 def _not_finite() -> UserError:

@@ -123,6 +123,36 @@ def test_a_stop_is_told_outside(narrow):
             future.result()
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_stop_finds_those_who_have_left_the_line(narrow, late):
+    for one in inputs(4):
+        narrow.submit(one)
+
+    async def ask():
+        deadline = 0.02 if late else None
+        asked = [narrow.predict(inputs(1)[0], deadline=deadline) for _ in range(5)]
+        tasks = [asyncio.ensure_future(one) for one in (*asked, narrow.predict(inputs(1)[0]))]
+        await asyncio.sleep(0)
+        if not late:
+            for task in tasks[:-1]:
+                task.cancel()
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.03)
+        with narrow._inbox.changed:  # the worker sees all at once
+            narrow.__enter__()
+            narrow._inbox.stop()
+        await asyncio.to_thread(narrow.stop)
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    *gone, last = asyncio.run(ask())
+    kind = TooLate if late else asyncio.CancelledError
+    assert all(isinstance(one, kind) for one in gone)
+    assert isinstance(last, Stopped)
+    counters = narrow.counters()
+    assert (counters["requests"], counters["answers"]) == (10, 4)
+    assert (counters["cancelled"], counters["failed"]) == ((0, 6) if late else (5, 1))
+
+
 def test_more_than_may_wait_at_all(narrow):
     with pytest.raises(seenn_jax.UserError, match="has 5 images, and the server lets 4 wait"):
         narrow.submit_all(inputs(5))

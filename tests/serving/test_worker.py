@@ -1,11 +1,12 @@
 """What happens between two calls of the device: exits, deadlines and frames at the same moment."""
 
+import sys
 import time
 
 import numpy as np
 import pytest
 
-from seenn_jax.serving import Server
+from seenn_jax.serving import Refused, Server, TooLate
 from tests.serving.toy import FEATURES, T, every_tick, inputs, toy
 
 NEVER = 1.0  # no confidence exceeds it
@@ -95,3 +96,62 @@ def test_sessions_without_a_slot_wait_quietly():
     assert [answer.timesteps for answer in answers] == [2, 1, 1, 1, 1, 1]
     first = np.asarray(every_tick(x))[1:, 0].argmax(-1)
     assert [answer.number for answer in answers[1:]] == first.tolist()
+
+
+def test_a_session_may_end_twice_and_as_its_deadline_comes():
+    x = recordings(1)[0]
+    with Server(toy(frames=True, value=NEVER), slots=2) as server:
+        session = server.session(deadline=60)
+        session.send(x[0])
+        while not server._worker._ticks.any():
+            time.sleep(0.001)
+
+        def end_late():
+            session.end()
+            inbox = server._inbox
+            inbox._deadlines = [(0.0, *rest) for _, *rest in inbox._deadlines]
+            inbox._tell()
+
+        with server._inbox.changed:  # one look of the worker finds all
+            session.end()
+            end_late()
+        assert session.answer.result(10).timesteps == 1
+        other = server.session()
+        other.send(x[0])
+        assert other.end().result(10).timesteps == 1
+
+
+def test_a_session_without_a_frame_is_late():
+    with Server(toy(frames=True), slots=2) as server:
+        session = server.session(deadline=0.01)
+        with pytest.raises(TooLate):
+            session.answer.result(10)
+        assert not session.send(recordings(1)[0, 0])
+    assert (server.counters()["requests"], server.counters()["failed"]) == (0, 0)
+
+
+def test_a_callback_that_exits_ends_nothing_else(caplog):
+    with Server(toy(), slots=2) as server:
+        futures = [server.submit(one, exit=NEVER) for one in inputs(6)]
+        for future in futures:
+            future.add_done_callback(lambda _: sys.exit(1))
+        assert all(future.result(10).timesteps == T for future in futures)
+        assert server.submit(inputs(1)[0]).result(10).complete
+    assert "sys.exit" in caplog.text
+
+
+def test_a_callback_does_not_wait_for_room_that_it_keeps():
+    server, said = Server(toy(), slots=1, queue=2, when_full="wait"), []
+
+    def ask_more(_):
+        try:
+            for one in inputs(3):
+                server.submit(one)
+        except Refused as error:
+            said.append(str(error))
+
+    with server:
+        server.submit(inputs(1)[0]).add_done_callback(ask_more)
+        while not said:
+            time.sleep(0.001)
+    assert server.counters()["answers"] == server.counters()["requests"] == 3
