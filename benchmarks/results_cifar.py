@@ -340,8 +340,8 @@ def gradients() -> str:
         "ResNet-19 of T = 4 in a short schedule, left by confidence; one seed. `bptt` is the "
         "gradient through all ticks, `last` that within each tick alone, *random T* draws 1 to 4 "
         "timesteps for each step and has the gradient through them all, so that its steps are "
-        "shorter. Neither is as accurate: each is for who "
-        "lacks memory, or time.",
+        "shorter; it was run with running statistics of BatchNorm, which are estimated anew since "
+        "then. Neither is as accurate: each is for who lacks memory, or time.",
         table(
             ["", "timesteps", "accuracy", "t = 1", "all T", "trained in", "GiB, 256 images"], lines
         ),
