@@ -131,10 +131,11 @@ def test_a_session_without_a_frame_is_late():
 
 
 def test_a_callback_that_exits_ends_nothing_else(caplog):
-    with Server(toy(), slots=2) as server:
-        futures = [server.submit(one, exit=NEVER) for one in inputs(6)]
-        for future in futures:
-            future.add_done_callback(lambda _: sys.exit(1))
+    server = Server(toy(), slots=2)
+    futures = [server.submit(one, exit=NEVER) for one in inputs(6)]
+    for future in futures:
+        future.add_done_callback(lambda _: sys.exit(1))
+    with server:
         assert all(future.result(10).timesteps == T for future in futures)
         assert server.submit(inputs(1)[0]).result(10).complete
     assert "sys.exit" in caplog.text
@@ -150,8 +151,8 @@ def test_a_callback_does_not_wait_for_room_that_it_keeps():
         except Refused as error:
             said.append(str(error))
 
+    server.submit(inputs(1)[0]).add_done_callback(ask_more)
     with server:
-        server.submit(inputs(1)[0]).add_done_callback(ask_more)
         while not said:
             time.sleep(0.001)
     assert server.counters()["answers"] == server.counters()["requests"] == 3
