@@ -122,17 +122,15 @@ class Inbox:
             )
 
     def put(self, request: Request, block: bool = True) -> None:
-        """Let a request in, in the order in which they come.
+        """Let a request of a count that can be in, in the order in which they come.
 
         Args:
           block: return when it is in. Otherwise its future alone tells of a stop before that.
 
         Raises:
-          UserError: more images than may wait at all.
           Refused: there is no room, and requests do not wait for it.
           Stopped: the server takes no more.
         """
-        self.check_count(request.count)
         with self.changed:
             if self.stopped:
                 raise Stopped(STOPPED)

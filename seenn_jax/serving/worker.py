@@ -170,7 +170,8 @@ class Worker:
         return True
 
     def _runnable(self) -> bool:
-        return not self._stuck and bool(np.any(self._active & (self._ticks < self._given)))
+        stuck = self._stuck and not self._dropped.any()  # which would free a slot
+        return not stuck and bool(np.any(self._active & (self._ticks < self._given)))
 
     def _dispatch(self) -> bool:
         """Start a call, if there is anything to do."""
@@ -190,7 +191,6 @@ class Worker:
 
     def _start(self, pieces: list[Piece], width: int) -> None:
         self._calls += 1
-        self._stuck = False
         inputs, words = self._nothing(width)
         words[-self.rows :] = self._dropped
         self._dropped[:] = 0
@@ -237,8 +237,7 @@ class Worker:
         self._times, self._classes = times.tolist(), classes.tolist()
         self._confidence, self._seen, self._traces = confidence.tolist(), seen, None
         mine = self._active & (self._since <= number)
-        moved = np.any(self._ticks[mine] != times[mine])
-        self._stuck = self._whole and not (moved or self._flying or self._dropped.any())
+        self._stuck = self._whole and not np.any(self._ticks[mine] != times[mine])
         self._ticks[mine] = times[mine]
         if ran := np.count_nonzero(mine):
             left = 1 - np.count_nonzero(mine & done) / ran
@@ -253,8 +252,6 @@ class Worker:
         return ended
 
     def _vacate(self, rows: list[int]) -> None:
-        if rows:
-            self._stuck = False
         self._active[rows] = False
         for row in rows:
             self._owner[row] = None
