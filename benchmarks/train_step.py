@@ -19,6 +19,7 @@ ascending, those for which there is no memory are named. With one step a call th
 are one batch, as where they are streamed.
 """
 
+import contextlib
 import functools
 import gc
 import statistics
@@ -36,6 +37,7 @@ from seenn_jax import devices
 from seenn_jax.config import default_config
 from seenn_jax.data import Dataset, Split
 from seenn_jax.energy import layers
+from seenn_jax.models import fused
 from seenn_jax.run import build, folder
 from seenn_jax.training.feed import jitted_steps
 from seenn_jax.training.optimizer import make_optimizer
@@ -56,6 +58,7 @@ EVENTS = flags.DEFINE_bool(
     "Frames of two channels, one a timestep, augmented as in configs/cifar10_dvs.py.",
 )
 REMAT = flags.DEFINE_bool("remat", False, "With config.remat.")
+APART = flags.DEFINE_bool("apart", False, "No BatchNorm and its neurons in one kernel.")
 STEPS = flags.DEFINE_integer("steps", 20, "Steps in a call.")
 CALLS = flags.DEFINE_integer("calls", 5, "Timed calls.")
 COMPILER_OPTIONS = flags.DEFINE_list(
@@ -159,6 +162,12 @@ def measure(config: ConfigDict) -> dict:
 
 def main(_) -> None:
     """Print the results, and add them where the flags say."""
+    with fused.apart() if APART.value else contextlib.nullcontext():
+        measure_all()
+
+
+def measure_all() -> None:
+    """As `main`."""
     fitting = []
     what = f"Training step of {MODEL.value}, width {WIDTH.value}, {DTYPE.value}, on noise"
     for batch_size in map(int, BATCH_SIZE.value):

@@ -21,6 +21,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jaxtyping import Array, BFloat16, Float, Int8, Num
 
+from seenn_jax.models import fused_training
 from seenn_jax.models.layers import ConvBN
 from seenn_jax.models.neurons import LIF, Renewed, fire
 
@@ -94,6 +95,9 @@ def conv_fire(
         return fire(neuron, currents if residual is None else currents + residual, v)
 
     wanted = _enabled.get() and not jax.config.jax_enable_x64 and _gpu()
+    if wanted and fused_training.computes(layer, neuron, x, v):
+        how = fused_training.How(neuron, layer.bn.epsilon, PLATFORM, INTERPRET)
+        return fused_training.in_training(layer, x, residual, how)
     block = _block_for(layer, neuron, x, v) if wanted else None
     if block is None:
         return plain(x, v, residual)

@@ -133,14 +133,18 @@ class ConvBN(nnx.Module):
 
     def __call__(self, x):
         """Run all ticks of `x`."""
-        y = self._products(x.reshape(-1, *x.shape[2:]))
-        y = checkpoint_name(y.reshape(*x.shape[:2], *y.shape[1:]), CONVOLUTION)
+        y = self.products(x)
         if self.affine is not None or self.bn.use_running_average:
             scale, shift = self.running()
             y = y * scale + shift
         else:
             y = self.bn(y if self.conv.bias is None else y + self.conv.bias[...])
         return y.astype(self.conv.dtype)
+
+    def products(self, x):
+        """What the convolution gives, of all ticks of `x`."""
+        y = self._products(x.reshape(-1, *x.shape[2:]))
+        return checkpoint_name(y.reshape(*x.shape[:2], *y.shape[1:]), CONVOLUTION)
 
     def _products(self, x):
         """The convolution; of a quantised layer exact sums in int32, as float32."""

@@ -24,7 +24,7 @@ MAX_UNROLL = 16
 
 
 def surrogate(derivative: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    """The Heaviside step H(x) = [x >= 0] whose derivative is replaced by `derivative(x)`."""
+    """The Heaviside step H(x) = [x >= 0] whose derivative is `derivative(x)`, of float32 or more."""
 
     @jax.custom_jvp
     def spike(x):
@@ -33,7 +33,8 @@ def surrogate(derivative: Callable[[Array], Array]) -> Callable[[Array], Array]:
     @spike.defjvp
     def _(primals, tangents):
         (x,), (dx,) = primals, tangents
-        return spike(x), derivative(x).astype(x.dtype) * dx
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        return spike(x), derivative(wide).astype(x.dtype) * dx
 
     return spike
 
@@ -268,8 +269,7 @@ class ILIF:
     """A layer of I-LIF neurons, which send integers (Luo et al., ECCV 2024, SpikeYOLO).
 
     v = tau v + current; s = clip(round(v / threshold), 0, D); v = v - threshold s. The derivative
-    of s is straight through, 1 / threshold where 0 <= v / threshold <= D. Halves are rounded to
-    even, as in PyTorch.
+    of s is straight through, 1 / threshold where 0 <= v / threshold <= D. Halves round to even.
 
     A timestep is a tick of these currents, as everywhere here: what exits save, and what "average
     timesteps" counts. Hardware of binary spikes runs each as D virtual ticks, whose sum is what the
