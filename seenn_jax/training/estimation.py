@@ -12,12 +12,13 @@ from jaxtyping import UInt
 from ml_collections import ConfigDict
 
 from seenn_jax import devices
-from seenn_jax.data import Split, Stream, normalize
+from seenn_jax.data import Split, Stream
 from seenn_jax.models import training_timesteps
-from seenn_jax.run import build, folder
+from seenn_jax.run import folder
+from seenn_jax.ticks import first_ticks
 from seenn_jax.training.gradients import GRADIENTS
 from seenn_jax.training.loop import unchanged
-from seenn_jax.training.step import TrainState, evaluated
+from seenn_jax.training.step import TrainState, augmented, evaluated
 
 BATCHES = 10
 
@@ -36,14 +37,13 @@ def make_estimate(
 ) -> Callable[[TrainState], TrainState]:
     """`state -> state`; where timesteps are drawn, with other statistics to evaluate it with.
 
-    They are plain means over a few batches of training images, as evaluation sees them, at all
+    They are plain means over a few batches of training images, augmented as in training, at all
     timesteps, of the parameters that are evaluated. What they were before counts for nothing, so
     that a run that is resumed here finds the same.
     """
     if not config.random_timesteps:
         return unchanged
     timesteps = training_timesteps(config)
-    frames = build.frames_of(config, facts, timesteps)
     gradient = GRADIENTS[config.gradient]
     size = config.batch_size // config.accumulate
 
@@ -58,18 +58,23 @@ def make_estimate(
         compiler_options=devices.compiler_options(config.deterministic),
     )
     def estimate(params, stats, images):
+        keys = jax.random.split(jax.random.key(config.seed), len(images))
+        nobody = jnp.zeros(size, jnp.int32)  # whose label no statistics depend on
         stats = jax.tree.map(jnp.zeros_like, stats)  # not even a last bit depends on them
         alone = of_last_batch(graph, params, stats)
         run = gradient(alone, lambda _: lambda logits, _: jnp.mean(logits), timesteps, False)
 
-        def of_batch(images):
+        def of_batch(batch):
+            key, images = batch
             images = jax.lax.with_sharding_constraint(images, devices.divided())
-            inputs = normalize(frames(images), *facts.normalization, config.model.dtype)
+            images = first_ticks(images, timesteps)
+            described = facts.normalization, facts.num_classes, timesteps
+            inputs, _ = augmented(key, images, nobody, config, *described)
             # Of what a step computes the statistics alone are used, and so computed.
-            (_, (_, after)), _ = run(params, stats, inputs, None, jnp.zeros(size, jnp.int32))
+            (_, (_, after)), _ = run(params, stats, inputs, None, nobody)
             return after
 
-        return jax.tree.map(lambda x: x.mean(0), jax.lax.map(of_batch, images))
+        return jax.tree.map(lambda x: x.mean(0), jax.lax.map(of_batch, (keys, images)))
 
     def anew(state):
         stats = estimate(*evaluated(state), devices.replicate(images()))

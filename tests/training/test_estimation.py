@@ -45,9 +45,10 @@ def split_of(count):
     return Split(images, np.zeros(count, np.int32))
 
 
-def estimated(config, split, scale=1.0):
+def estimated(config, split, scale=1.0, cutout=0):
     """(state before, after), whose average, where there is one, has the parameters times that."""
     config.random_timesteps = True
+    config.augment.update(crop=0, flip=False, cutout=cutout)
     graph, state = initial_state(Scaled(), make_optimizer(config, 10), config.ema)
     if config.ema:
         params = jax.tree.map(lambda x: scale * x, state.average[0])
@@ -59,7 +60,7 @@ def estimated(config, split, scale=1.0):
 
 
 def by_hand(split, size):
-    """Plain means over batches, as evaluation sees them, of (mean, variance)."""
+    """Plain means over batches, of which nothing is augmented, of (mean, variance)."""
     x = (np.float64(chosen(split, size)) / 255 - 0.5) / 0.25
     x = x.reshape(*x.shape[:2], 4)
     return x.mean(1).mean(0), x.var(1).mean(0)
@@ -85,6 +86,13 @@ def test_those_of_the_average_where_that_is_evaluated(make_config):
     np.testing.assert_allclose(found["mean"][...], 3 * mean, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(found["var"][...], 9 * variance, rtol=1e-4)
     chex.assert_trees_all_equal(after.stats, before.stats)
+
+
+def test_images_are_augmented_as_in_training(make_config):
+    split = split_of(40)
+    _, after = estimated(make_config(ema=0.0, batch_size=4), split, cutout=1)
+    _, variance = by_hand(split, 4)
+    assert np.all(after.stats["bn"]["var"][...] < 0.9 * variance)  # of pixels that are zero now
 
 
 def test_images_are_from_all_of_a_split_and_each_once():
