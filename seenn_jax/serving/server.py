@@ -23,9 +23,6 @@ from seenn_jax.serving.runs import served as served_of
 from seenn_jax.serving.worker import Worker
 
 WHEN_FULL = ("refuse", "wait")
-# After so many seconds a thread that computes lets another one in (Python: 0.005), so that who asks
-# does not hold up who answers.
-SWITCH = 0.0005
 LARGEST = float(np.finfo(np.float32).max)  # value of an exit
 
 
@@ -36,9 +33,8 @@ class Server:
             server.submit(image).result()       # an Answer; a thread of its own runs the network
 
     Requests are let into slots in the order in which they came, and answered as they exit. Those of
-    `submit_all` and `map` come back in their order. While it runs, two settings of Python differ:
-    its garbage collector leaves alone what was there before (`gc.freeze`), for to look through it
-    takes tenths of a second, and threads take turns more often (`sys.setswitchinterval`).
+    `submit_all` and `map` come back in their order. While it runs, Python's garbage collector leaves
+    alone what was there before (`gc.freeze`), for to look through it takes tenths of a second.
 
     Args:
       predictor: a loaded run, or a `Served` of a network of your own.
@@ -299,7 +295,7 @@ def _seconds(deadline: float | int | None) -> float | None:
 
 
 class _Undisturbed:
-    """Settings of Python while any server runs; see `Server`."""
+    """Python's garbage collector while any server runs; see `Server`."""
 
     def __init__(self) -> None:
         self._lock, self._servers = threading.Lock(), 0
@@ -309,8 +305,7 @@ class _Undisturbed:
         with self._lock:
             self._servers += 1
             if self._servers == 1:
-                self._interval, self._frozen = sys.getswitchinterval(), gc.get_freeze_count()
-                sys.setswitchinterval(min(SWITCH, self._interval))
+                self._frozen = gc.get_freeze_count()
             gc.collect()
             gc.freeze()  # a search for garbage in all that is there would hold every answer up
 
@@ -318,10 +313,7 @@ class _Undisturbed:
         """Of one."""
         with self._lock:
             self._servers -= 1
-            if self._servers:
-                return
-            sys.setswitchinterval(self._interval)
-            if not self._frozen:  # or what the program itself has frozen would not stay so
+            if not (self._servers or self._frozen):  # what the program has frozen stays so
                 gc.unfreeze()
 
 

@@ -187,34 +187,31 @@ def test_a_stopped_server_answers_what_it_took_and_takes_no_more():
 
 
 @pytest.fixture
-def settings(monkeypatch):
-    """Settings of Python as of a program without a server; afterwards as before."""
+def unfrozen(monkeypatch):
+    """The garbage collector as of a program without a server; afterwards as before."""
     monkeypatch.setattr(server_module, "_UNDISTURBED", server_module._Undisturbed())
-    before, frozen = sys.getswitchinterval(), gc.get_freeze_count()
+    frozen = gc.get_freeze_count()
     gc.unfreeze()
-    sys.setswitchinterval(0.5)
     yield
-    sys.setswitchinterval(before)
+    gc.unfreeze()
     if frozen:
         gc.freeze()
 
 
-@pytest.mark.usefixtures("settings")
+@pytest.mark.usefixtures("unfrozen")
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_settings_of_python_hold_while_any_server_runs(order):
+def test_the_collector_leaves_alone_what_was_there_while_any_server_runs(order):
     servers = [Server(toy(), slots=2).__enter__() for _ in range(2)]
     for number in order:
-        assert sys.getswitchinterval() < 0.001
         assert gc.get_freeze_count()
         servers[number].stop()
-    assert sys.getswitchinterval() == 0.5
     assert not gc.get_freeze_count()
-    sys.setswitchinterval(0.25)
+    gc.freeze()
     servers[0].stop()
-    assert sys.getswitchinterval() == 0.25
+    assert gc.get_freeze_count()
 
 
-@pytest.mark.usefixtures("settings")
+@pytest.mark.usefixtures("unfrozen")
 def test_what_the_program_has_frozen_stays_so():
     gc.freeze()
     with Server(toy(), slots=2):
@@ -222,13 +219,13 @@ def test_what_the_program_has_frozen_stays_so():
     assert gc.get_freeze_count()
 
 
-@pytest.mark.usefixtures("settings")
+@pytest.mark.usefixtures("unfrozen")
 def test_a_callback_may_stop_the_server():
     server = Server(toy(), slots=2).__enter__()
     server.submit(inputs(1)[0]).add_done_callback(lambda _: server.stop())
     server._thread.join(10)
     assert not server.running
-    assert sys.getswitchinterval() == 0.5
+    assert not gc.get_freeze_count()
 
 
 def test_a_server_begins_once():
