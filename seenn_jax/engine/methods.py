@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Shaped
 
@@ -83,6 +84,8 @@ class _Bound(NamedTuple):
 
 
 def _slots(bound, arguments, options, frame_at):
+    if len(jax.tree.leaves(arguments[1])[0]) == 1:  # nobody waits for the slot
+        return _masked(bound, arguments, options, frame_at)
     return early_exit(bound.whole_step, *arguments, **options, input_at=frame_at, renew=bound.renew)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
+from jax.experimental.layout import Format, Layout
 from jaxtyping import Array, Float, Num
 
 from seenn_jax.models.neurons import fire, own
@@ -100,6 +101,16 @@ def _convolve_few(x, kernel, strides, padding, precision):
     return jnp.matmul(jnp.concatenate(windows, -1), flat, precision=precision)
 
 
+def _laid_out(kernel: Num[Array, "h w C D"]) -> Num[Array, "h w C D"]:
+    """The same numbers in the order in which a GPU's convolutions read them.
+
+    Else each call of a program would transpose them first.
+    """
+    if isinstance(kernel, jax.core.Tracer) or jax.default_backend() != "gpu":
+        return kernel
+    return jax.device_put(kernel, Format(Layout((3, 0, 1, 2)), kernel.sharding))
+
+
 class ConvBN(nnx.Module):
     """Convolution and BatchNorm with statistics shared over batch and time (tdBN, no scaling).
 
@@ -181,7 +192,7 @@ class ConvBN(nnx.Module):
     def freeze(self) -> None:
         """Prepare for inference: compute once what does not depend on the input."""
         self.affine = nnx.data(tuple(map(nnx.Param, self.running())))
-        self.conv.kernel = nnx.Param(self.conv.kernel[...].astype(self.conv.dtype))
+        self.conv.kernel = nnx.Param(_laid_out(self.conv.kernel[...].astype(self.conv.dtype)))
         self.conv.bias, self.bn = nnx.data(None), nnx.data(None)
 
     def quantize(self) -> None:
@@ -193,7 +204,7 @@ class ConvBN(nnx.Module):
         step = jnp.maximum(jnp.max(jnp.abs(kernel), (0, 1, 2)), 1e-12) / 127
         self.freeze()
         self.affine = nnx.data((nnx.Param(scale * step), nnx.Param(shift)))
-        self.conv.kernel = nnx.Param(jnp.round(kernel / step).astype(jnp.int8))
+        self.conv.kernel = nnx.Param(_laid_out(jnp.round(kernel / step).astype(jnp.int8)))
 
 
 class Shortcut(nnx.Module):

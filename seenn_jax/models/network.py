@@ -61,7 +61,7 @@ class Network(NamedTuple):
     """A trained network as pure functions of its parameters, for the engines.
 
     Attributes:
-      params: arrays.
+      params: a list of arrays: a call has no classes to look through.
       encode: `(params, inputs [S, H, W, C]) -> currents` of the first layer, without state; of
         event data, the inputs of one tick.
       step: `(params, membranes, currents) -> (membranes, logits [S, K])`, one tick; membranes as
@@ -72,7 +72,7 @@ class Network(NamedTuple):
       renew: as for `engine.early_exit`.
     """
 
-    params: Any
+    params: list[Array]
     encode: Callable[[Any, Array], Array]
     step: Callable[[Any, Any, Array], tuple[Any, Array]]
     logits: Callable[[Any, Array], Array]
@@ -96,21 +96,25 @@ def inference_network(
       prepare: as in `precision.Precision`.
     """
     model = for_inference(model, prepare)
-    graph, params = nnx.split(model)
+    graph, state = nnx.split(model)
+    params, structure = jax.tree.flatten(state)
+
+    def merged(params):
+        return nnx.merge(graph, structure.unflatten(params))
 
     def encode(params, inputs):
-        return nnx.merge(graph, params).encode(inputs[:, None])
+        return merged(params).encode(inputs[:, None])
 
     def step(params, membranes, currents):
-        logits, membranes = nnx.merge(graph, params).integrate(currents, membranes)
+        logits, membranes = merged(params).integrate(currents, membranes)
         return membranes, logits[:, 0]
 
     def logits(params, inputs):
-        return run_all(nnx.merge(graph, params), inputs, timesteps)
+        return run_all(merged(params), inputs, timesteps)
 
     image = jnp.zeros((1, *image_shape))
     currents = jax.eval_shape(encode, params, image)
-    at_rest = jax.tree.map(lambda v: v[0], rest(nnx.merge(graph, params), currents))
+    at_rest = jax.tree.map(lambda v: v[0], rest(merged(params), currents))
     later = renew if getattr(model, "renews", False) else None
     return Network(params, encode, step, logits, at_rest, later)
 
