@@ -191,8 +191,9 @@ def training_step() -> str:
     ]
     return section(
         "Training step",
-        "ResNet-19 of width 128, T = 4, bfloat16. On one Hopper GPU BatchNorm and the neurons after it "
-        "are one kernel each way; several GPUs, and the H100 when it was measured, have them apart.",
+        "ResNet-19 of width 128, T = 4, bfloat16. On one Hopper GPU BatchNorm and the neurons "
+        "after it are one kernel each way; several GPUs, and the H100 when it was measured, have "
+        "them apart.",
         table(
             [*STEP, "BatchNorm and neurons"],
             [[*_step(r), "apart" if r["config"]["apart"] else "one kernel"] for r in (*one, *two)],

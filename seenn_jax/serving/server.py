@@ -33,8 +33,8 @@ class Server:
             server.submit(image).result()       # an Answer; a thread of its own runs the network
 
     Requests are let into slots in the order in which they came, and answered as they exit. Those of
-    `submit_all` and `map` come back in their order. While it runs, Python's garbage collector leaves
-    alone what was there before (`gc.freeze`), for to look through it takes tenths of a second.
+    `submit_all` and `map` come back in their order. While it runs, Python's garbage collector
+    leaves alone what was there before (`gc.freeze`): to look through it takes tenths of a second.
 
     Args:
       predictor: a loaded run, or a `Served` of a network of your own.

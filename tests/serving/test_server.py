@@ -3,7 +3,6 @@
 import asyncio
 import concurrent.futures
 import gc
-import sys
 import threading
 import time
 

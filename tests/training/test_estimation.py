@@ -92,7 +92,7 @@ def test_images_are_augmented_as_in_training(make_config):
     white = Split(np.full((40, 2, 2, 1), 255, np.uint8), np.zeros(40, np.int32))
     _, after = estimated(make_config(ema=0.0, batch_size=4), white, cutout=1)
     mean = after.stats["bn"]["mean"][...]
-    assert mean.sum() == pytest.approx(3 * 2.0)  # one pixel of four is 0, the others (1 - 0.5) / 0.25
+    assert mean.sum() == pytest.approx(3 * 2.0)  # one of four is 0, the others (1 - 0.5) / 0.25
     assert np.ptp(mean) > 0
 
 
