@@ -24,7 +24,7 @@ MAX_UNROLL = 16
 
 
 def surrogate(derivative: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    """The Heaviside step H(x) = [x >= 0] whose derivative is `derivative` of x, float32 or wider."""
+    """The Heaviside step H(x) = [x >= 0] whose derivative is `derivative`, of float32 or wider."""
 
     @jax.custom_jvp
     def spike(x):
