@@ -83,7 +83,8 @@ def conv_fire(
     """(spikes, membranes) of `neuron` at the currents `layer(x)`, to which `residual` is added.
 
     In one kernel where that is possible and pays, and else one after the other. Membranes of the
-    neurons that it has are zero at rest, and no gradient flows through them.
+    neurons that it has are zero at rest. What is one kernel has no second derivative and no forward
+    mode: trace a program that needs them under `apart`.
 
     Args:
       layer: such as a `ConvBN`.
@@ -95,7 +96,7 @@ def conv_fire(
         return fire(neuron, currents if residual is None else currents + residual, v)
 
     wanted = _enabled.get() and not jax.config.jax_enable_x64 and _gpu()
-    if wanted and fused_training.computes(layer, neuron, x, v):
+    if wanted and fused_training.computes(layer, neuron, x, v, residual):
         how = fused_training.How(neuron, layer.bn.epsilon, PLATFORM, INTERPRET)
         return fused_training.in_training(layer, x, residual, how)
     block = _block_for(layer, neuron, x, v) if wanted else None

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax import lax
 from jax.experimental import pallas as pl
 from jaxtyping import Array, BFloat16, Float
 
 from seenn_jax.models.layers import ConvBN
-from seenn_jax.models.neurons import LIF
+from seenn_jax.models.neurons import LIF, MAX_UNROLL
 
 try:
     from jax.experimental.pallas import triton
@@ -75,23 +76,32 @@ def tile_for(sizes: Sizes) -> Tile | None:
     return None
 
 
-def computes(layer: Any, neuron: Any, x: Array, v: Any) -> bool:
+def computes(layer: Any, neuron: Any, x: Array, v: Any, residual: Array | None) -> bool:
     """Whether the kernels are for such a layer in training, from membranes at rest.
 
     Not for several devices: XLA would run a kernel for the whole batch on each.
     """
     if not (type(layer) is ConvBN and type(neuron) is LIF and v is None):
         return False
-    if layer.affine is not None or layer.bn.use_running_average or layer.conv.bias is not None:
+    bn, size = layer.bn, layer.conv.kernel[...].shape[:2]
+    if type(bn) is not nnx.BatchNorm or bn.use_running_average:  # none, once it is frozen
         return False
-    if not isinstance(neuron.tau, float) or neuron.surrogate not in SURROGATES:
+    if bn.scale is None or bn.bias is None or layer.conv.bias is not None:
         return False
-    kinds = (jnp.dtype(layer.conv.dtype), neuron.spike_dtype)
-    if kinds != ("bfloat16", None) or jax.device_count() > 1:
+    if neuron.surrogate not in SURROGATES or neuron.spike_dtype is not None:
         return False
-    pixels = math.prod(-(-side // layer.conv.strides) for side in x.shape[2:4])
-    batch, ticks = x.shape[:2]
-    return tile_for(Sizes(batch, ticks, pixels, layer.conv.out_features)) is not None
+    # Of a power of two the product with a membrane is exact, and both kernels have the same.
+    if not isinstance(neuron.tau, float) or math.frexp(neuron.tau)[0] != 0.5:
+        return False
+    sides = (-(-side // layer.conv.strides) for side in x.shape[2:4])
+    shape = (*x.shape[:2], *sides, layer.conv.out_features)
+    if residual is not None and (residual.shape, residual.dtype) != (shape, "bfloat16"):
+        return False
+    odd, small = all(side % 2 for side in size), 0 < shape[1] <= MAX_UNROLL
+    if jnp.dtype(layer.conv.dtype) != "bfloat16" or not (odd and small and math.prod(shape)):
+        return False
+    sizes = Sizes(shape[0], shape[1], math.prod(shape[2:4]), shape[-1])
+    return jax.device_count() == 1 and tile_for(sizes) is not None
 
 
 def in_training(
@@ -100,15 +110,14 @@ def in_training(
     """(spikes, membranes) of all ticks of `x`; the layer's running statistics follow.
 
     Args:
-      residual: added to the currents.
+      residual: added to the currents, shaped as they are.
     """
     bn, y = layer.bn, layer.products(x)
-    if residual is not None:
-        residual = residual.astype(y.dtype)
     spikes, mean, variance = norm_fire(y, bn.scale[...], bn.bias[...], residual, how)
     for kept, new in ((bn.mean, mean), (bn.var, variance)):
         kept[...] = bn.momentum * kept[...] + (1 - bn.momentum) * new
-    # Apart, so that the compiler leaves them out where nobody asks for them.
+    # Apart, so that the compiler leaves them out where nobody asks for them; with a gradient.
+    mean, variance = _statistics(y)
     factor = lax.rsqrt(variance + bn.epsilon) * bn.scale[...]
     return spikes, how.neuron(_currents(y, residual, mean, factor, bn.bias[...]))[1]
 
@@ -131,10 +140,15 @@ def norm_fire(
     return _forward(y, scale, bias, residual, how)[0]
 
 
-def _forward(y, scale, bias, residual, how):
+def _statistics(y):
+    """(mean, variance), as of nnx.BatchNorm."""
     axes, wide = tuple(range(y.ndim - 1)), y.astype(jnp.float32)
     mean = jnp.mean(wide, axes)
-    variance = jnp.maximum(0.0, jnp.mean(lax.square(wide), axes) - lax.square(mean))
+    return mean, jnp.maximum(0.0, jnp.mean(lax.square(wide), axes) - lax.square(mean))
+
+
+def _forward(y, scale, bias, residual, how):
+    mean, variance = _statistics(y)
     factor = lax.rsqrt(variance + how.epsilon) * scale
     [spikes] = _run(_fire, _fire_plainly, how, [y, residual], [mean, factor, bias], 0)
     return (spikes, mean, variance), (y, scale, bias, residual, mean, variance)

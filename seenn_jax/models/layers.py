@@ -104,10 +104,14 @@ def _convolve_few(x, kernel, strides, padding, precision):
 def _laid_out(kernel: Num[Array, "h w C D"]) -> Num[Array, "h w C D"]:
     """The same numbers in the order in which a GPU's convolutions read them.
 
-    Else each call of a program would transpose them first.
+    Else each call of a program would transpose them first. Not for several devices: an array that
+    goes from one to another keeps the name of its order alone (jax 0.10).
     """
     if isinstance(kernel, jax.core.Tracer) or jax.default_backend() != "gpu":
         return kernel
+    if jax.device_count() > 1:
+        return kernel
+    kernel = jnp.asarray(kernel)
     return jax.device_put(kernel, Format(Layout((3, 0, 1, 2)), kernel.sharding))
 
 

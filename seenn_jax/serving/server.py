@@ -77,9 +77,14 @@ class Server:
         if self._thread is not None or self._inbox.stopped:
             raise UserError("the server has been begun before: make another one")
         self._worker.compile()
-        _UNDISTURBED.begin()
         self._thread = threading.Thread(target=self._run, name="seenn_jax server")
-        self._thread.start()
+        _UNDISTURBED.begin()
+        try:
+            self._thread.start()
+        except BaseException:
+            self._thread = None
+            _UNDISTURBED.end()
+            raise
         return self
 
     def _run(self) -> None:
@@ -302,11 +307,11 @@ class _Undisturbed:
 
     def begin(self) -> None:
         """Of a server."""
+        gc.collect()  # which may end another server, and so not while the lock is held
         with self._lock:
             self._servers += 1
             if self._servers == 1:
                 self._frozen = gc.get_freeze_count()
-            gc.collect()
             gc.freeze()  # a search for garbage in all that is there would hold every answer up
 
     def end(self) -> None:

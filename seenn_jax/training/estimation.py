@@ -1,5 +1,6 @@
 """BatchNorm's statistics, estimated anew before a network is evaluated."""
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from ml_collections import ConfigDict
 
 from seenn_jax import devices
 from seenn_jax.data import Split, Stream
+from seenn_jax.data.batches import Batches
 from seenn_jax.models import training_timesteps
 from seenn_jax.run import folder
 from seenn_jax.ticks import first_ticks
@@ -24,10 +26,17 @@ BATCHES = 10
 
 
 def chosen(split: Split | Stream, size: int) -> UInt[np.ndarray, "n size *T H W C"]:
-    """`BATCHES` batches of images of a split, or as many as it has; always the same."""
+    """`BATCHES` batches of images of a split, or as many as it has; always the same.
+
+    Of a streamed one they are the parts that training sees, too.
+    """
+    count = min(BATCHES, max(1, split.size // size))
+    if isinstance(split, Stream):
+        batches = Batches(split, size, seed=0, stop=count, workers=0)
+        with contextlib.closing(batches):
+            return np.stack([images for images, _ in batches])
     # Of a split that is sorted by class no stretch would be like the whole.
-    order = np.random.default_rng(0).permutation(len(split.images))
-    count = min(BATCHES, max(1, len(order) // size))
+    order = np.random.default_rng(0).permutation(split.size)
     order = np.resize(order, (count, size))
     return split.images[order.ravel()].reshape(count, size, *split.images.shape[1:])
 

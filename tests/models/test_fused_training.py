@@ -25,9 +25,12 @@ def interpreted(monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 1)
 
 
-def layer_of(features=64, stride=1):
+def layer_of(features=64, stride=1, size=3, bn=None):
     """A layer of 16 channels in training, with a scale and a bias of its own for each."""
-    layer = ConvBN(16, features, stride=stride, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    layer = ConvBN(16, features, size, stride, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    if bn is not None:
+        layer.bn = nnx.data(bn)
+        return nnx.view(layer, use_running_average=False)
     keys = jax.random.split(jax.random.key(1), 2)
     layer.bn.scale[...] += 0.2 * jax.random.normal(keys[0], (features,))
     layer.bn.bias[...] += 0.5 * jax.random.normal(keys[1], (features,))
@@ -72,11 +75,11 @@ def has_kernels(layer, neuron, x, v, residual=None):
     return "pallas_call" in str(jax.make_jaxpr(run)(x))
 
 
-def assert_close(found, wanted):
+def assert_close(found, wanted, rounding=ROUNDING):
     """Gradients, by bfloat16's rounding of their largest."""
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
         a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
-        np.testing.assert_allclose(a, b, atol=ROUNDING * np.abs(b).max(), rtol=0)
+        np.testing.assert_allclose(a, b, atol=rounding * np.abs(b).max(), rtol=0)
 
 
 @pytest.mark.usefixtures("interpreted")
@@ -85,7 +88,7 @@ def assert_close(found, wanted):
     [
         (4, 1, True, LIF()),
         (1, 1, False, LIF()),
-        (2, 2, False, LIF(reset="soft", surrogate="triangle", tau=0.3)),
+        (2, 2, False, LIF(reset="soft", surrogate="triangle", tau=0.25)),
         (3, 1, True, LIF(detach_reset=True, strict=True, threshold=0.5)),
     ],
 )
@@ -104,6 +107,24 @@ def test_the_kernels_compute_what_layers_do(ticks, stride, adds, neuron):
     assert_close(found[2], wanted[2])
     for a, b in zip(jax.tree.leaves(found[3]), jax.tree.leaves(wanted[3]), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_gradients_flow_through_the_membranes_as_through_those_of_layers():
+    layer, (x, residual, _) = layer_of(), inputs(2)
+    graph, params, stats = nnx.split(layer, nnx.Param, ...)
+
+    def gradient(way):
+        def loss(params, x, residual):
+            model = nnx.merge(graph, params, stats, copy=True)
+            return jnp.sum(jnp.square(way(model, LIF(), x, residual)[1].astype(jnp.float32)))
+
+        return jax.grad(loss, (0, 1, 2))(params, x, residual)
+
+    found = gradient(lambda layer, neuron, x, more: conv_fire(layer, neuron, x, None, more))
+    wanted = gradient(apart)
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(wanted))
+    assert_close(found, wanted, 2 * ROUNDING)
 
 
 @pytest.mark.parametrize("tile", [Tile(8, 64, 8), Tile(4, 64, 4), Tile(8, 32, 2)])
@@ -143,8 +164,14 @@ def test_tiles_divide_what_a_layer_gives():
         {"v": jnp.zeros((4, 8, 8, 64), jnp.bfloat16)},
         {"layer": nnx.view(layer_of(), use_running_average=True)},
         {"layer": layer_of(features=24)},
+        {"layer": layer_of(size=2)},
+        {"layer": layer_of(bn=nnx.BatchNorm(64, use_bias=False, rngs=nnx.Rngs(0)))},
+        {"layer": layer_of(bn=type("Own", (nnx.BatchNorm,), {})(64, rngs=nnx.Rngs(0)))},
+        {"neuron": LIF(tau=0.7)},
+        {"residual": jnp.zeros((4, 2, 8, 8, 64), jnp.float32)},
+        {"x": jnp.zeros((0, 2, 8, 8, 16), jnp.bfloat16)},
+        {"x": jnp.zeros((4, 17, 8, 8, 16), jnp.bfloat16)},
     ],
-    ids=("plif", "learnt", "membranes", "evaluated", "channels"),
 )
 def test_what_the_kernels_do_not_compute_stays_apart(change):
     arguments = {"layer": layer_of(), "neuron": LIF(), "x": inputs(2)[0], "v": None}

@@ -288,6 +288,28 @@ def test_a_channel_without_weights_can_be_quantised():
     np.testing.assert_array_equal(y.squeeze(), [0.5, -1])
 
 
+@pytest.mark.parametrize("quantised", [False, True])
+def test_a_kernel_lies_as_a_gpu_reads_it(quantised, monkeypatch):
+    layer = nnx.view(ConvBN(4, 8, dtype=jnp.float32, rngs=nnx.Rngs(0)), use_running_average=True)
+    frozen = ConvBN.quantize if quantised else ConvBN.freeze
+    plain, laid, of_numpy, several = (nnx.clone(layer) for _ in range(4))
+    frozen(plain)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    of_numpy.conv.kernel[...] = np.asarray(of_numpy.conv.kernel[...])
+    frozen(laid)
+    frozen(of_numpy)
+    monkeypatch.setattr(jax, "device_count", lambda: 2)
+    frozen(several)
+    orders = [of.conv.kernel[...].format.layout.major_to_minor for of in (plain, laid, several)]
+    assert orders == [(0, 1, 2, 3), (3, 0, 1, 2), (0, 1, 2, 3)]
+    monkeypatch.undo()
+    x = jnp.ones((1, 1, 8, 8, 4), jnp.int8 if quantised else jnp.float32)
+    wanted = jax.jit(lambda model: model(x))(plain)
+    for model in (laid, of_numpy):
+        np.testing.assert_array_equal(jax.jit(lambda model: model(x))(model), wanted)
+
+
 def test_read_out_of_low_precision_features_is_float32():
     logits = linear(4, 3, rngs=nnx.Rngs(0))(jnp.ones((2, 4), jnp.bfloat16))
     assert logits.dtype == jnp.float32

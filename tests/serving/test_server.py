@@ -219,6 +219,39 @@ def test_what_the_program_has_frozen_stays_so():
 
 
 @pytest.mark.usefixtures("unfrozen")
+def test_garbage_that_owns_a_server_may_stop_it():
+    class Owner:
+        def __init__(self, server):
+            self.server, self.itself = server, self
+
+        def __del__(self):
+            self.server.stop()
+
+    thread = Owner(Server(toy(), slots=2).__enter__()).server._thread
+    # A cycle, which is found when the other begins.
+    with Server(toy(), slots=2):
+        assert not thread.is_alive()
+        assert gc.get_freeze_count()
+    assert not gc.get_freeze_count()
+
+
+@pytest.mark.usefixtures("unfrozen")
+def test_a_server_without_a_thread_leaves_nothing_behind(monkeypatch):
+    server = Server(toy(), slots=2)
+
+    def none(_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server_module.threading.Thread, "start", none)
+        with pytest.raises(RuntimeError, match="new thread"):
+            server.__enter__()
+    assert not gc.get_freeze_count()
+    assert not server.running
+    server.stop()
+
+
+@pytest.mark.usefixtures("unfrozen")
 def test_a_callback_may_stop_the_server():
     server = Server(toy(), slots=2).__enter__()
     server.submit(inputs(1)[0]).add_done_callback(lambda _: server.stop())

@@ -114,6 +114,12 @@ def test_images_that_are_read_as_they_are_needed(encoded):
     assert len(np.unique(found)) == 6
 
 
+def test_of_images_that_are_read_the_parts_that_training_sees(encoded):
+    ramp = np.tile(np.arange(0, 256, 8, np.uint8)[:, None, None], (1, 32, 3))
+    found = chosen(stream(Listed([encoded(ramp, "PNG")] * 4)), 4)
+    assert len(np.unique(found[0], axis=0)) == 4  # where evaluation sees the same middle of each
+
+
 def check_statistics(config, workdir):
     """Those of the latest checkpoint are those of its parameters, and not of the steps before."""
     data = load_dataset("digits", validation=150)
