@@ -311,7 +311,8 @@ class _Undisturbed:
         with self._lock:
             self._servers += 1
             if self._servers == 1:
-                self._frozen = gc.get_freeze_count()
+                # More than is not: Python 3.12 counts what is immortal, which is little.
+                self._frozen = gc.get_freeze_count() > len(gc.get_objects())
             gc.freeze()  # a search for garbage in all that is there would hold every answer up
 
     def end(self) -> None:
