@@ -67,18 +67,26 @@ def spike_of(torch):
     return Spike.apply
 
 
-def torch_loss(torch, config, params):
-    """`(images [N, C, H, W], labels [N]) -> loss` of all timesteps."""
-    functional, spike, timesteps = torch.nn.functional, spike_of(torch), config.timesteps
+def lif_of(torch, tau=0.5, threshold=1.0):
+    """LIF neurons tick by tick, `currents [T, ...] -> spikes`."""
+    spike = spike_of(torch)
 
     def lif(currents):
         v, spikes = torch.zeros_like(currents[0]), []
         for current in currents:
-            v = config.model.tau * v + current
-            fired = spike(v - config.model.threshold)
+            v = tau * v + current
+            fired = spike(v - threshold)
             v = v * (1 - fired)
             spikes.append(fired)
         return torch.stack(spikes)
+
+    return lif
+
+
+def torch_loss(torch, config, params):
+    """`(images [N, C, H, W], labels [N]) -> loss` of all timesteps."""
+    functional, timesteps = torch.nn.functional, config.timesteps
+    lif = lif_of(torch, config.model.tau, config.model.threshold)
 
     def layer(x, name, stride=1):
         kernel, scale, bias = params[name]

@@ -186,14 +186,11 @@ def one_kernel() -> str:
 
 def kernels_of_training() -> str:
     """BatchNorm and neurons of a training step in one kernel each way."""
-    one, apart = (
-        {r["figures"]["batch_size"]: r["figures"] for r in all_of("train_step_h200") if wanted(r)}
-        for wanted in (lambda r: not r["config"]["apart"], lambda r: r["config"]["apart"])
-    )
-    images = min(one)
-    reached = {name: figures[images] for name, figures in (("one", one), ("apart", apart))}
-    rates = [count(reached[name]["images_per_second"]) for name in ("one", "apart")]
-    memory = [f"{reached[name]['memory_gib']:.1f}" for name in ("one", "apart")]
+    of = {tuple(r["config"].values()): r["figures"] for r in all_of("train_step_h200")}
+    images = min(size for size, _ in of)
+    reached = [of[images, apart] for apart in (False, True)]
+    rates = [count(figures["images_per_second"]) for figures in reached]
+    memory = [f"{figures['memory_gib']:.1f}" for figures in reached]
     return section(
         "BatchNorm and neurons of a training step in one kernel each way",
         "XLA's plan of a step, compiled for such a card without one, moves 52 GB in place of 87. "

@@ -12,6 +12,7 @@ Images/s is the median of --calls calls of --steps steps; this project runs in a
 """
 
 import argparse
+import importlib.metadata
 import json
 import statistics
 import subprocess
@@ -23,29 +24,12 @@ from types import ModuleType
 from typing import Any
 
 import records
-from cpu_gradient import spike_of
+from cpu_gradient import lif_of
 
 from seenn_jax.errors import UserError, needed
 
 STAGES = (3, 3, 2)
 WAYS = ("SpikingJelly, compiled", "a loop, compiled", "a loop, eager")
-
-
-def loop_of(torch: ModuleType) -> Any:
-    """LIF neurons tick by tick, of currents [T, N, C, H, W]."""
-    spike = spike_of(torch)
-
-    class Loop(torch.nn.Module):
-        def forward(self, currents):
-            v, spikes = torch.zeros_like(currents[0]), []
-            for current in currents:
-                v = 0.5 * v + current
-                fired = spike(v - 1.0)
-                v = v * (1 - fired)
-                spikes.append(fired)
-            return torch.stack(spikes)
-
-    return Loop
 
 
 def spikingjelly_of() -> Any:
@@ -60,7 +44,7 @@ def network_of(torch: ModuleType, neuron: Any, width: int, timesteps: int) -> An
     nn = torch.nn
 
     class Layer(nn.Module):
-        """Convolution and BatchNorm of all ticks as one batch; `currents` of a stem have no T."""
+        """Convolution and BatchNorm of all ticks as one batch."""
 
         def __init__(self, channels, features, size=3, stride=1):
             super().__init__()
@@ -107,11 +91,10 @@ def network_of(torch: ModuleType, neuron: Any, width: int, timesteps: int) -> An
 
 def stepper(torch: ModuleType, way: str, asked: argparse.Namespace, device: str) -> Any:
     """A function of nothing that takes a step of `way` and gives its loss."""
-    neuron = spikingjelly_of() if way.startswith("SpikingJelly") else loop_of(torch)
+    neuron = spikingjelly_of() if way.startswith("SpikingJelly") else lambda: lif_of(torch)
     network = network_of(torch, neuron, asked.width, asked.timesteps)
     network = network.to(device=device, memory_format=torch.channels_last)
-    parts = (m for m in network.modules() if hasattr(m, "reset"))  # memories of SpikingJelly
-    memories = list(parts)
+    memories = [m for m in network.modules() if hasattr(m, "reset")]  # of SpikingJelly
     optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, fused=device == "cuda")
     compiled = torch.compile(network) if way.endswith("compiled") else network
     images = torch.randn(asked.batch_size, 3, 32, 32, device=device)
@@ -136,6 +119,9 @@ def of_peer(torch: ModuleType, way: str, asked: argparse.Namespace) -> dict:
     """A row of `way`."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cudnn.benchmark = True
+    if device == "cuda":  # what the way before has left is none of this one's memory
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     step, seconds = stepper(torch, way, asked, device), []
     started = time.perf_counter()
     for _ in range(3):
@@ -148,9 +134,6 @@ def of_peer(torch: ModuleType, way: str, asked: argparse.Namespace) -> dict:
         loss.item()  # waits for all of them
         seconds.append((time.perf_counter() - started) / asked.steps)
     memory = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else None
-    if device == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
     rate = asked.batch_size / statistics.median(seconds)
     return {"way": way, "images_per_second": rate, "peak_gib": memory, "ready_seconds": ready}
 
@@ -201,7 +184,7 @@ def main() -> None:
     if asked.json:
         versions = {"torch": torch.__version__}
         if any(row["way"].startswith("SpikingJelly") for row in rows):
-            versions["spikingjelly"] = needed("", "importlib.metadata").version("spikingjelly")
+            versions["spikingjelly"] = importlib.metadata.version("spikingjelly")
         figures = {"batch_size": asked.batch_size, "timesteps": asked.timesteps, **versions}
         what = f"Training step of ResNet-19 beside other libraries, {asked.batch_size} images"
         records.add(asked.json, records.record(what, {**figures, "rows": rows}))

@@ -11,7 +11,6 @@ JAX 0.12 deprecates Pallas for Triton. Where a later one has it no more, the lay
 import contextlib
 import contextvars
 import functools
-import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -55,7 +54,6 @@ BLOCKS = (
 )
 PROGRAMS = 256
 LARGEST = 2**31 - 1  # elements of an array, by 32-bit offsets
-SURROGATES = ("dspike", "triangle")  # which fire as `x >= 0` does, whatever their derivative
 
 _enabled = contextvars.ContextVar("fused", default=True)
 
@@ -138,12 +136,7 @@ def _gpu() -> bool:
 
 def _block_for(layer: Any, neuron: Any, x: Array, v: Any) -> Block | None:
     """How the kernel is divided; None where it does not compute such a layer."""
-    if not (type(layer) is ConvBN and type(neuron) is LIF and v is not None):
-        return None
-    if not isinstance(neuron.tau, float) or neuron.surrogate not in SURROGATES:
-        return None
-    # Only so is the product with a membrane exact, whose rounding a compiler may leave out.
-    if math.frexp(neuron.tau)[0] != 0.5:
+    if not (type(layer) is ConvBN and fused_training.understands(neuron) and v is not None):
         return None
     kernel = layer.conv.kernel[...]
     kinds = (x.dtype, kernel.dtype, neuron.spike_dtype, jnp.dtype(layer.conv.dtype))

@@ -27,7 +27,8 @@ try:
 except ImportError:
     triton = None  # type: ignore[assignment]
 
-SURROGATES = ("dspike", "triangle")  # whose derivatives the kernel can compute
+# Which fire as `x >= 0` does, and whose derivatives a kernel can compute.
+SURROGATES = ("dspike", "triangle")
 WARPS = 4
 
 
@@ -76,29 +77,33 @@ def tile_for(sizes: Sizes) -> Tile | None:
     return None
 
 
+def understands(neuron: Any) -> bool:
+    """Whether kernels compute such neurons, here and in `fused`."""
+    if not (type(neuron) is LIF and isinstance(neuron.tau, float)):
+        return False
+    # Only so is the product with a membrane exact, whose rounding a compiler may leave out.
+    return math.frexp(neuron.tau)[0] == 0.5 and neuron.surrogate in SURROGATES
+
+
 def computes(layer: Any, neuron: Any, x: Array, v: Any, residual: Array | None) -> bool:
     """Whether the kernels are for such a layer in training, from membranes at rest.
 
     Not for several devices: XLA would run a kernel for the whole batch on each.
     """
-    if not (type(layer) is ConvBN and type(neuron) is LIF and v is None):
+    if not (type(layer) is ConvBN and understands(neuron) and v is None):
         return False
     bn, size = layer.bn, layer.conv.kernel[...].shape[:2]
     if type(bn) is not nnx.BatchNorm or bn.use_running_average:  # none, once it is frozen
         return False
     if bn.scale is None or bn.bias is None or layer.conv.bias is not None:
         return False
-    if neuron.surrogate not in SURROGATES or neuron.spike_dtype is not None:
-        return False
-    # Of a power of two the product with a membrane is exact, and both kernels have the same.
-    if not isinstance(neuron.tau, float) or math.frexp(neuron.tau)[0] != 0.5:
-        return False
     sides = (-(-side // layer.conv.strides) for side in x.shape[2:4])
     shape = (*x.shape[:2], *sides, layer.conv.out_features)
     if residual is not None and (residual.shape, residual.dtype) != (shape, "bfloat16"):
         return False
     odd, small = all(side % 2 for side in size), 0 < shape[1] <= MAX_UNROLL
-    if jnp.dtype(layer.conv.dtype) != "bfloat16" or not (odd and small and math.prod(shape)):
+    kinds = jnp.dtype(layer.conv.dtype), neuron.spike_dtype
+    if kinds != ("bfloat16", None) or not (odd and small and math.prod(shape)):
         return False
     sizes = Sizes(shape[0], shape[1], math.prod(shape[2:4]), shape[-1])
     return jax.device_count() == 1 and tile_for(sizes) is not None

@@ -107,9 +107,8 @@ def _laid_out(kernel: Num[Array, "h w C D"]) -> Num[Array, "h w C D"]:
     Else each call of a program would transpose them first. Not for several devices: an array that
     goes from one to another keeps the name of its order alone (jax 0.10).
     """
-    if isinstance(kernel, jax.core.Tracer) or jax.default_backend() != "gpu":
-        return kernel
-    if jax.device_count() > 1:
+    alone = jax.default_backend() == "gpu" and jax.device_count() == 1
+    if isinstance(kernel, jax.core.Tracer) or not alone:
         return kernel
     kernel = jnp.asarray(kernel)
     return jax.device_put(kernel, Format(Layout((3, 0, 1, 2)), kernel.sharding))
