@@ -340,9 +340,9 @@ def gradients() -> str:
         "ResNet-19 of T = 4 in a short schedule, left by confidence; one seed. `bptt` is the "
         "gradient through all ticks, `last` that within each tick alone, *random T* draws 1 to 4 "
         "timesteps for each step and has the gradient through them all, so that its steps are "
-        "shorter. BatchNorm's statistics are those that moved with the steps of all T, or plain "
-        "means over images as they are, which is worse; now they are means over images that are "
-        "augmented as in training, not measured on this network yet. Neither gradient is as "
+        "shorter. BatchNorm's statistics are means over images that are augmented as in training; "
+        "those that moved with the steps of all T are about as good, those of images as they are "
+        "worse. Neither gradient is as "
         "accurate: each is for who lacks memory, or time.",
         table(
             ["", "timesteps", "accuracy", "t = 1", "all T", "trained in", "GiB, 256 images"], lines

@@ -6,9 +6,10 @@
 In bfloat16, on noise, T timesteps; the cross-entropy of each tick, SGD with momentum. PyTorch has
 channels last, autocast, cuDNN's own choice of convolutions (`cudnn.benchmark`), a fused optimiser,
 and its stem computed once an image, as here; it runs layer by layer, all ticks of a layer at once.
-SpikingJelly's LIF chooses its kernels itself, on a GPU those of Triton. "A loop" runs LIF tick by
-tick, as SEENN's code does. Only here a step also augments its images and averages its parameters.
-Images/s is the median of --calls calls of --steps steps; this project runs in a process of its own.
+SpikingJelly's LIF keeps its states in bfloat16 on a GPU: only then it has Triton's kernels under
+autocast. "A loop" runs LIF tick by tick, as SEENN's code does. Only here a step also augments its
+images and averages its parameters. Images/s is the median of --calls calls of --steps steps; this
+project runs in a process of its own.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from cpu_gradient import lif_of
 from seenn_jax.errors import UserError, needed
 
 STAGES = (3, 3, 2)
-WAYS = ("SpikingJelly, compiled", "a loop, compiled", "a loop, eager")
+WAYS = ("SpikingJelly, compiled", "SpikingJelly, eager", "a loop, compiled", "a loop, eager")
 
 
 def spikingjelly_of() -> Any:
@@ -37,6 +38,14 @@ def spikingjelly_of() -> Any:
     module = "spikingjelly.activation_based.neuron"
     neuron = needed("comparing with SpikingJelly", module, "spikingjelly")
     return lambda: neuron.LIFNode(tau=2.0, decay_input=False, v_reset=0.0, step_mode="m")
+
+
+def in_triton(network: Any, device: str) -> Any:
+    """`network` of SpikingJelly with the fused kernels of its neurons, which ask for it so."""
+    module = "spikingjelly.activation_based.precision"
+    precision = needed("comparing with SpikingJelly", module, "spikingjelly")
+    config = precision.PrecisionConfig(mode="bf16", neuron_storage="bf16")
+    return precision.prepare_model_for_precision(network, device, config).model
 
 
 def network_of(torch: ModuleType, neuron: Any, width: int, timesteps: int) -> Any:
@@ -94,6 +103,8 @@ def stepper(torch: ModuleType, way: str, asked: argparse.Namespace, device: str)
     neuron = spikingjelly_of() if way.startswith("SpikingJelly") else lambda: lif_of(torch)
     network = network_of(torch, neuron, asked.width, asked.timesteps)
     network = network.to(device=device, memory_format=torch.channels_last)
+    if device == "cuda" and way.startswith("SpikingJelly"):
+        network = in_triton(network, device)
     memories = [m for m in network.modules() if hasattr(m, "reset")]  # of SpikingJelly
     optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, fused=device == "cuda")
     compiled = torch.compile(network) if way.endswith("compiled") else network
