@@ -33,14 +33,13 @@ WARPS = 4
 
 
 class Tile(NamedTuple):
-    """What a program of the kernels has in registers at a time, and of how many it sees to."""
+    """What a program of the kernels has in registers."""
 
     pixels: int
     features: int
-    repeats: int
 
 
-TILES = (Tile(8, 128, 16), Tile(8, 128, 8), Tile(8, 64, 8), Tile(4, 64, 4))
+TILES = (Tile(8, 128), Tile(8, 64), Tile(4, 64))
 
 
 class Sizes(NamedTuple):
@@ -68,11 +67,8 @@ class How(NamedTuple):
 
 def tile_for(sizes: Sizes) -> Tile | None:
     """How a layer is divided; None where no tile divides it."""
-    rows = sizes.batch * sizes.pixels
     for tile in TILES:
-        if sizes.pixels % tile.pixels or sizes.features % tile.features:
-            continue
-        if rows % (tile.pixels * tile.repeats) == 0:
+        if sizes.pixels % tile.pixels == 0 and sizes.features % tile.features == 0:
             return tile
     return None
 
@@ -215,7 +211,7 @@ def _run(body, plainly, how, arrays, rows, sums):
     y = arrays[0]
     sizes = Sizes(y.shape[0], y.shape[1], math.prod(y.shape[2:-1]), y.shape[-1])
     tile = tile_for(sizes)
-    programs = sizes.batch * sizes.pixels // (tile.pixels * tile.repeats)
+    programs = sizes.batch * sizes.pixels // tile.pixels
     flat = (y.size // sizes.features, sizes.features)
     out = [jax.ShapeDtypeStruct(flat, y.dtype)]
     out += [jax.ShapeDtypeStruct((programs, sizes.features), jnp.float32)] * sums
@@ -241,65 +237,41 @@ def _run(body, plainly, how, arrays, rows, sums):
     return lax.platform_dependent(*arrays, *rows, **{how.platform: fused, "default": plain})
 
 
-def _program(tile):
-    """(which program of the pixels, its channels)."""
-    return pl.program_id(1), pl.ds(pl.program_id(0) * tile.features, tile.features)
-
-
-def _places(step, program, columns, sizes, tile):
-    """Rows of each tick of a program's `step`-th tile."""
-    number, each = program * tile.repeats + step, jnp.int32(sizes.pixels // tile.pixels)
-    image, first = lax.div(number, each), lax.rem(number, each) * tile.pixels
-    return [
+def _loaded(y_ref, added_ref, row_refs, sizes, tile):
+    """Of a program (places in each tick, BatchNorm's rows, what the convolution gave, currents)."""
+    columns = pl.ds(pl.program_id(0) * tile.features, tile.features)
+    program, each = pl.program_id(1), jnp.int32(sizes.pixels // tile.pixels)
+    image, first = lax.div(program, each), lax.rem(program, each) * tile.pixels
+    places = [
         (pl.ds((image * sizes.ticks + t) * sizes.pixels + first, tile.pixels), columns)
         for t in range(sizes.ticks)
     ]
-
-
-def _loaded(places, y_ref, added_ref, rows):
-    """(what the convolution gave, currents) of each tick."""
+    rows = [triton.load(ref.at[columns])[None] for ref in row_refs]
     ys = [triton.load(y_ref.at[place]) for place in places]
     added = [None if added_ref is None else triton.load(added_ref.at[place]) for place in places]
-    return ys, [_currents(y, more, *rows) for y, more in zip(ys, added, strict=True)]
+    return places, rows, ys, [_currents(y, more, *rows) for y, more in zip(ys, added, strict=True)]
 
 
 def _fire(y_ref, *refs, sizes, tile, neuron, adds):
     """The kernel of the spikes."""
     added_ref, refs = (refs[0], refs[1:]) if adds else (None, refs)
     *row_refs, out_ref = refs
-    program, columns = _program(tile)
-    rows = [triton.load(ref.at[columns])[None] for ref in row_refs]
-
-    def one(step, _):
-        places = _places(step, program, columns, sizes, tile)
-        _, currents = _loaded(places, y_ref, added_ref, rows)
-        for place, spikes in zip(places, _spikes(neuron, currents), strict=True):
-            triton.store(out_ref.at[place], spikes)
-        return 0
-
-    lax.fori_loop(0, tile.repeats, one, 0)
+    places, _, _, currents = _loaded(y_ref, added_ref, row_refs, sizes, tile)
+    for place, spikes in zip(places, _spikes(neuron, currents), strict=True):
+        triton.store(out_ref.at[place], spikes)
 
 
 def _gradient(y_ref, *refs, sizes, tile, neuron, adds):
     """The kernel of the currents' gradient: that, and its sums, plain and by what is centred."""
     added_ref, refs = (refs[0], refs[1:]) if adds else (None, refs)
     g_ref, *row_refs, out_ref, plain_ref, centred_ref = refs
-    program, columns = _program(tile)
-    rows = [triton.load(ref.at[columns])[None] for ref in row_refs]
-
-    def one(step, sums):
-        places = _places(step, program, columns, sizes, tile)
-        ys, currents = _loaded(places, y_ref, added_ref, rows)
-        g = [triton.load(g_ref.at[place]) for place in places]
-        plain, centred = sums
-        for place, y, of_current in zip(places, ys, _gradient_of(neuron, currents, g), strict=True):
-            triton.store(out_ref.at[place], of_current)
-            wide = of_current.astype(jnp.float32)
-            plain += wide
-            centred += wide * (y.astype(jnp.float32) - rows[0])
-        return plain, centred
-
-    zeros = jnp.zeros((tile.pixels, tile.features), jnp.float32)
-    sums = lax.fori_loop(0, tile.repeats, one, (zeros, zeros))
-    for ref, part in zip((plain_ref, centred_ref), sums, strict=True):
-        triton.store(ref.at[(program, columns)], part.sum(0))
+    places, rows, ys, currents = _loaded(y_ref, added_ref, row_refs, sizes, tile)
+    g = [triton.load(g_ref.at[place]) for place in places]
+    found = _gradient_of(neuron, currents, g)
+    for place, of_current in zip(places, found, strict=True):
+        triton.store(out_ref.at[place], of_current)
+    wide = [of_current.astype(jnp.float32) for of_current in found]
+    centred = [x * (y.astype(jnp.float32) - rows[0]) for x, y in zip(wide, ys, strict=True)]
+    row = (pl.program_id(1), places[0][1])
+    for ref, parts in ((plain_ref, wide), (centred_ref, centred)):
+        triton.store(ref.at[row], functools.reduce(jnp.add, parts).sum(0))

@@ -127,7 +127,7 @@ def test_gradients_flow_through_the_membranes_as_through_those_of_layers():
     assert_close(found, wanted, 2 * ROUNDING)
 
 
-@pytest.mark.parametrize("tile", [Tile(8, 64, 8), Tile(4, 64, 4), Tile(8, 32, 2)])
+@pytest.mark.parametrize("tile", [Tile(8, 64), Tile(4, 64), Tile(8, 32)])
 def test_a_tile_changes_nothing(tile, monkeypatch):
     keys = jax.random.split(jax.random.key(0), 3)
     y = 2 * jax.random.normal(keys[0], (4, 3, 16, 64), jnp.bfloat16)
@@ -147,10 +147,10 @@ def test_a_tile_changes_nothing(tile, monkeypatch):
 
 
 def test_tiles_divide_what_a_layer_gives():
-    # ResNet-19 at 256 images: each program has 128 pixels of all ticks.
+    # ResNet-19 at 256 images: each program has 8 pixels of all ticks.
     sizes = ((1024, 128), (256, 256), (64, 512))
-    assert {tile_for(Sizes(256, 4, *size)) for size in sizes} == {Tile(8, 128, 16)}
-    assert tile_for(Sizes(4, 4, 16, 64)) == Tile(8, 64, 8)
+    assert {tile_for(Sizes(256, 4, *size)) for size in sizes} == {Tile(8, 128)}
+    assert tile_for(Sizes(4, 4, 16, 64)) == Tile(8, 64)
     assert tile_for(Sizes(4, 4, 49, 64)) is None
     assert tile_for(Sizes(4, 4, 64, 24)) is None
 
