@@ -145,12 +145,19 @@ def read_atis(path: Path, kind: Kind) -> Events:
     """
     check_file(path)
     data = np.fromfile(path, np.uint8)
-    other = other_format(data[:16].tobytes())
-    if other:
+    try:
+        return _events(path, data, kind)
+    except UserError:  # only now: there is no header, and events may begin as another format does
+        other = other_format(data[:16].tobytes())
+        if other is None:
+            raise
         raise UserError(
             f"{path} is {other}, and {kind.name} has .bin files of an ATIS camera: give the "
             "recordings as they were published"
-        )
+        ) from None
+
+
+def _events(path: Path, data: np.ndarray, kind: Kind) -> Events:
     if len(data) % 5:
         raise corrupt(path, f"it has {len(data):,} bytes of events of 5 bytes each")
     x, y, high, middle, low = data.reshape(-1, 5).T.astype(np.int64)

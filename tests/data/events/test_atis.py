@@ -42,6 +42,12 @@ def test_tonic_reads_the_same(tmp_path):
     assert theirs.tolist() == ours
 
 
+@pytest.mark.parametrize("first", [(37, 32, 1, 0), (31, 139, 1, 0), (80, 75, 0, 0x030401)])
+def test_events_may_begin_as_another_format_does(tmp_path, first):
+    found = read(tmp_path / "a.bin", atis([first, (1, 2, 1, 0x030500)]), reader.N_CALTECH101)
+    assert [(x, y) for x, y, _, _ in read_back(found)] == [first[:2], (1, 2)]
+
+
 def test_damage_is_named_and_another_camera_is_named_as_that(tmp_path):
     for content, why in [
         (atis(SOME)[:-2], "13 bytes of events of 5 bytes"),
