@@ -32,6 +32,8 @@ SETS = {
 }
 _PARTS = ("spikes/times", "spikes/units", "labels")
 _HEAP = b"GCOL\x01\0\0\0"  # how a global heap begins
+# How HDF5 keeps a recording: how many numbers, and where they lie.
+_RECORDING = np.dtype([("length", "<u4"), ("heap", "<u8"), ("index", "<u4")])
 _LONGEST = 60.0  # seconds of a recording: a time of more is none
 
 
@@ -43,6 +45,7 @@ class File(NamedTuple):
     units: Any
     labels: np.ndarray
     names: tuple[str, ...]  # of the classes, where it has them
+    too_long: frozenset[int]  # recordings of more numbers than the file can have
 
 
 def load(name: str, *, data_dir: str | None, binning: Binning, skip_corrupt: bool) -> Loaded:
@@ -100,6 +103,7 @@ def _opened(path: Path, classes: int, stack: contextlib.ExitStack) -> File:
         times, units, labels = (file[part] for part in _PARTS)
         names = tuple(key.decode() for key in file["extra/keys"][:]) if "extra/keys" in file else ()
         labels = labels[:].astype(np.int64)
+        too_long = _too_long(path, times) | _too_long(path, units)
     except UserError:
         raise
     except Exception as error:  # of any kind, where files are damaged
@@ -114,7 +118,7 @@ def _opened(path: Path, classes: int, stack: contextlib.ExitStack) -> File:
             f"{path} has labels from {labels.min()} to {labels.max()}, and there are {classes} "
             f"classes: {again}"
         )
-    return File(path, times, units, labels, names)
+    return File(path, times, units, labels, names, too_long)
 
 
 def _check_parts(path: Path, file: Any) -> None:
@@ -162,6 +166,30 @@ def _has_broken_heap(path: Path) -> bool:
     return False
 
 
+def _too_long(path: Path, part: Any) -> frozenset[int]:
+    """Numbers of the recordings that are said to be longer than their file.
+
+    HDF5's library would take as much memory before it finds that they are not.
+    """
+    kind, stored = (part.dtype.metadata or {}).get("vlen"), part.id
+    if kind is None or stored.get_create_plist().get_nfilters():  # filtered: they can't be seen
+        return frozenset()
+    chunks = (
+        [stored.get_chunk_info(i) for i in range(stored.get_num_chunks())] if part.chunks else ()
+    )
+    places = [(chunk.chunk_offset[0], chunk.byte_offset, chunk.size) for chunk in chunks]
+    if not part.chunks and stored.get_offset() is not None:
+        places = [(0, stored.get_offset(), stored.get_storage_size())]
+    found: set[int] = set()
+    with path.open("rb") as file:
+        most = os.fstat(file.fileno()).st_size // np.dtype(kind).itemsize
+        for first, offset, size in places:
+            file.seek(offset)
+            lengths = np.frombuffer(file.read(size), _RECORDING)["length"]
+            found |= {first + int(number) for number in np.flatnonzero(lengths > most)}
+    return frozenset(found)
+
+
 def _recording(file: File, number: int) -> Events:
     """The spikes of one recording; its times are from the beginning."""
 
@@ -171,6 +199,8 @@ def _recording(file: File, number: int) -> Events:
             "leave such recordings out with `config.data.skip_corrupt`=true"
         )
 
+    if number in file.too_long:
+        raise bad("it is said to be longer than the file")
     try:
         times = np.asarray(file.times[number], np.float64)
         units = np.asarray(file.units[number]).astype(np.int64)
@@ -183,6 +213,7 @@ def _recording(file: File, number: int) -> Events:
     if not (np.all(times >= 0) and np.all(times < _LONGEST)):
         raise bad(f"it has a time that is none, {times[~((times >= 0) & (times < _LONGEST))][0]}")
     if not (np.all(units >= 0) and np.all(units < UNITS)):
-        raise bad(f"it has the unit {units.max()}, and there are {UNITS}")
+        odd = units[(units < 0) | (units >= UNITS)][0]
+        raise bad(f"it has the unit {odd}, and there are {UNITS}, from 0 on")
     t = np.rint(1e6 * times).astype(np.int64)
     return Events(units, np.zeros_like(units), np.ones(units.shape, bool), t)

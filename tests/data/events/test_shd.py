@@ -99,7 +99,7 @@ def test_spikes_come_back(tmp_path_factory, spikes):
     write(path, [[(t / 1024, unit) for t, unit in spikes]], [0])  # exact in float32
     with h5py.File(path, "r") as file:
         parts = (file["spikes/times"], file["spikes/units"])
-        read = shd._recording(shd.File(path, *parts, np.zeros(1), ()), 0)
+        read = shd._recording(shd.File(path, *parts, np.zeros(1), (), frozenset()), 0)
     assert read.x.tolist() == [unit for _, unit in spikes]
     np.testing.assert_allclose(read.t, [1e6 * t / 1024 for t, _ in spikes], atol=0.5)
 
@@ -108,6 +108,7 @@ def test_what_can_not_be_a_recording_is_named_and_counted(small, caplog):
     good, labels = every(2)
     for spikes, why in [
         ([(0.1, 700)], "the unit 700"),
+        ([(0.1, 5), (0.2, -1)], "the unit -1, and there are 700, from 0 on"),
         ([(-0.1, 7)], "a time that is none, -0.1"),
         ([(np.nan, 7)], "a time that is none, nan"),
         ([], "no spikes"),
@@ -163,6 +164,25 @@ def test_parts_of_another_shape_are_named(small, part, value, why):
         file[part] = value
     with pytest.raises(UserError, match=rf"shd_train\.h5 can't be read: {why}.*was published"):
         load()
+
+
+@pytest.mark.parametrize("chunks", [None, (7,)])
+def test_a_recording_longer_than_its_file_is_named_before_hdf5_takes_the_memory(small, chunks):
+    train = small / "shd_train.h5"
+    with h5py.File(train, "a") as file:
+        if chunks:
+            columns = file["spikes/units"][:]
+            del file["spikes/units"]
+            kind = h5py.vlen_dtype(np.int64)
+            file.create_dataset("spikes/units", data=columns, dtype=kind, chunks=chunks)
+        stored = file["spikes/units"].id
+        at = stored.get_chunk_info(1).byte_offset if chunks else stored.get_offset() + 16 * 7
+    content = bytearray(train.read_bytes())
+    content[at + 3] = 0x60  # the highest byte of how many units recording 7 has
+    train.write_bytes(content)
+    with pytest.raises(UserError, match=r"recording 7 of .* is said to be longer than the file"):
+        load()
+    assert load(skip_corrupt=True).train.size == 19
 
 
 def test_a_list_without_an_end_is_found_before_hdf5_looks_for_it(small):
