@@ -12,7 +12,7 @@ from seenn_jax.cli.overrides import load_config
 from seenn_jax.cli.start import command
 from seenn_jax.config import is_policy
 from seenn_jax.errors import UserError
-from seenn_jax.run import folder
+from seenn_jax.run import build, folder
 from seenn_jax.training import train
 from seenn_jax.training.checks import check_config
 from seenn_jax.training.teacher import missing_teacher
@@ -44,7 +44,8 @@ def _train() -> None:
     workdir = workdir or f"runs/{path.stem}"
     train(config, Path(workdir), console)
     exit = " --exit=policy" if is_policy(config) else ""
-    console.print(f"Next: {command('evaluate')} --workdir={workdir}{exit}")
+    as_it_is = " --ann" if build.unconvertible(*folder.load(Path(workdir))) else ""
+    console.print(f"Next: {command('evaluate')} --workdir={workdir}{exit}{as_it_is}")
 
 
 def _teacher_config(config: ConfigDict, workdir: Path, source: Path) -> ConfigDict:

@@ -51,7 +51,7 @@ def convert(
 
     Raises:
       UserError: a layer that spikes already, an activation that is neither QCFS nor ReLU, a ReLU
-        without threshold, a threshold that is not positive (and finite), max pooling.
+        without threshold, a threshold that is not positive (and finite), or `unconvertible`.
     """
 
     def spiking(place, activation):
@@ -85,32 +85,56 @@ def convert(
 
     snn = nnx.clone(model)
     snn.replace_neurons(spiking)
-    _check_pooling(snn, image_shape)
+    why = unconvertible(model, image_shape)
+    if why is not None:
+        raise UserError(
+            f"the network has {why}, which rates of spikes can't compute: train one without, such "
+            "as a `resnet` or `vgg` with average pooling, or evaluate it as it is, with `ann`"
+        )
     return snn
 
 
-def _check_pooling(model: nnx.Module, image_shape: tuple[int, int, int]) -> None:
+def unconvertible(model: nnx.Module, image_shape: tuple[int, int, int]) -> str | None:
+    """Why rates of spikes can't compute what an ANN does, in words; None where they can.
+
+    The largest of several spike trains is not their largest rate, nor is the rate of the product of
+    two of them that of their rates.
+
+    Args:
+      model: for inference; it is only traced.
+      image_shape: (height, width, channels) of one input.
+    """
     graph, state = nnx.split(model)
 
     def run(state, image):
-        return run_all(nnx.merge(graph, state, copy=True), image, 1)
+        return run_all(nnx.merge(graph, state, copy=True), image, 1)[0]
 
-    for equation in _equations(jax.make_jaxpr(run)(state, jnp.zeros((1, *image_shape))).jaxpr):
-        if equation.primitive.name in ("reduce_window_max", "reduce_max"):
-            shape = "x".join(map(str, equation.outvars[0].aval.shape[1:]))
-            raise UserError(
-                f"the network has max pooling (to a map of {shape}), and the largest of several "
-                "spike trains is not their largest rate: use average pooling, layers.average_pool, "
-                "and train it again"
-            )
+    traced = jax.make_jaxpr(run)(state, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)).jaxpr
+    return next(_mixtures(traced, [False] * (len(traced.invars) - 1) + [True]), None)
 
 
-def _equations(jaxpr: Any) -> Iterator[Any]:
-    """All equations of a jaxpr, those of the functions that it calls included."""
+def _mixtures(jaxpr: Any, given: Sequence[bool]) -> Iterator[str]:
+    """What takes the largest of several spikes or multiplies them, in a jaxpr and what it calls.
+
+    Args:
+      given: which arguments come of the image.
+    """
+    of_image = dict(zip(jaxpr.invars, given, strict=True))
     for equation in jaxpr.eqns:
-        yield equation
+        inside = [
+            not isinstance(x, jax.extend.core.Literal) and of_image.get(x, False)
+            for x in equation.invars
+        ]
+        of_image |= dict.fromkeys(equation.outvars, any(inside))
+        name = equation.primitive.name
+        shape = "x".join(map(str, equation.outvars[0].aval.shape[1:]))
+        if name in ("reduce_window_max", "reduce_max") and any(inside):
+            yield f"max pooling (to a map of {shape})"
+        if name in ("mul", "dot_general") and all(inside):
+            yield f"a product of spikes with spikes, as in attention (to {shape})"
         for inner in jax.extend.core.jaxprs_in_params(equation.params):
-            yield from _equations(inner)
+            count = len(inner.invars)
+            yield from _mixtures(inner, ([True] * count + inside)[-count:])
 
 
 def layer_outputs(

@@ -24,7 +24,7 @@ from seenn_jax.data.folders import path_of
 from seenn_jax.data.images import Framing
 from seenn_jax.engine.common import BATCH
 from seenn_jax.errors import UserError, check_choice
-from seenn_jax.models import NEURONS, build_model, conversion, strict
+from seenn_jax.models import NEURONS, build_model, conversion, is_ann, strict
 from seenn_jax.models.policy import build_policy
 from seenn_jax.run.facts import DataFacts
 from seenn_jax.tables import check_call
@@ -231,6 +231,14 @@ def convert(
         percentile = conversion.PERCENTILE if percentile is None else percentile
         thresholds = conversion.calibrate(model, images, percentile)
     return conversion.convert(model, facts.image_shape, thresholds, strict(config))
+
+
+def unconvertible(config: ConfigDict, facts: DataFacts) -> str | None:
+    """What keeps the ANN of a config from becoming a spiking network, in words, or None."""
+    if not is_ann(config):
+        return None
+    model = nnx.eval_shape(lambda: network(config, facts))
+    return conversion.unconvertible(nnx.view(model, use_running_average=True), facts.image_shape)
 
 
 def batches(

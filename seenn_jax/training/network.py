@@ -53,8 +53,8 @@ def train_network(config: ConfigDict, workdir: Path, console: Console) -> None:
     model, started_from = build.network(config, facts), None
     if not folder.has_checkpoint(workdir):  # which has all that a run needs to be continued
         model, started_from = start_from(config, model, facts, console)
-    about = teacher and teacher.about
-    folder.claim(workdir, config, facts, teacher=about, started_from=started_from)
+    folder.claim(workdir, config, facts, teacher and teacher.about, started_from)
+    _say_what_it_is_for(config, facts, console)
     optimizer = make_optimizer(config, total_steps(config, dataset))
     graph, state = initial_state(model, optimizer, config.ema)
 
@@ -98,6 +98,12 @@ def train_network(config: ConfigDict, workdir: Path, console: Console) -> None:
         f"T = {'1 to ' * config.random_timesteps}{training_timesteps(config)}"
     )
     run_task(config, workdir, console, what, dataset, state, make_task, started)
+
+
+def _say_what_it_is_for(config: ConfigDict, facts: folder.DataFacts, console: Console) -> None:
+    why = build.unconvertible(config, facts)
+    if why is not None:
+        console.print(f"This network can teach, and can't be converted to spikes: it has {why}.")
 
 
 def timesteps_of_epoch(config: ConfigDict, epoch: int) -> int:

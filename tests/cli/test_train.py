@@ -142,3 +142,12 @@ def test_a_folder_of_one_s_own(program, picture, encoded, tmp_path):
     assert status == 0
     assert "2 images; " in out
     assert "at most 2 timesteps on average" in out
+
+
+def test_a_network_that_can_only_teach(program, make_config, tmp_path):
+    changes = {"model": {"name": "qkformer_small", "width": 8}, "activation": "relu"}
+    config = make_config(**changes, loss="mean_ce", epochs=1, inherit_epochs=0)
+    status, out, err = program("train.py", DIGITS, f"--workdir={tmp_path}", *flags_of(config))
+    assert (status, err) == (0, "")
+    assert "This network can teach, and can't be converted to spikes: it has a product of" in out
+    assert out.endswith(f"Next: python evaluate.py --workdir={tmp_path} --ann\n")

@@ -19,6 +19,7 @@ from seenn_jax.models.layers import ConvBN
 from seenn_jax.models.network import inference_network, rest, run_all
 from seenn_jax.models.neurons import IF, LIF
 from seenn_jax.models.resnet import SpikingResNet
+from seenn_jax.models.transformers import QKFormer
 from seenn_jax.ticks import currents
 from tests.models.networks import logits_of
 
@@ -199,6 +200,18 @@ def max_pooled():
     return nnx.view(model, use_running_average=True)
 
 
+class Attending(QKFormer):
+    """Without its max pooling."""
+
+    token_blocks, self_blocks = (), 1
+
+
+def attending():
+    options = {"neuron": QCFS(4), "dtype": jnp.float32, "rngs": nnx.Rngs(0)}
+    model = Attending(6, image_shape=SHAPE, num_classes=5, **options)
+    return nnx.view(model, use_running_average=True)
+
+
 def with_raw(value):
     ann = small()
     ann.blocks[0].neuron1.raw[...] = jnp.float32(value)
@@ -216,9 +229,10 @@ def with_raw(value):
         (lambda: small(neuron=ReLU()), {"stem": -1.0}, r"stem has the threshold -1\.0"),
         (lambda: with_raw(-1e4), None, r"blocks\.0\.neuron1 has the threshold 0\.0"),
         (lambda: with_raw(np.nan), None, r"blocks\.0\.neuron1 has the threshold nan"),
-        (max_pooled, None, r"max pooling \(to a map of 4x4x6\).*average pooling"),
+        (max_pooled, None, r"max pooling \(to a map of 4x4x6\).*average pooling.*`ann`"),
+        (attending, None, r"a product of spikes with spikes, as in attention"),
     ],
-    ids=["gelu", "LIF", "IF", "ReLU", "zero", "negative", "underflow", "nan", "max pooling"],
+    ids=["gelu", "LIF", "IF", "ReLU", "0", "negative", "underflow", "nan", "pooling", "attention"],
 )
 def test_what_cannot_be_converted_is_named(make, found, match):
     with pytest.raises(UserError, match=match):
