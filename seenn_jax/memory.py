@@ -41,8 +41,9 @@ CHIP_PICOJOULES = 100 / 8  # a byte
 DRAM_PICOJOULES = (1300 + 2600) / 2 / 8
 MODEL = (
     "Moved, in a model: in each timestep every weight is read once, every membrane read and "
-    "written, every spike (a bit) written and read; 12.5 pJ a byte from 1 MB on the chip, 244 pJ "
-    "from DRAM (Horowitz, ISSCC 2014), one image at a time."
+    "written, every spike (a bit, or as many as the largest integer takes that is sent) written "
+    "and read; 12.5 pJ a byte from 1 MB on the chip, 244 pJ from DRAM (Horowitz, ISSCC 2014), one "
+    "image at a time."
 )
 
 

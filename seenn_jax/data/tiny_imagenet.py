@@ -48,7 +48,10 @@ def load(*, data_dir: str | None, skip_corrupt: bool) -> Loaded:
     loaded = read_cache(cache)
     if loaded is None:
         _log.info("decoding the images in %s, once; this takes a minute", folder)
-        train, test = (_decoded(part, skip_corrupt) for part in parts)
+        train, test = (
+            _decoded(part, skip_corrupt, names, folder / place)
+            for part, place in zip(parts, ("train", "val"), strict=True)
+        )
         loaded = train, test, names
         write_cache(cache, *loaded)
     missing = len(files) - loaded[0].size - loaded[1].size
@@ -104,7 +107,7 @@ def _names(folder: Path, numbers: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def _decoded(files: _Files, skip_corrupt: bool) -> Split:
+def _decoded(files: _Files, skip_corrupt: bool, names: Sequence[str], place: Path) -> Split:
     images, labels = np.empty((len(files), SIDE, SIDE, 3), np.uint8), []
     with ThreadPoolExecutor(cores()) as pool:
         for start in range(0, len(files), _STRETCH):
@@ -117,6 +120,12 @@ def _decoded(files: _Files, skip_corrupt: bool) -> Split:
                     continue
                 images[len(labels)] = found
                 labels.append(label)
+    lost = {label for _, label in files} - {*labels}
+    if lost:
+        raise UserError(
+            f"no image of class {names[min(lost)]!r} in {place} can be read: extract "
+            "tiny-imagenet-200.zip again"
+        )
     return Split(images[: len(labels)], np.array(labels, np.int32))
 
 

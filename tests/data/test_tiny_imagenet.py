@@ -74,13 +74,23 @@ def test_labels_and_words_that_change_are_followed(small):
 
 def test_what_can_not_be_read_is_named_and_counted(small, caplog):
     (small / "train" / "n01" / "images" / "n01_2.JPEG").write_bytes(b"")
-    flat(0).resize((32, 32)).save(small / "val" / "images" / "val_1.JPEG")
+    other = small / "train" / "n02" / "images" / "n02_1.JPEG"
+    flat(0).resize((32, 32)).save(other)
     with pytest.raises(UserError, match=r"n01_2\.JPEG can't be read \(it is empty\).*skip_corrupt"):
         load()
     dataset = load(skip_corrupt=True)
-    assert [split.size for split in dataset[1:4]] == [8, 3, 2]
-    assert "val_1.JPEG can't be read (it has 32 x 32 pixels" in caplog.text
+    assert [split.size for split in dataset[1:4]] == [7, 3, 3]
+    assert "n02_1.JPEG can't be read (it has 32 x 32 pixels" in caplog.text
     assert "2 of 15 images are corrupt and left out" in caplog.text
+
+
+@pytest.mark.parametrize("part", ["train/n02/images", "val/images"])
+def test_a_class_that_is_lost_is_named(small, part):
+    for path in (small / part).iterdir():
+        path.write_bytes(b"")
+    top = part.partition("/")[0]
+    with pytest.raises(UserError, match=rf"no image of class .* in .*{top} can be read: extract"):
+        load(skip_corrupt=True)
 
 
 def test_labels_that_do_not_match_files_are_named(small):

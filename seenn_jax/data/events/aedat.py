@@ -7,6 +7,7 @@ from typing import BinaryIO
 import numpy as np
 from jaxtyping import Int
 
+from seenn_jax.data.events.formats import other_format
 from seenn_jax.data.events.frames import Events
 from seenn_jax.data.events.recordings import Kind, check_place, corrupt
 from seenn_jax.errors import UserError
@@ -14,15 +15,6 @@ from seenn_jax.errors import UserError
 _FIRST_LINE = re.compile(rb"#!AER-DAT(\d)\.(\d)\r?\n")
 _END = re.compile(rb"#!END-HEADER\r?\n")
 _LINE = 2**20  # bytes of a line of the header, at most
-HDF5 = "an HDF5 file"
-_KNOWN = (  # how files of other formats begin
-    (b"#!AER-DAT", "an AEDAT file"),
-    (b"\x89HDF", HDF5),
-    (b"PK\x03\x04", "a ZIP archive"),
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"\x93NUMPY", "a NumPy file"),
-    (b"% ", "a recording of Prophesee (.raw or .dat)"),
-)
 _EVENT2 = np.dtype([("address", ">u4"), ("time", ">u4")])
 _EVENT3 = np.dtype([("data", "<u4"), ("time", "<u4")])
 _PACKET = np.dtype(
@@ -65,11 +57,6 @@ def begin(file: BinaryIO, path: Path, version: str) -> bytes:
         raise corrupt(path, "it is cut in its header")
     file.seek(start)
     return header
-
-
-def other_format(start: bytes) -> str | None:
-    """What a file is by how it begins, where that is known."""
-    return next((name for known, name in _KNOWN if start.startswith(known)), None)
 
 
 def check_file(path: Path) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from seenn_jax.data.events import recordings
-from seenn_jax.data.events.aedat import check_file, other_format
+from seenn_jax.data.events.aedat import check_file
+from seenn_jax.data.events.formats import other_format
 from seenn_jax.data.events.frames import Binning, Events
 from seenn_jax.data.events.recordings import (
     Kind,

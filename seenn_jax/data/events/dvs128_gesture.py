@@ -5,6 +5,8 @@ Amir et al., CVPR 2017.
 
 import csv
 import functools
+import itertools
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +20,7 @@ from seenn_jax.data.prepared import default_root
 from seenn_jax.data.splits import Loaded
 from seenn_jax.errors import UserError
 
+_log = logging.getLogger(__name__)
 GESTURES = (
     *("hand clapping", "right hand wave", "left hand wave", "right arm clockwise"),
     *("right arm counter clockwise", "left arm clockwise", "left arm counter clockwise"),
@@ -137,6 +140,19 @@ def read_labels(path: Path) -> list[Trial]:
             )
     if not found:
         raise UserError(f"{path} has no labels: extract DvsGesture.tar.gz again")
+    for before, trial in itertools.pairwise(sorted(found, key=lambda trial: trial.start)):
+        if trial == before:
+            raise UserError(
+                f"{path} has the gesture {trial.label} from {trial.start} to {trial.end} "
+                "microseconds twice, which would count twice: extract DvsGesture.tar.gz again"
+            )
+        if trial.start < before.end:
+            _log.warning(
+                "%s: gesture %d begins at %d microseconds, before gesture %d ends, at %d; events "
+                "in between are of both",
+                path,
+                *(trial.label, trial.start, before.label, before.end),
+            )
     return [trial._replace(label=trial.label - 1) for trial in found]
 
 

@@ -73,19 +73,32 @@ class I2E(NamedTuple):
                 "it to at most that"
             )
 
+    def _check_images(self, images: ArrayLike, timesteps: int) -> None:
+        self.check(timesteps)
+        shape = jnp.shape(images)
+        if len(shape) != 4:
+            raise UserError(
+                f"images have the shape {list(shape)}, and must be a batch [B, H, W, C]: of one "
+                "image give images[None]"
+            )
+
     def frames(
         self,
-        images: Num[ArrayLike, "B H W C"],
+        images: Num[ArrayLike, "..."],
         timesteps: int = TICKS,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B T side side 2"]:
         """ON and OFF events, 0 or 1, of the first ticks of each image.
 
         Args:
-          images: pixels from 0 to 255.
+          images: [B, H, W, C], pixels from 0 to 255.
           timesteps: T, up to `TICKS`.
           key: draws the move of each tick, for each image; None takes the first of each.
+
+        Raises:
+          UserError: as `check`; images that are not a batch.
         """
+        self._check_images(images, timesteps)
         choices = jnp.zeros((len(images), timesteps), int)
         if key is not None:
             choices = jax.random.randint(key, choices.shape, 0, _CHOICES[:timesteps])
@@ -93,9 +106,10 @@ class I2E(NamedTuple):
         return self._events(images, places)
 
     def frame_at(
-        self, images: Num[ArrayLike, "B H W C"], t: Int[Array, "B"]
+        self, images: Num[ArrayLike, "..."], t: Int[ArrayLike, "B"]
     ) -> Float[Array, "B side side 2"]:
         """The frame of tick t, from 0, of each image, as in `frames` without a key."""
+        self._check_images(images, 1)
         return self._events(images, jnp.asarray(_PLACES)[t, 0][:, None])[:, 0]
 
     def _events(

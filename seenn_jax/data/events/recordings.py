@@ -1,6 +1,7 @@
 """Recordings on disk as the frames of a data set, which are kept in the cache. NumPy only."""
 
 import functools
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from seenn_jax.data.cache import cache_folder, read_cache, write_cache
+from seenn_jax.data.events.formats import ZIP, other_format
 from seenn_jax.data.events.frames import UNITS, Binning, Events, Frames, frame_of, resize, to_frames
 from seenn_jax.data.splits import Loaded, Split
 from seenn_jax.errors import UserError
@@ -220,7 +222,9 @@ def _check_classes(kind: Kind, folder: Path, splits: list[Split]) -> None:
 def prepared(folder: Path) -> Path | None:
     """The folder of .npz files that SpikingJelly made of a data set, where it is there."""
     for place in (folder / "events_np", folder):
-        if any(place.glob("*/*.npz")) or any(place.glob("*/*/*.npz")):
+        found = itertools.chain(place.glob("*/*.npz"), place.glob("*/*/*.npz"))
+        names = (path.relative_to(place).parts[0] for path in found)
+        if any(not name.startswith("frames_") for name in names):  # it makes frames of them too
             return place
     return None
 
@@ -232,9 +236,15 @@ def read_npz(path: Path, kind: Kind) -> Events:
       UserError: as `corrupt` and `check_place`; a number is not whole, or none.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = [file[name] for name in _ARRAYS]
     except Exception as error:  # of any kind, where files are damaged
+        what = other_format(_start(path))
+        if what and what != ZIP:  # which an .npz is
+            raise UserError(
+                f"{path} is {what}, and here .npz of arrays t, x, y and p are read: give the "
+                "recordings as SpikingJelly prepares them"
+            ) from None
         raise corrupt(path, f"it is no .npz of arrays t, x, y and p ({error})") from error
     for (name, unit), array in zip(_ARRAYS.items(), arrays, strict=True):
         takes = f"and takes whole {unit} up to 2^53"
@@ -250,6 +260,13 @@ def read_npz(path: Path, kind: Kind) -> Events:
     events = Events(x, y, p > 0, t - t.min() if len(t) else t)
     check_place(path, events, kind)
     return events
+
+
+def _start(path: Path) -> bytes:
+    if not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        return file.read(16)
 
 
 def npz_recording(path: Path, kind: Kind, label: int, is_test: bool) -> Recording:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seenn_jax.data.events import recordings
-from seenn_jax.data.events.aedat import HDF5, other_format
+from seenn_jax.data.events.formats import HDF5, other_format
 from seenn_jax.data.events.frames import Binning, Events
 from seenn_jax.data.events.recordings import Kind, Recording, Unreadable
 from seenn_jax.data.images import why

@@ -63,6 +63,8 @@ OTHERS = {
     "of version 4": (b"#!AER-DAT4.0\r\n" + bytes(16), r"is AEDAT 4\.0"),
     "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(16), "is an HDF5 file"),
     "packed": (b"\x1f\x8b" + bytes(16), "is a gzip archive.*extracted"),
+    "packed otherwise": (b"7z\xbc\xaf\x27\x1c" + bytes(16), "is a 7z archive.*extracted"),
+    "a page": (b"<!DOCTYPE html>\n<p>", "is a page of the web"),
     "of a larger sensor": (
         aedat3(packet([(200, 150, 1, 0)]), header=HEADER.replace(b"DVS128", b"DAVIS346")),
         r"is of another camera \(DAVIS346\): .*x = 200, y = 150.*128 x 128",

@@ -134,12 +134,20 @@ def test_a_file_that_is_named_twice_is_refused(data_dir, name, other):
         ("class,startTime_usec,endTime_usec\n", "has no labels"),
         ("class,startTime_usec,endTime_usec\n12,2,3\n", "the gesture 12 from 2 to 3"),
         ("class,startTime_usec,endTime_usec\n1,3,3\n", "the gesture 1 from 3 to 3"),
+        ("class,startTime_usec,endTime_usec\n" + "1,2,3\n" * 2, "from 2 to 3 .*would count twice"),
     ],
 )
 def test_labels_that_can_not_be(tmp_path, table, why):
     (tmp_path / "a_labels.csv").write_text(table)
     with pytest.raises(UserError, match=rf"a_labels\.csv .*{why}"):
         dvs128_gesture.read_labels(tmp_path / "a_labels.csv")
+
+
+def test_gestures_that_overlap_are_said(tmp_path, caplog):
+    path = tmp_path / "a_labels.csv"
+    path.write_text("class,startTime_usec,endTime_usec\n2,9,12\n1,2,10\n")
+    assert [trial.label for trial in dvs128_gesture.read_labels(path)] == [1, 0]
+    assert "gesture 2 begins at 9 microseconds, before gesture 1 ends, at 10" in caplog.text
 
 
 def test_labels_of_another_file_and_a_cut_file_are_named_and_counted(data_dir, caplog):

@@ -141,3 +141,12 @@ def test_images_are_resized_as_by_pillow(name):
 def test_what_can_not_be(convert, timesteps, said):
     with pytest.raises(UserError, match=said):
         convert.check(timesteps)
+    with pytest.raises(UserError, match=said):
+        convert.frames(np.zeros((1, 8, 8, 3)), timesteps)
+
+
+def test_one_image_is_no_batch():
+    one = np.zeros((8, 8, 3))
+    for call in (lambda: I2E(16).frames(one), lambda: I2E(16).frame_at(one, np.zeros(1, int))):
+        with pytest.raises(UserError, match=r"the shape \[8, 8, 3\], and must be a batch"):
+            call()

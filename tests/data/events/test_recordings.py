@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from seenn_jax.data.events.frames import Events
-from seenn_jax.data.events.recordings import Kind, Unreadable, check_place, read_npz
+from seenn_jax.data.events.recordings import Kind, Unreadable, check_place, prepared, read_npz
+from seenn_jax.errors import UserError
 from tests.data.made_events import npz, read_back
 
 KIND = Kind("a camera's", (8, 8), ("a", "b"))
@@ -38,6 +39,31 @@ def test_numbers_that_can_not_be_are_named(tmp_path, changed, why):
     npz(tmp_path / "a.npz", SOME, **changed)
     with pytest.raises(Unreadable, match=rf"a\.npz .*is corrupt: its (array )?{why}.*skip_corrupt"):
         read_npz(tmp_path / "a.npz", KIND)
+
+
+def test_another_format_is_named_and_never_skipped(tmp_path):
+    for start, what in [
+        (b"\x93NUMPY", "a NumPy file"),
+        (b"\x1f\x8b\x08", "a gzip archive"),
+        (b"<!DOCTYPE html>", "a page of the web"),
+    ]:
+        (tmp_path / "a.npz").write_bytes(start + bytes(40))
+        with pytest.raises(UserError, match=rf"a\.npz is {what}, and here .npz of") as caught:
+            read_npz(tmp_path / "a.npz", KIND)
+        assert not isinstance(caught.value, Unreadable)
+    (tmp_path / "a.npz").write_bytes(b"PK\x03\x04" + bytes(40))  # as an .npz is, and it is cut
+    with pytest.raises(Unreadable, match=r"is corrupt: it is no \.npz"):
+        read_npz(tmp_path / "a.npz", KIND)
+
+
+def test_frames_beside_events_are_no_events(tmp_path):
+    frames = tmp_path / "frames_number_4_split_by_number" / "a"
+    frames.mkdir(parents=True)
+    (frames / "0.npz").touch()
+    assert prepared(tmp_path) is None
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    (tmp_path / "train" / "a" / "0.npz").touch()
+    assert prepared(tmp_path) == tmp_path
 
 
 def test_times_too_far_apart_are_damage_in_any_format(tmp_path):
