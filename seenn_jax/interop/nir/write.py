@@ -38,6 +38,7 @@ from flax import nnx
 from seenn_jax.errors import UserError, needed
 from seenn_jax.interop.nir.residual import ms_graph, sew_graph
 from seenn_jax.models.layers import ConvBN, Shortcut
+from seenn_jax.models.mlp import SpikingMLP
 from seenn_jax.models.neurons import IF, ILIF, LIF, PLIF
 from seenn_jax.models.residual import MSResNet, SEWResNet
 from seenn_jax.models.resnet import SpikingResNet
@@ -259,26 +260,33 @@ class _Graph:
         """The linear layer, of all positions or of their average."""
         if not flatten:
             x = self.pool("average", x, *x.shape[:2])
+        x, order = self.flatten(x)
+        hidden = getattr(model, "hidden_layers", None)
+        for index, layer in enumerate(hidden.linears if hidden else ()):
+            x = self.multiply(f"hidden.linears.{index}", _of_linear(layer), x, order)
+            x = self.fire(f"hidden.neurons.{index}", hidden.neurons[index], x)
+            order = slice(None)
+        return self.multiply("head", _of_linear(model.head), x, order)
+
+    def flatten(self, x: _Signal) -> tuple[_Signal, Any]:
+        """(a vector, which of our values each of its are)."""
         height, width, channels = x.shape
         shape, size = np.array([channels, height, width]), height * width * channels
         # From the end: the same axes to who counts that of the batch as one and to who does not.
         node = self.nir.Flatten(shape, start_dim=-3)
         order = np.arange(size).reshape(height, width, channels).transpose(2, 0, 1).ravel()
-        x = self.add("flatten", node, [x], (size,), x.scale)
-        hidden = getattr(model, "hidden_layers", None)
-        for index, layer in enumerate(hidden.linears if hidden else ()):
-            x = self.multiply(f"hidden.linears.{index}", layer, x, order)
-            x = self.fire(f"hidden.neurons.{index}", hidden.neurons[index], x)
-            order = slice(None)
-        return self.multiply("head", model.head, x, order)
+        return self.add("flatten", node, [x], (size,), x.scale), order
 
-    def multiply(self, place: str, layer: nnx.Linear, x: _Signal, order: Any) -> _Signal:
-        """A linear layer; `order` are its inputs as they come."""
-        weight = np.asarray(layer.kernel[...], np.float32)[order].T * x.scale
-        node = self.nir.Affine(
-            weight=np.float32(weight), bias=np.asarray(layer.bias[...], np.float32)
-        )
+    def multiply(self, place: str, layer: tuple[Any, Any], x: _Signal, order: Any) -> _Signal:
+        """A linear layer's kernel and bias; `order` are its inputs as they come."""
+        kernel, bias = layer
+        weight = np.asarray(kernel, np.float32)[order].T * x.scale
+        node = self.nir.Affine(weight=np.float32(weight), bias=np.asarray(bias, np.float32))
         return self.add(place, node, [x], (len(weight),))
+
+
+def _of_linear(layer: nnx.Linear) -> tuple[Any, Any]:
+    return layer.kernel[...], layer.bias[...]
 
 
 def _resnet(graph: _Graph, model: SpikingResNet, image: _Signal) -> _Signal:
@@ -317,10 +325,22 @@ def _vgg(graph: _Graph, model: SpikingVGG, image: _Signal) -> _Signal:
     return graph.read_out(model, x, flatten=model.flat)
 
 
+def _mlp(graph: _Graph, model: SpikingMLP, image: _Signal) -> _Signal:
+    x, order = graph.flatten(image)
+    for index, layer in enumerate(model.layers):
+        scale, shift = layer.running()
+        folded = layer.conv.kernel[...][0, 0] * scale, shift
+        x = graph.multiply(f"layers.{index}", folded, x, order)
+        x = graph.fire(f"neurons.{index}", model.neurons[index], x)
+        order = slice(None)
+    return graph.multiply("head", _of_linear(model.head), x, order)
+
+
 # `(graph, model, image) -> what the network puts out`, by the class of the network.
 BUILDERS: dict[type, Callable] = {
     SpikingResNet: _resnet,
     SpikingVGG: _vgg,
+    SpikingMLP: _mlp,
     SEWResNet: sew_graph,
     MSResNet: ms_graph,
 }

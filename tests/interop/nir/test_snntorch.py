@@ -33,7 +33,7 @@ def ours_and_theirs(name, count):
     return np.asarray(logits_of(model, images, T))[:count], by_snntorch(model, images[:count])
 
 
-NAMES = ("resnet8", "resnet34", "vgg16", "vggsnn")
+NAMES = ("resnet8", "resnet34", "vgg16", "vggsnn", "mlp")
 
 
 @pytest.mark.parametrize("count", [3, 1])

@@ -16,6 +16,7 @@ from seenn_jax.interop.nir import build_graph, export, write
 from seenn_jax.models.activations import QCFS
 from seenn_jax.models.conversion import convert, layer_outputs
 from seenn_jax.models.layers import ConvBN
+from seenn_jax.models.mlp import SpikingMLP
 from seenn_jax.models.neurons import IF, ILIF, LIF, PLIF
 from seenn_jax.models.residual import MSResNet, SEWBlock, SEWResNet
 from seenn_jax.models.resnet import SpikingResNet
@@ -170,6 +171,8 @@ NETWORKS = {
     "no leak": (Chain, LIF(tau=1.0), (8, 8, 3)),
     "large images": (Large, LIF(), (16, 16, 3)),
     "flat": (Flat, LIF(), (8, 8, 2)),
+    "linear layers alone": (SpikingMLP, LIF(), (3, 4, 2)),
+    "converted, linear layers alone": (SpikingMLP, QCFS(4), (3, 4, 2)),
     "hidden layers, above the threshold": (Hidden, LIF(strict=True), (8, 8, 2)),
     "soft reset": (Strided, LIF(reset="soft"), (7, 5, 2)),
     "spikes are added": (SEW, LIF(), (7, 5, 2)),
@@ -211,6 +214,7 @@ def test_what_is_read_back_is_the_network(name, tmp_path):
             node = "stem_neuron" if place == "stem" else place.replace(".", "_")
             spikes = ours[:, t] != 0
             spikes = spikes.transpose(0, 3, 1, 2) if spikes.ndim == 4 else spikes
+            spikes = spikes.reshape(outputs[node].shape)  # the one pixel of a linear layer
             np.testing.assert_array_equal(outputs[node], spikes, err_msg=place)
             fired |= {(place, bool(spike)) for spike in np.unique(spikes)}
     # Each layer fired somewhere and kept silent elsewhere, and ticks differ.
