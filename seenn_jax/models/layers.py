@@ -18,6 +18,9 @@ from seenn_jax.models.neurons import fire, own
 CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
 FEW_CHANNELS = 4
 FEW_PIXELS = 4  # of a map, for which XLA's convolution on a CPU is slow
+# On a CPU more images than these, ticks counted, are trained faster by sums of another order. For
+# as few as in a batch of digits it stays, so that the networks do that were trained before.
+MANY_IMAGES = 512
 CONVOLUTION = "convolution"  # the name of their results, for `jax.checkpoint`
 
 
@@ -46,7 +49,11 @@ def _kernel_gradient(x, kernel, strides, padding, precision, g):
     def at(i, j):
         limits = (x.shape[0], i + (height - 1) * strides[0] + 1, j + (width - 1) * strides[1] + 1)
         window = lax.slice(x, (0, i, j, 0), (*limits, x.shape[3]), (1, *strides, 1))
-        return jnp.einsum("nhwi,nhwo->io", window, g, precision=precision)
+        if len(x) <= MANY_IMAGES:
+            return jnp.einsum("nhwi,nhwo->io", window, g, precision=precision)
+        # Without the barrier XLA transposes each window, which takes longer than the product.
+        pixels = lax.optimization_barrier(window.reshape(-1, x.shape[3]))
+        return jnp.matmul(pixels.T, g.reshape(-1, g.shape[3]), precision=precision)
 
     rows, columns = kernel.shape[:2]
     return jnp.stack([jnp.stack([at(i, j) for j in range(columns)]) for i in range(rows)])
@@ -54,29 +61,54 @@ def _kernel_gradient(x, kernel, strides, padding, precision, g):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _convolve(x, kernel, strides, padding, precision):
-    return convolve(x, kernel, strides, padding, precision)
+    on_cpu, elsewhere = _ways(x, kernel, strides, padding, precision)
+    return _by_platform(on_cpu, elsewhere, x, kernel)
 
 
 def _convolve_forward(x, kernel, strides, padding, precision):
-    return convolve(x, kernel, strides, padding, precision), (x, kernel)
+    return _convolve(x, kernel, strides, padding, precision), (x, kernel)
 
 
 def _convolve_backward(strides, padding, precision, residuals, g):
     x, kernel = residuals
+    on_cpu, elsewhere = _ways(x, kernel, strides, padding, precision)
+
+    def of_input(way):
+        return lambda x, kernel, g: jax.linear_transpose(lambda x: way(x, kernel), x)(g)[0]
 
     def transposed(x, kernel, g):
-        return jax.linear_transpose(lambda k: convolve(x, k, strides, padding, precision), kernel)(
-            g
-        )[0]
+        return jax.linear_transpose(lambda kernel: elsewhere(x, kernel), kernel)(g)[0]
 
     def shifted(x, kernel, g):
         return _kernel_gradient(x, kernel, strides, padding, precision, g)
 
-    (dx,) = jax.linear_transpose(lambda x: convolve(x, kernel, strides, padding, precision), x)(g)
-    return dx, lax.platform_dependent(x, kernel, g, cpu=shifted, default=transposed)
+    of_x = [of_input(way) for way in dict.fromkeys((on_cpu, elsewhere))]
+    dx = _by_platform(of_x[0], of_x[-1], x, kernel, g)
+    return dx, _by_platform(shifted, transposed, x, kernel, g)
 
 
 _convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+def _ways(x, kernel, strides, padding, precision):
+    """(how training convolves on a CPU, how elsewhere), each `(x, kernel) -> sums`."""
+    how = {"strides": strides, "padding": padding, "precision": precision}
+    elsewhere = functools.partial(convolve, **how)
+    if len(x) <= MANY_IMAGES or not _gives_few_pixels(x, kernel, strides):
+        return elsewhere, elsewhere
+    return functools.partial(_convolve_few, **how), elsewhere
+
+
+def _by_platform(on_cpu, elsewhere, *operands):
+    if on_cpu is elsewhere:
+        return elsewhere(*operands)
+    return lax.platform_dependent(*operands, cpu=on_cpu, default=elsewhere)
+
+
+def _gives_few_pixels(x, kernel, strides):
+    """Whether a convolution, not one of single pixels, gives a small map."""
+    sides = (-(-side // stride) for side, stride in zip(x.shape[1:3], strides, strict=True))
+    return kernel.shape[0] > 1 and math.prod(sides) <= FEW_PIXELS
 
 
 def _convolve_few(x, kernel, strides, padding, precision):
@@ -177,9 +209,8 @@ class ConvBN(nnx.Module):
             x.astype(dtype),
             kernel.astype(dtype),
         )
-        pixels = math.prod(-(-side // self.conv.strides) for side in x.shape[1:3])
-        # Not in training, whose networks would be others than before.
-        if self.affine is not None and kernel.shape[0] > 1 and pixels <= FEW_PIXELS:
+        # In training only of many images, see `MANY_IMAGES`.
+        if self.affine is not None and _gives_few_pixels(x, kernel, strides):
             few = functools.partial(_convolve_few, **how)
             return lax.platform_dependent(x, kernel, cpu=few, default=product)
         return product(x, kernel)

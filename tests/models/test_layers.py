@@ -32,18 +32,29 @@ def whole_numbers(seed, *shape):
 
 @pytest.mark.parametrize("kernel_size", [1, 3])
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize(("channels", "platform"), [(2, "cpu"), (5, "cpu"), (5, "default")])
+@pytest.mark.parametrize(
+    ("channels", "platform", "many", "sides"),
+    [
+        (2, "cpu", False, (5, 6)),
+        (5, "cpu", False, (5, 6)),
+        (5, "cpu", True, (5, 6)),
+        (5, "cpu", True, (3, 4)),
+        (5, "cpu", True, (2, 2)),
+        (5, "default", True, (3, 4)),
+    ],
+)
 def test_gradients_are_those_of_a_plain_convolution(
-    channels, platform, stride, kernel_size, monkeypatch
+    channels, platform, many, sides, stride, kernel_size, monkeypatch
 ):
-    """Of few channels and of many; the way of CPUs, and that of every other device."""
+    """Of few channels and images and of many; the way of CPUs, and that of every other device."""
+    monkeypatch.setattr(layers, "MANY_IMAGES", 3 if many else 4)
     if platform == "default":
         monkeypatch.setattr(
             layers.lax, "platform_dependent", lambda *args, default, **_: default(*args)
         )
     graph, state = nnx.split(convolution(channels, 3, kernel_size, stride))
     kernel = whole_numbers(0, kernel_size, kernel_size, channels, 3)
-    x = whole_numbers(1, 2, 2, 5, 6, channels)  # [B, T, H, W, C]
+    x = whole_numbers(1, 2, 2, *sides, channels)  # [B, T, H, W, C]
 
     def ours(x, kernel):
         layer = nnx.merge(graph, state, copy=True)
@@ -73,6 +84,17 @@ def test_gradients_are_those_of_a_plain_convolution(
     got, expected = both(x, kernel, cotangent)
     chex.assert_trees_all_equal(got, expected)
     assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(expected))
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_many_images_are_trained_by_matrix_products_on_a_cpu(many, monkeypatch):
+    monkeypatch.setattr(layers, "MANY_IMAGES", 3 if many else 4)
+    layer = convolution(5, 3)
+    x = whole_numbers(1, 2, 2, 2, 2, 5)
+    lowered = jax.jit(jax.grad(lambda x: jnp.sum(layer(x) ** 2))).trace(x)
+    of = {p: lowered.lower(lowering_platforms=(p,)).as_text() for p in ("cpu", "cuda")}
+    assert ("stablehlo.convolution" in of["cpu"]) is not many
+    assert "stablehlo.convolution" in of["cuda"]
 
 
 @pytest.mark.parametrize("channels", [1, 5])
