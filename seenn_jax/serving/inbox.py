@@ -134,6 +134,8 @@ class Inbox:
         with self.changed:
             if self.stopped:
                 raise Stopped(STOPPED)
+            if request.over:  # a session whose deadline came as it sent its first frame
+                return
             if not (self._outside or self.queued + request.count > self.most):
                 self._let_in(request)
             elif not self.wait or (block and self.thread == threading.get_ident()):

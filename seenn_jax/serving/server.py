@@ -278,7 +278,7 @@ class Session:
         except UserError:
             request.inputs = []  # the next frame is the first
             raise
-        return True
+        return not request.over
 
     def end(self) -> "Future[Answer]":
         """No more frames come: the answer is the one after those that have come."""

@@ -342,8 +342,8 @@ class Worker:
             _set(request.future.set_result, answers)
 
     def _fail(self, request: Request, error: Exception) -> None:
-        came = request.future.leave is not None  # not so a session that has sent nothing
-        self._end(request)
+        self._end(request)  # from then on a session can't send its first frame
+        came = request.future.leave is not None  # not so of one that has sent nothing
         if self._tell(request):
             self.counters.failed += request.count * came
             _set(request.future.set_exception, error)

@@ -25,18 +25,20 @@ def after_reading(server, do):
     worker._read = read_and_do
 
 
+def expire(server):
+    """Let all deadlines come."""
+    inbox = server._inbox
+    inbox._deadlines = [(0.0, *rest) for _, *rest in inbox._deadlines]
+    inbox._tell()
+
+
 def recordings(count):
     return inputs(count * T).reshape(count, T, FEATURES)
 
 
 def test_a_deadline_that_comes_with_the_exit_has_the_answer():
     server, x = Server(toy(), slots=4), inputs(3)
-
-    def expire(found):
-        inbox = server._inbox
-        inbox._deadlines = [(0.0, *rest) for _, *rest in inbox._deadlines if found]
-
-    after_reading(server, expire)
+    after_reading(server, lambda found: found and expire(server))
     with server:
         one = server.submit(x[0], deadline=60, exit=0.0)
         assert one.result(10)[3:5] == (1, True)
@@ -113,15 +115,10 @@ def test_a_session_may_end_twice_and_as_its_deadline_comes():
         while not server._worker._ticks.any():
             time.sleep(0.001)
 
-        def end_late():
-            session.end()
-            inbox = server._inbox
-            inbox._deadlines = [(0.0, *rest) for _, *rest in inbox._deadlines]
-            inbox._tell()
-
         with server._inbox.changed:  # one look of the worker finds all
             session.end()
-            end_late()
+            session.end()
+            expire(server)
         assert session.answer.result(10).timesteps == 1
         other = server.session()
         other.send(x[0])
@@ -135,6 +132,41 @@ def test_a_session_without_a_frame_is_late():
             session.answer.result(10)
         assert not session.send(recordings(1)[0, 0])
     assert (server.counters()["requests"], server.counters()["failed"]) == (0, 0)
+
+
+def test_a_deadline_that_comes_before_the_first_frame_is_let_in_keeps_no_place():
+    server, x = Server(toy(frames=True), slots=2, queue=1), recordings(1)[0]
+    session, put = server.session(deadline=60), server._put
+
+    def expire_and_put(request):  # the session has looked at its answer by then
+        expire(server)
+        server._worker._clear()
+        return put(request)
+
+    server._put = expire_and_put
+    assert not session.send(x[0])
+    server._put = put
+    assert (server.counters()["requests"], server.counters()["waiting"]) == (0, 0)
+    other = server.session(exit=0.0)
+    assert other.send(x[0])
+    with server:
+        assert other.answer.result(10).complete
+
+
+def test_a_deadline_that_comes_after_the_first_frame_is_let_in_is_counted():
+    server, x = Server(toy(frames=True), slots=2, queue=1), recordings(1)[0]
+    session, end = server.session(deadline=60), server._worker._end
+
+    def send_and_end(request):
+        session.send(x[0])
+        end(request)
+
+    server._worker._end = send_and_end
+    expire(server)
+    server._worker._clear()
+    counters = server.counters()
+    assert (counters["requests"], counters["failed"], counters["waiting"]) == (1, 1, 0)
+    server.stop()
 
 
 def test_a_callback_that_exits_ends_nothing_else(caplog):
