@@ -6,6 +6,7 @@ import heapq
 import itertools
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ class Asked(Future):
     """A future that says when it is cancelled: a callback for each that isn't would cost more."""
 
     leave: Callable[[], None] | None = None
+    session: "Request | None" = None  # whose answer it is, for who holds nothing else of it
 
     def cancel(self) -> bool:
         """As of every future."""
@@ -52,7 +54,7 @@ class Request:
 
     __slots__ = (
         *("answers", "began", "count", "deadline", "ended", "future", "given", "inputs", "left"),
-        *("outside", "over", "rows", "single", "sure", "timed", "trace", "value"),
+        *("outside", "over", "rows", "single", "sure", "timed", "trace", "value", "__weakref__"),
     )
 
     def __init__(
@@ -104,6 +106,8 @@ class Inbox:
         self._waiting: collections.deque[Request] = collections.deque()
         self._outside: collections.deque[Request] = collections.deque()
         self._growing: collections.deque[Request] = collections.deque()  # with a row and new frames
+        # Sessions, which are to be told of a stop before they have sent anything, too.
+        self._sessions: weakref.WeakSet[Request] = weakref.WeakSet()
         self._deadlines: list[tuple[float, int, Request]] = []
         self._leaving: list[Request] = []  # cancelled, or without more frames
         self._over = self._gone = 0  # of those that wait, and of those outside
@@ -157,6 +161,19 @@ class Inbox:
         ended = block and future.done() and not future.cancelled()
         if ended and isinstance(future.exception(), Stopped):
             raise Stopped(STOPPED)
+
+    def begin(self, request: Request) -> None:
+        """Know a session, of which no frame has come.
+
+        Raises:
+          Stopped: the server takes no more.
+        """
+        with self.changed:
+            if self.stopped:
+                raise Stopped(STOPPED)
+            self._sessions.add(request)
+            request.future.session = request
+            self.watch(request)
 
     def watch(self, request: Request) -> None:
         """Look at a request's deadline from now on."""
@@ -296,17 +313,20 @@ class Inbox:
             self.changed.notify_all()
 
     def turned_away(self) -> list[Request]:
-        """After a stop those outside, each once."""
+        """After a stop those outside, and sessions of which no frame has come; each once."""
         with self.changed:
-            outside = self._outside if self.stopped else ()
-            if outside:
-                self._outside, self._gone = collections.deque(), 0
-            return [request for request in outside if not request.over]
+            if not self.stopped:
+                return []
+            silent = [request for request in self._sessions if request.future.leave is None]
+            outside = [request for request in (*self._outside, *silent) if not request.over]
+            self._outside, self._gone = collections.deque(), 0
+            self._sessions.clear()
+            return outside
 
     @property
     def empty(self) -> bool:
         """Whether nothing waits, inside or outside."""
-        return not (self.queued or self._outside)
+        return not (self.queued or self._outside or self._sessions)
 
     def stop(self) -> None:
         """Take no more."""

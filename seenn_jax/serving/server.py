@@ -174,7 +174,7 @@ class Server:
         """A recording whose frames come one by one; see `submit` for the arguments.
 
         Raises:
-          UserError: a network for still images.
+          UserError: a network for still images. Of its kind is `Stopped`.
         """
         if not self.served.frames:
             raise UserError(
@@ -252,7 +252,7 @@ class Session:
     def __init__(self, server: Server, deadline: float | int | None, value: float | int):
         self._server, self._ended = server, False
         self._request = Request([], value, _seconds(deadline))
-        server._inbox.watch(self._request)
+        server._inbox.begin(self._request)
         self.answer: Future[Answer] = self._request.future
 
     def send(self, frame: Shaped[Any, "..."]) -> bool:

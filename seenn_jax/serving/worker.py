@@ -351,7 +351,7 @@ class Worker:
     def _tell(self, request: Request) -> bool:
         """Whether the future still waits for an answer; one that was cancelled is counted."""
         waits, came = request.future.set_running_or_notify_cancel(), request.future.leave
-        request.future.leave = None  # or the two would hold each other
+        request.future.leave = request.future.session = None  # or the two would hold each other
         if not waits and came:
             self.counters.cancelled += request.count
         return waits

@@ -1,12 +1,14 @@
 """What happens between two calls of the device: exits, deadlines and frames at the same moment."""
 
+import gc
 import sys
 import time
 
 import numpy as np
 import pytest
 
-from seenn_jax.serving import Refused, Server, TooLate
+import seenn_jax
+from seenn_jax.serving import Refused, Server, Stopped, TooLate
 from tests.serving.toy import FEATURES, T, every_tick, inputs, toy
 
 NEVER = 1.0  # no confidence exceeds it
@@ -132,6 +134,49 @@ def test_a_session_without_a_frame_is_late():
             session.answer.result(10)
         assert not session.send(recordings(1)[0, 0])
     assert (server.counters()["requests"], server.counters()["failed"]) == (0, 0)
+
+
+@pytest.mark.parametrize("deadline", [None, 60])
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_session_without_a_frame_is_told_of_a_stop(begun, deadline):
+    server = Server(toy(frames=True), slots=2)
+    if begun:
+        server.__enter__()
+    session, refused = server.session(deadline=deadline), server.session()
+    forgotten, cancelled = server.session(deadline=deadline).answer, server.session().end()
+    frame = recordings(1)[0, 0]
+    with pytest.raises(seenn_jax.UserError, match="bring it to that shape"):
+        refused.send(frame[:1])
+    server.stop()
+    for answer in (session.answer, refused.answer, forgotten):
+        with pytest.raises(Stopped):
+            answer.result(0)
+    assert cancelled.cancelled()
+    assert not session.send(frame)
+    with pytest.raises(Stopped):
+        server.session()
+    assert (server.counters()["requests"], server.counters()["failed"]) == (0, 0)
+
+
+def test_a_session_without_a_frame_is_told_of_a_failure(monkeypatch):
+    monkeypatch.setattr("threading.excepthook", lambda args: None)
+    server = Server(toy(frames=True), slots=2)
+    monkeypatch.setattr(server._worker, "_read", lambda *_: 1 / 0)
+    with server:
+        session, other = server.session(), server.session()
+        other.send(recordings(1)[0, 0])
+        for answer in (session.answer, other.answer):
+            with pytest.raises(RuntimeError, match="the server has failed: ZeroDivisionError"):
+                answer.result(10)
+
+
+def test_a_session_that_is_given_up_leaves_nothing_behind():
+    server = Server(toy(frames=True), slots=2)
+    server.session()
+    server.session().end()
+    gc.collect()
+    assert not server._inbox._sessions
+    server.stop()
 
 
 def test_a_deadline_that_comes_before_the_first_frame_is_let_in_keeps_no_place():
