@@ -1,8 +1,12 @@
 """Answer images over HTTP: python -m seenn_jax serve."""
 
+import asyncio
 import contextlib
+import functools
+import logging
 import signal
 import socket
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -21,6 +25,7 @@ from seenn_jax.run.prediction import frame_of
 from seenn_jax.serving.server import Server
 
 MIB = 2**20
+GRACE = 30  # seconds after a signal, for answers that are still on their way
 
 
 def main() -> None:
@@ -99,17 +104,43 @@ def _frame(run: Predictor) -> Any:
 
 def _listen(uvicorn: Any, app: Any, listening: socket.socket) -> None:
     """Serve until SIGINT or SIGTERM, after which what was asked is answered."""
-    config = uvicorn.Config(app, log_level="warning", lifespan="off", server_header=False)
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=GRACE,
+    )
+    logging.getLogger("uvicorn.error").addFilter(_is_no_end)
     http = uvicorn.Server(config)
     # Its own would raise the signal once more afterwards, before the rest is answered.
-    http.capture_signals = contextlib.nullcontext
+    http.capture_signals = functools.partial(_signals, http)
+    http.run(sockets=[listening])
+
+
+@contextlib.contextmanager
+def _signals(http: Any) -> Iterator[None]:
+    """The first signal ends uvicorn's server, and at the second one it waits for nobody."""
+    loop = asyncio.get_running_loop()
+
+    def hang_up() -> None:
+        http.force_exit = True
+        for connection in list(http.server_state.connections):  # which Python 3.12 waits for
+            connection.transport.abort()
 
     def stop(number: int, frame: FrameType | None) -> None:
+        if http.should_exit:
+            loop.call_soon_threadsafe(hang_up)
         http.should_exit = True
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        http.run(sockets=[listening])
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _is_no_end(record: logging.LogRecord) -> bool:
+    """Leave out the traceback of each request that a stop does not wait for."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))

@@ -1,7 +1,13 @@
 """`python -m seenn_jax serve`: its mistakes, and what it starts."""
 
+import asyncio
+import functools
+import os
+import signal
 import socket
 import sys
+import threading
+import types
 
 import pytest
 
@@ -70,3 +76,47 @@ def test_what_it_starts(program, monkeypatch, trained):
     assert found["run"].workdir == trained
     assert "patience exit, patience 2 (T = 3), as given\nListening on http://127.0.0.1:" in out
     assert "Stopped; 1,234 images were answered." in out
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def stuck(request):
+    """`(*signals)`: serve one request that never ends, and send the signals once it has come."""
+    uvicorn = pytest.importorskip("uvicorn")
+    pytest.importorskip(request.param)
+    config = functools.partial(uvicorn.Config, loop=request.param, log_config=None)
+    library = types.SimpleNamespace(Config=config, Server=uvicorn.Server)
+    listening, entered = socket.create_server(("127.0.0.1", 0)), threading.Event()
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        entered.set()
+        await asyncio.Event().wait()
+
+    def interrupt(signals):
+        entered.wait()
+        for number in signals:
+            os.kill(os.getpid(), number)
+
+    def listen(*signals):
+        thread = threading.Thread(target=interrupt, args=(signals,))
+        with socket.create_connection(listening.getsockname()) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+            thread.start()
+            serve._listen(library, app, listening)
+            thread.join()
+
+    with listening:
+        yield listen
+
+
+def test_a_stop_waits_for_so_long_at_most(stuck, monkeypatch, caplog):
+    monkeypatch.setattr(serve, "GRACE", 0.1)
+    stuck(signal.SIGTERM)
+    assert "timeout graceful shutdown exceeded" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+def test_a_second_signal_waits_for_nobody(stuck, monkeypatch, caplog):
+    monkeypatch.setattr(serve, "GRACE", None)
+    stuck(signal.SIGTERM, signal.SIGINT)
+    assert "Traceback" not in caplog.text
