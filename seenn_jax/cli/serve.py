@@ -78,6 +78,10 @@ def _web() -> tuple[Any, Any]:
 
 
 def _listening(host: str, port: int) -> socket.socket:
+    if not host:  # of which Python would take every address
+        raise UserError(
+            "`host` is '': give an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all"
+        )
     try:
         if not 0 <= port <= 65535:  # of which Python leaves a socket open
             raise OSError("there is no such port")

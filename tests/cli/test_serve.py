@@ -12,6 +12,7 @@ import types
 import pytest
 
 from seenn_jax.cli import serve
+from seenn_jax.errors import UserError
 from tests.cli.conftest import check_refused
 
 MODULE = "seenn_jax/__main__.py"
@@ -42,6 +43,11 @@ def test_a_port_that_is_taken(program):
         port = taken.getsockname()[1]
         refused = program(MODULE, "serve", DIGITS, f"--port={port}")
     check_refused(*refused, f"--port={port}", "in use", "choose another port")
+
+
+def test_an_empty_host_is_not_every_address():
+    with pytest.raises(UserError, match="`host` is '': give an address of this machine"):
+        serve._listening("", 0).close()
 
 
 def test_without_the_extra(program, monkeypatch):
