@@ -378,8 +378,8 @@ def _set(put: Callable[[Any], None], value: Any) -> None:
     """Give a future what it waits for; what its callbacks raise is theirs."""
     try:
         put(value)
-    except SystemExit:  # all else futures catch
-        _log.exception("a callback of a future has called sys.exit()")
+    except BaseException:  # futures catch each Exception, and no CancelledError or SystemExit
+        _log.exception("a callback of a future has raised what would have ended the server")
 
 
 def _not_finite() -> UserError:

@@ -1,7 +1,7 @@
 """What happens between two calls of the device: exits, deadlines and frames at the same moment."""
 
+import asyncio
 import gc
-import sys
 import time
 
 import numpy as np
@@ -214,15 +214,24 @@ def test_a_deadline_that_comes_after_the_first_frame_is_let_in_is_counted():
     server.stop()
 
 
-def test_a_callback_that_exits_ends_nothing_else(caplog):
+ENDS = [SystemExit, asyncio.CancelledError, KeyboardInterrupt, pytest.fail.Exception]
+
+
+@pytest.mark.parametrize("error", ENDS)
+def test_what_a_callback_raises_ends_nothing_else(error, caplog):
     server = Server(toy(), slots=2)
     futures = [server.submit(one, exit=NEVER) for one in inputs(6)]
+
+    def end(_):
+        raise error("enough")
+
     for future in futures:
-        future.add_done_callback(lambda _: sys.exit(1))
+        future.add_done_callback(end)
     with server:
         assert all(future.result(10).timesteps == T for future in futures)
         assert server.submit(inputs(1)[0]).result(10).complete
-    assert "sys.exit" in caplog.text
+    assert "a callback of a future has raised" in caplog.text
+    assert "enough" in caplog.text
 
 
 def test_a_callback_does_not_wait_for_room_that_it_keeps():
