@@ -6,13 +6,13 @@ import io
 import json
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
@@ -24,6 +24,7 @@ from seenn_jax.serving.answers import Answer, Refused, Stopped, TooLate
 from seenn_jax.serving.server import Server
 
 MOST_PIXELS = 25_000_000  # of an image that is sent
+DECODERS = 4  # images decoded at once: one of so many pixels takes up to 0.2 GB meanwhile
 SECONDS = 30  # for a body to arrive
 DRAINED = 16  # times the limit, that is read of a larger body
 MOST_AXES = 8  # of an .npy
@@ -62,6 +63,7 @@ class Limits(NamedTuple):
 
 def application(server: Server, limits: Limits) -> Starlette:
     """POST /predict, GET /healthz, /metrics and the page at /."""
+    decoders = ThreadPoolExecutor(DECODERS, "seenn_jax decoder")
     page = resources.files("seenn_jax.serving").joinpath("page.html").read_text()
 
     async def home(request: Request) -> Response:
@@ -80,7 +82,9 @@ def application(server: Server, limits: Limits) -> Starlette:
             Route("/", home),
             Route("/healthz", health),
             Route("/metrics", metrics),
-            Route("/predict", functools.partial(_predict, server, limits), methods=["POST"]),
+            Route(
+                "/predict", functools.partial(_predict, server, limits, decoders), methods=["POST"]
+            ),
         ],
         exception_handlers={
             HTTPException: _http_error,
@@ -89,10 +93,14 @@ def application(server: Server, limits: Limits) -> Starlette:
     )
 
 
-async def _predict(server: Server, limits: Limits, request: Request) -> Response:
+async def _predict(
+    server: Server, limits: Limits, decoders: ThreadPoolExecutor, request: Request
+) -> Response:
     options = _options(request)
     body = await _body(request, limits.body)
-    images = await run_in_threadpool(_images, body, server, limits)
+    threads = None if body.startswith(_NPY) else decoders  # an .npy has nothing to decode
+    loop = asyncio.get_running_loop()
+    images = await loop.run_in_executor(threads, _images, body, server, limits)
     if images.ndim == 1 + len(server.served.shape) + server.served.frames:
         asked = _several(server, images, options)
     else:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
 import warnings
 from pathlib import Path
@@ -196,6 +197,37 @@ def test_a_bomb_is_refused_before_it_is_decoded(ask, monkeypatch):
     Image.new("L", (10, 10)).save(file, "PNG")
     status, said = ask("/predict", file.getvalue())
     assert (status, "10 x 10 pixels, more than 99" in said["error"]) == (400, True)
+
+
+def test_few_images_are_decoded_at_once(server, monkeypatch, encoded):
+    started, go, decode = [], threading.Event(), web.decode
+
+    def held(*arguments, **options):
+        started.append(threading.current_thread())
+        assert go.wait(10)
+        return decode(*arguments, **options)
+
+    monkeypatch.setattr(web, "decode", held)
+    app = web.application(server, web.Limits(10_000, frame))
+    images = pictures(3 * web.DECODERS)
+
+    async def ask():
+        bodies = [encoded(image[..., 0], "PNG") for image in images]
+        tasks = [asyncio.ensure_future(called(app, "/predict", body)) for body in bodies]
+        while len(started) < web.DECODERS:
+            await asyncio.sleep(0)
+        # What needs no decoding does not wait for them.
+        assert (await called(app, "/predict", npy(images[0])))[0] == 200
+        await asyncio.sleep(0.05)
+        assert len(started) == web.DECODERS
+        go.set()
+        return await asyncio.gather(*tasks)
+
+    try:
+        assert [status for status, *_ in asyncio.run(ask())] == [200] * len(images)
+    finally:
+        go.set()
+    assert len(set(started)) == web.DECODERS
 
 
 def test_recordings():
