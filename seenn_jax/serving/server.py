@@ -2,8 +2,8 @@
 
 import asyncio
 import gc
+import math
 import numbers
-import sys
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
@@ -47,8 +47,8 @@ class Server:
       exit, choice: as for `Predictor.predict`.
 
     Raises:
-      UserError: fewer than one slot, tick or place in the queue; what `Predictor.predict` says of
-        `exit` and `choice`.
+      UserError: no network; no whole number of slots, ticks or places in the queue, or fewer than
+        one; what `Predictor.predict` says of `exit` and `choice`.
     """
 
     def __init__(
@@ -62,11 +62,23 @@ class Server:
         exit: str | None = None,
         choice: Choice | None = None,
     ):
-        for what, value in (("ticks_per_call", ticks_per_call), ("queue", queue)):
+        counts = {"slots": slots, "ticks_per_call": ticks_per_call, "queue": queue}
+        for what, value in counts.items():
+            if not isinstance(value, numbers.Integral):
+                raise UserError(f"`{what}` is {value!r:.40}: give a whole number, at least 1")
             check_at_least_one(what, value)
         check_choice("when_full", when_full, WHEN_FULL)
+        if not isinstance(choice, Choice | None):
+            raise UserError(
+                f"`choice` is {choice!r:.40}: give a Given, Target, Risk or Tolerance, such as "
+                "seenn_jax.Given(0.9)"
+            )
         if isinstance(predictor, Predictor):
             predictor = served_of(predictor, exit, choice)
+        elif not isinstance(predictor, Served):
+            raise UserError(
+                f"the network is {predictor!r:.40}: give what seenn_jax.load returns, or a Served"
+            )
         self.served = predictor
         self._counters = Counters(predictor.timesteps)
         self._inbox = Inbox(queue, when_full == "wait", predictor.frames, self._counters)
@@ -203,16 +215,11 @@ class Server:
         exit: float | int | None = None,
         ticks: bool = False,
     ) -> Request:
-        served, images = self.served, np.array(images)  # the caller may fill it anew
+        served = self.served
         if several and served.frames:
             raise UserError("recordings are answered one by one: use `submit` for each")
         shape = (*(served.timesteps,) * served.frames, *served.shape)
-        if images.shape[several:] != shape or images.dtype != served.dtype:
-            wanted = ["N", *shape] if several else [*shape]
-            raise UserError(
-                f"the images are {images.dtype.name}{list(images.shape)}, and this network takes "
-                f"{np.dtype(served.dtype).name}{wanted}: bring them to that shape and dtype"
-            )
+        images = _array("images are", images, shape, served.dtype, several)
         count = len(images) if several else 1
         self.check_count(count)
         deadline = _seconds(deadline)
@@ -228,7 +235,7 @@ class Server:
     def _value(self, exit: float | int | None) -> float | int:
         if exit is None:
             return self.served.value
-        if not isinstance(exit, numbers.Real) or not abs(exit) <= LARGEST:
+        if not abs(_number(exit)) <= LARGEST:
             raise UserError(f"`exit` is {exit!r:.40}: give a number, the value of the exit")
         self.served.check(exit)
         return exit
@@ -261,12 +268,8 @@ class Session:
         Raises:
           UserError: a frame of another shape or dtype; `Refused` or `Stopped` of the first.
         """
-        served, request, frame = self._server.served, self._request, np.array(frame)
-        if frame.shape != served.shape or frame.dtype != served.dtype:
-            raise UserError(
-                f"the frame is {frame.dtype.name}{list(frame.shape)}, and this network takes "
-                f"{np.dtype(served.dtype).name}{[*served.shape]}: bring it to that shape and dtype"
-            )
+        served, request = self._server.served, self._request
+        frame = _array("frame is", frame, served.shape, served.dtype)
         if self.answer.done() or self._ended or len(request.inputs) == served.timesteps:
             return False
         if request.inputs:
@@ -290,13 +293,41 @@ class Session:
         return self.answer
 
 
+def _array(
+    what: str, given: Any, shape: tuple[int, ...], dtype: Any, several: bool = False
+) -> np.ndarray:
+    """What is given, as the network takes it; a copy, as the caller may fill it anew."""
+    try:
+        array = np.array(given)
+    except (TypeError, ValueError):  # as of rows of several lengths
+        found = f"{given!r:.40}, of which NumPy makes no array"
+    else:
+        if array.shape[several:] == shape and array.dtype == dtype:
+            return array
+        found = f"{array.dtype.name}{list(array.shape)}"
+    wanted = ["N", *shape] if several else [*shape]
+    raise UserError(
+        f"the {what} {found}, and this network takes {np.dtype(dtype).name}{wanted}: give that "
+        "shape and dtype"
+    )
+
+
+def _number(value: Any) -> float:
+    """A number as Python's, whose comparisons do not overflow; NaN for what is none."""
+    try:
+        return float(value) if isinstance(value, numbers.Real) else math.nan
+    except OverflowError:
+        return math.inf
+
+
 def _seconds(deadline: float | int | None) -> float | None:
     """A deadline that can be waited for."""
     if deadline is None:
         return None
-    if not isinstance(deadline, numbers.Real) or not 0 < deadline <= sys.float_info.max:
+    seconds = _number(deadline)
+    if not 0 < seconds < math.inf:
         raise UserError(f"`deadline` is {deadline!r:.40}: give seconds from now, above 0")
-    return float(deadline)
+    return seconds
 
 
 class _Undisturbed:

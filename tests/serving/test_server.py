@@ -7,6 +7,7 @@ import threading
 import time
 
 import jax
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -107,6 +108,44 @@ def test_a_mistake_is_told_to_who_makes_it(shared, image, options, said):
     with pytest.raises(seenn_jax.UserError, match=said):
         shared.submit(image, **options)
     assert shared.counters() == before
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """Arguments of any type reach the package, as they do outside of tests."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"slots": 1.5}, "`slots` is 1.5: give a whole number, at least 1"),
+        ({"slots": "3"}, "`slots` is '3': give a whole number"),
+        ({"slots": None}, "`slots` is None: give a whole number"),
+        ({"slots": 0}, "`slots` is 0: it must be at least 1"),
+        ({"ticks_per_call": 2.0}, "`ticks_per_call` is 2.0: give a whole number"),
+        ({"queue": None}, "`queue` is None: give a whole number"),
+        ({"choice": 3}, "`choice` is 3: give a Given, Target, Risk or Tolerance"),
+        ({"predictor": "digits-resnet8"}, "the network is 'digits-resnet8': give what"),
+    ],
+)
+def test_a_server_that_can_not_be_is_a_sentence(options, said):
+    with pytest.raises(seenn_jax.UserError, match=f"^{said}"):
+        Server(**{"predictor": toy(), **options})
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_request_of_other_types(shared):
+    ragged = r"\[\[1\], \[1, 2\]\], of which NumPy makes no array, and this network takes float32\["
+    for submit in (shared.submit, shared.submit_all):
+        with pytest.raises(seenn_jax.UserError, match=f"^the images are {ragged}"):
+            submit([[1], [1, 2]])
+    for options in ({"deadline": "3"}, {"deadline": -(10**400)}, {"exit": "0.5"}):
+        with pytest.raises(seenn_jax.UserError, match=f"^`{next(iter(options))}` is "):
+            shared.submit(inputs(1)[0], **options)
+    for number in (np.float16, np.float32, np.int8):
+        assert shared.submit(inputs(1)[0], deadline=number(60), exit=number(1)).result().complete
 
 
 def test_what_is_not_finite_fails_alone(shared):

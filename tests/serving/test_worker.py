@@ -145,7 +145,7 @@ def test_a_session_without_a_frame_is_told_of_a_stop(begun, deadline):
     session, refused = server.session(deadline=deadline), server.session()
     forgotten, cancelled = server.session(deadline=deadline).answer, server.session().end()
     frame = recordings(1)[0, 0]
-    with pytest.raises(seenn_jax.UserError, match="bring it to that shape"):
+    with pytest.raises(seenn_jax.UserError, match="give that shape"):
         refused.send(frame[:1])
     server.stop()
     for answer in (session.answer, refused.answer, forgotten):
