@@ -109,6 +109,31 @@ NOT_OF_A_POLICY = {
     "random_timesteps": (False, "False for a policy, which is for all timesteps"),
     "ema": (0, "0 for a policy, which has no average of its weights"),
 }
+# Settings that do nothing unless a config is of such a kind. Not those of a spiking network in an
+# ordinary one, nor of a teacher where there is none: a config is tried without it.
+IDLE = (
+    (
+        ("init_from", "joint_epochs", *OF_A_POLICY, "policy.objective"),
+        *("a policy, with `config.policy.candidates`", is_policy),
+    ),
+    (
+        ("training_levels", "quantization_levels", "initial_threshold"),
+        *("an ordinary network, with `config.activation`=qcfs", is_ann),
+    ),
+    (
+        ("model.largest_spike",),
+        *("integer spikes, with `config.activation`=ilif", lambda c: c.activation == "ilif"),
+    ),
+    (("tet_weight",), "`config.loss`=tet", lambda config: config.loss == "tet"),
+    (
+        ("optimizer.momentum", "optimizer.nesterov"),
+        *("`config.optimizer.name`=sgd", lambda config: config.optimizer.name == "sgd"),
+    ),
+    (
+        ("random_timesteps",),
+        *("`config.timesteps` above 1", lambda config: config.timesteps > 1),
+    ),
+)
 
 
 def check_config(config: ConfigDict) -> None:
@@ -130,6 +155,7 @@ def check_config(config: ConfigDict) -> None:
         )
     for key, (allowed, good) in NUMBERS.items():
         _check(config, key, allowed, good)
+    _check_idle(config)
     _check_framing(config)
     _check_encoding(config)
     _check_binning(config)
@@ -150,6 +176,18 @@ def check_config(config: ConfigDict) -> None:
         _check_policy(config)
     if config.optimizer.nesterov:
         _check(config, "optimizer.momentum", "above 0 for Nesterov's momentum", lambda v: v > 0)
+
+
+def _check_idle(config: ConfigDict) -> None:
+    for keys, what, used in IDLE:
+        for key in keys if not used(config) else ():
+            value, usual = value_of(config, key), value_of(default_config(), key)
+            if value != usual:
+                other = ", or set `config.init_weights`" if key == "init_from" else ""
+                raise UserError(
+                    f"`config.{key}` is {value!r}, which does nothing here: it is for {what}; "
+                    f"leave it at {usual!r}{other}"
+                )
 
 
 def _check_framing(config: ConfigDict) -> None:

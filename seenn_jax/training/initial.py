@@ -8,6 +8,7 @@ from seenn_jax.errors import UserError
 from seenn_jax.run import weights
 from seenn_jax.run.folder import DataFacts
 from seenn_jax.run.tensors import differing, of_model, to_model
+from seenn_jax.training.teacher import learnt
 
 LAST = "head."  # how the names of the last layer begin
 
@@ -23,11 +24,20 @@ def start_from(
       model: of the config, with fresh parameters; it stays as it is where there are no weights.
 
     Raises:
-      UserError: there are no such weights, they are damaged, or of another architecture.
+      UserError: there are no such weights, they are damaged, of another architecture, or have
+        learnt what is held out here.
     """
     if not config.init_weights:
         return model, None
     trained = weights.opened(config.init_weights)
+    its_data = trained.config.data
+    if its_data.name == config.data.name and not config.data.train_on_validation:
+        why = learnt(its_data, config.data)
+        if why:  # the validation split chooses, so that nobody may have learnt it
+            raise UserError(
+                f"`config.init_weights` is {config.init_weights}, which can't be started from: "
+                f"{why}; set `config.data.validation` as it was there, or less"
+            )
     source, step = trained.network(trained.config)
     theirs, ours = of_model(source), of_model(model)
     fresh = [name for name in ours if name.startswith(LAST) and _others(trained.facts, facts)]

@@ -101,12 +101,12 @@ def _misfit(path: Path, config: ConfigDict, facts: folder.DataFacts) -> str | No
         return f"it sees images of {theirs}, and the data are of {ours}"
     if its_config.data.name == config.data.name and not config.data.train_on_validation:
         # The validation split chooses, so that nobody may have learnt it.
-        return _learnt(its_config.data, config.data)
+        return learnt(its_config.data, config.data)
     return None
 
 
-def _learnt(theirs: ConfigDict, ours: ConfigDict) -> str | None:
-    """Why a teacher may have learnt what is held out here, of the same data; or None."""
+def learnt(theirs: ConfigDict, ours: ConfigDict) -> str | None:
+    """Why another run may have learnt what is held out here, of the same data; or None."""
     if theirs.train_on_validation:
         return "it has learnt its validation split, on which is chosen here"
     same_kind = (theirs.validation < 1) == (ours.validation < 1)  # both numbers, or both fractions
