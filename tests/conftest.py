@@ -17,6 +17,7 @@ from pathlib import Path
 import grain  # noqa: F401 - defines flags, which `program` must not take for a script's own.
 import jax
 import jaxlib.version
+import jaxtyping
 import pytest
 from absl import flags
 from rich.console import Console
@@ -359,3 +360,9 @@ def program(monkeypatch, capsys):
 def environment():
     """Environment of a real process, with the shared cache."""
     return dict(os.environ)
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """Arguments of any type reach the package, as they do outside of tests."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)

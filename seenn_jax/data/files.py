@@ -95,7 +95,7 @@ def _below(root: Path) -> Iterable[Path]:
         for name in names:
             path = Path(folder, name)
             is_image = name.lower().endswith(EXTENSIONS) and not name.startswith(".")
-            if is_image and path.is_file():
+            if is_image and (path.is_file() or not path.exists()):  # a link that leads nowhere
                 yield path
 
 

@@ -19,6 +19,8 @@ from seenn_jax.engine.common import (
     nobody,
     one_tick,
     one_zero,
+    real_ones,
+    taken,
 )
 from seenn_jax.exits.criteria import Criterion
 
@@ -44,10 +46,8 @@ def run_masked(
         `early_exit`.
     """
     check_run(criterion, timesteps, slots)
-    inputs = jax.tree.map(jnp.asarray, inputs)
-    total_samples = jax.tree.leaves(inputs)[0].shape[0]
-    slots = min(slots, max(total_samples, 1))
-    count = jnp.int32(total_samples if count is None else count)
+    inputs, total_samples = taken(inputs, criterion)
+    slots, count = min(slots, max(total_samples, 1)), real_ones(count, total_samples)
     prepare = prepare or (lambda x: x)
     if total_samples == 0:
         return nobody(lambda x: one_tick(step_fn, init_state, prepare(x)), inputs)
@@ -104,8 +104,7 @@ def in_batches(
 ) -> PyTree[Shaped[Array, "N ..."]]:
     """`function` of every sample, in batches of `slots`; pure, for use inside jit."""
     check_at_least_one("slots", slots)
-    inputs = jax.tree.map(jnp.asarray, inputs)
-    total_samples = jax.tree.leaves(inputs)[0].shape[0]
+    inputs, total_samples = taken(inputs)
     slots = min(slots, max(total_samples, 1))
     if total_samples == 0:
         results = jax.eval_shape(lambda x: function(one_zero(x)), inputs)

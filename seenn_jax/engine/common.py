@@ -1,5 +1,6 @@
 """What the ways to run exits share, and the mistakes that they say."""
 
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -40,9 +41,58 @@ def check_criterion(criterion: Any) -> None:
 
 
 def check_at_least_one(what: str, value: int) -> None:
-    """Raise a UserError unless the value is at least 1."""
+    """Raise a UserError unless the value is a whole number, at least 1."""
+    try:
+        whole = operator.index(value) == value and not isinstance(value, bool)
+    except TypeError:
+        whole = False
+    if not whole:
+        raise UserError(f"`{what}` is {value!r}: it must be a whole number, at least 1; give one")
     if value < 1:
         raise UserError(f"`{what}` is {value}: it must be at least 1; give a larger number")
+
+
+def taken(inputs: Any, criterion: Criterion | None = None) -> tuple[Any, int]:
+    """(inputs as arrays, how many samples they are of).
+
+    Raises:
+      UserError: inputs that are not of one length, or not of that of the criterion.
+    """
+    inputs = jax.tree.map(jnp.asarray, inputs)
+    lengths = {leaf.shape[:1] for leaf in jax.tree.leaves(inputs)}
+    if len(lengths) != 1 or () in lengths:
+        raise UserError(
+            f"the inputs are {_shapes(inputs)}: give arrays [N, ...], all of one N, of which each "
+            "sample has a row"
+        )
+    [[samples]] = lengths
+    if criterion is not None and criterion.samples not in (None, samples):
+        raise UserError(
+            f"the criterion has times of {criterion.samples:,} samples, and the inputs are of "
+            f"{samples:,}: give a time for each"
+        )
+    return inputs, samples
+
+
+def real_ones(count: Int[Array, ""] | int | None, samples: int) -> Int[Array, ""]:
+    """How many of the samples are real, as for `early_exit`.
+
+    Raises:
+      UserError: more than there are, or no number of them.
+    """
+    if count is None:
+        return jnp.int32(samples)
+    if not isinstance(count, jax.core.Tracer):
+        try:
+            good = 0 <= operator.index(count) <= samples
+        except TypeError:
+            good = False
+        if not good:
+            raise UserError(
+                f"`count` is {count}, and the inputs are of {samples:,} samples: give a whole "
+                "number from 0 to that"
+            )
+    return jnp.clip(jnp.asarray(count, jnp.int32), 0, samples)
 
 
 def one_zero(inputs: Any) -> Any:
@@ -96,14 +146,27 @@ def _logits_of(tick: Callable, state: Any, init_state: Any, slots: int) -> jax.S
     returned = result if isinstance(result, tuple) and len(result) == 2 else (None, None)
     logits = returned[1]
     if getattr(logits, "ndim", 0) == 2 and logits.shape[0] == slots:
-        shapes = [jax.tree.map(jnp.shape, x) for x in (returned[0], state)]
-        if shapes[0] == shapes[1]:
+        kinds = [_kinds(state, x) for x in (returned[0], state)]
+        if kinds[0] == kinds[1]:
             return logits
     raise UserError(
         f"step_fn returns {_shapes(result)}: it must return (state, logits), the state shaped as "
         f"it is given, {_shapes(state)}, and the logits [slots, classes] with {slots} slots; "
         "swap them, or see whether `init_state` is that of one sample"
     )
+
+
+def _kinds(given: Any, state: Any) -> tuple:
+    """What a state must have in common with the one that was given, as its leaves have it."""
+    # A Python number becomes of whatever dtype it must be.
+    loose = [getattr(leaf, "weak_type", False) for leaf in jax.tree.leaves(given)]
+    leaves, tree = jax.tree.flatten(state)
+    if len(leaves) != len(loose):
+        return (tree,)
+    dtypes = [
+        None if is_loose else jnp.result_type(x) for x, is_loose in zip(leaves, loose, strict=True)
+    ]
+    return tree, dtypes, [jnp.shape(x) for x in leaves]
 
 
 def check_decision(criterion: Criterion, memory: Any, logits: Array) -> None:

@@ -9,7 +9,15 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
-from seenn_jax.engine.common import Exited, at_rest, check_run, nobody, one_tick
+from seenn_jax.engine.common import (
+    Exited,
+    at_rest,
+    check_run,
+    nobody,
+    one_tick,
+    real_ones,
+    taken,
+)
 from seenn_jax.exits.criteria import Criterion
 
 # What is left when the queue is empty ends in slots // NARROWING slots, where those are enough for
@@ -63,13 +71,12 @@ def early_exit(
         fresh samples at rest itself; None gives it a state in which they are.
 
     Raises:
-      UserError: fewer than one slot or timestep.
+      UserError: fewer than one slot or timestep, inputs of several lengths, more real samples
+        than there are.
     """
     check_run(criterion, timesteps, slots)
-    inputs = jax.tree.map(jnp.asarray, inputs)
-    samples = jax.tree.leaves(inputs)[0].shape[0]
-    slots = min(slots, max(samples, 1))
-    count = jnp.int32(samples if count is None else count)
+    inputs, samples = taken(inputs, criterion)
+    slots, count = min(slots, max(samples, 1)), real_ones(count, samples)
     fetch = input_at or (lambda inputs, index, t: jax.tree.map(lambda x: x[index], inputs))
     if samples == 0:
         zero = jnp.zeros(1, jnp.int32)

@@ -1,5 +1,6 @@
 """Evaluate a run with early exit: the validation split chooses, the asked split is reported."""
 
+import numbers
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from seenn_jax.evaluation.answers import per_image
 from seenn_jax.evaluation.details import Details
 from seenn_jax.evaluation.details import details as details_of
 from seenn_jax.evaluation.figures import figures
-from seenn_jax.exits import EXITS, Choice, Exit, make_exit
+from seenn_jax.exits import EXITS, Choice, Exit, Risk, check_kind, make_exit
 from seenn_jax.run.inference import Predictor, load
 from seenn_jax.run.trained import Trained
 from seenn_jax.run.weights import opened
@@ -61,7 +62,7 @@ def evaluate(
     _check(exit, method, split, ann and energy)
     asked: Any = {"timesteps": timesteps, "percentile": percentile, "data_dir": data_dir}
     run = load(trained, precision=precision, ann=ann, data_name=data_name, **asked)
-    rule, choice = _exit(run, "full" if ann else exit, choice)
+    rule, choice = _exit(run, "full" if ann else exit, choice, temperature)
     samples = run.validation if split == "validation" else getattr(run.dataset, split)
     run.batch = _slots(slots, split, len(samples.labels), run.batch)
     temperatures = _temperatures(run, temperature)
@@ -81,11 +82,19 @@ def evaluate(
     }
 
 
-def _exit(run: Predictor, name: str, choice: Choice | None) -> tuple[Exit, Choice | None]:
+def _exit(
+    run: Predictor, name: str, choice: Choice | None, temperature: bool
+) -> tuple[Exit, Choice | None]:
     """An exit and how its value is chosen, checked before the data are opened."""
+    check_kind(choice)
     rule = make_exit(name, run)
     choice = rule.default if choice is None else choice
     rule.check(choice, run.timesteps)
+    if temperature and isinstance(choice, Risk):
+        raise UserError(
+            "`temperature` fits to the validation images on which the guarantee of `risk` is "
+            "tested, and would void it: leave one of them out"
+        )
     return rule, choice
 
 
@@ -103,7 +112,7 @@ def _check(exit: str, method: str, split: str, spikes_of_ann: bool) -> None:
 def _slots(asked: int | None, split: str, samples: int, most: int) -> int:
     if asked is None:
         return min(most, samples)
-    if not 1 <= asked <= samples:
+    if not (isinstance(asked, numbers.Integral) and 1 <= asked <= samples):
         raise UserError(
             f"`slots` is {asked} and the {split} split has {samples} images: give a number from 1 "
             "to that"

@@ -17,7 +17,7 @@ choose their value on a validation split.
 """
 
 from seenn_jax.exits.checks import check_finite, check_labels, check_threshold
-from seenn_jax.exits.choose import Choice, Chosen, Given, Risk, Target, Tolerance
+from seenn_jax.exits.choose import Choice, Chosen, Given, Risk, Target, Tolerance, check_kind
 from seenn_jax.exits.criteria import Criterion, above, never, patience, prescribed
 from seenn_jax.exits.made import make_exit
 from seenn_jax.exits.rules import EXITS, Answers, Exit, Rising
@@ -62,6 +62,7 @@ __all__ = [
     "at_exit",
     "average_timesteps",
     "check_finite",
+    "check_kind",
     "check_labels",
     "check_threshold",
     "confidence",

@@ -2,7 +2,10 @@
 
 import dataclasses
 import math
+import numbers
 from typing import ClassVar, NamedTuple
+
+from seenn_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +83,19 @@ def too_few(choice: Tolerance, images: int, asked: bool) -> str | None:
 
 
 Choice = Given | Target | Risk | Tolerance
+
+
+def check_kind(choice: Choice | None) -> None:
+    """Raise a UserError for what is no way to choose, or one by what is no number."""
+    if choice is None:
+        return
+    if not isinstance(choice, Choice):
+        raise UserError(
+            f"`choice` is {choice!r}: give Given(0.9), Target(1.2), Risk(0.05) or "
+            "Tolerance(0.001), or leave it out"
+        )
+    if not isinstance(choice.value, numbers.Real):
+        raise UserError(f"`{choice.setting}` is {choice.value!r}: it must be a number; give one")
 
 
 class Chosen(NamedTuple):

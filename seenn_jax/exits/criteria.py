@@ -4,8 +4,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Int
 
+from seenn_jax.errors import UserError
 from seenn_jax.exits.times import patience_step
 
 
@@ -16,14 +18,21 @@ class Criterion(NamedTuple):
       memory: what a fresh sample remembers from tick to tick, a pytree of scalars; () for nothing.
       decide: `(memory [S], cumulative logits [S, K], t [S] from 1, sample index [S]) ->
         (memory, exit [S] bool)`.
+      samples: N, where it knows of so many samples alone.
     """
 
     memory: Any
     decide: Callable[[Any, Array, Array, Array], tuple[Any, Array]]
+    samples: int | None = None
 
 
 def above(score: Callable[[Array], Array], threshold: float | Array) -> Criterion:
     """Exit where a score `[S, K] -> [S]`, such as those of `SCORES`, exceeds the threshold."""
+    if not callable(score):
+        raise UserError(
+            f"the score is {score!r}: give a function of logits first, such as confidence, and "
+            "then its threshold"
+        )
     return Criterion((), lambda memory, z, t, index: (memory, score(z) > threshold))
 
 
@@ -39,9 +48,10 @@ def patience(k: int | Int[Array, ""]) -> Criterion:
     return Criterion((jnp.int32(0), jnp.int32(0)), decide)
 
 
-def prescribed(times: Int[Array, "N"]) -> Criterion:
+def prescribed(times: Int[ArrayLike, "N"]) -> Criterion:
     """Exit sample i at `times[i]`, as a policy or a benchmark says."""
-    return Criterion((), lambda memory, z, t, index: (memory, t >= times[index]))
+    times = jnp.asarray(times)
+    return Criterion((), lambda memory, z, t, index: (memory, t >= times[index]), len(times))
 
 
 def never() -> Criterion:

@@ -101,10 +101,11 @@ def unconvertible(model: nnx.Module, image_shape: tuple[int, int, int]) -> str |
     two of them that of their rates.
 
     Args:
-      model: for inference; it is only traced.
+      model: it is only traced.
       image_shape: (height, width, channels) of one input.
     """
-    graph, state = nnx.split(model)
+    # Statistics of a batch would be products of what comes of the image, too.
+    graph, state = nnx.split(nnx.view(model, use_running_average=True))
 
     def run(state, image):
         return run_all(nnx.merge(graph, state, copy=True), image, 1)[0]

@@ -238,7 +238,7 @@ def unconvertible(config: ConfigDict, facts: DataFacts) -> str | None:
     if not is_ann(config):
         return None
     model = nnx.eval_shape(lambda: network(config, facts))
-    return conversion.unconvertible(nnx.view(model, use_running_average=True), facts.image_shape)
+    return conversion.unconvertible(model, facts.image_shape)
 
 
 def batches(

@@ -17,9 +17,9 @@ from seenn_jax.config import is_policy
 from seenn_jax.data import Dataset, Split, Stream, normalize
 from seenn_jax.data.events.i2e import I2E
 from seenn_jax.energy import layers
-from seenn_jax.engine.common import BATCH
+from seenn_jax.engine.common import BATCH, check_at_least_one
 from seenn_jax.errors import UserError
-from seenn_jax.exits import Answers, Choice, Chosen, Exit, Given, made, prices
+from seenn_jax.exits import Answers, Choice, Chosen, Exit, Given, check_kind, made, prices
 from seenn_jax.models import conversion, is_ann
 from seenn_jax.models.network import inference_network
 from seenn_jax.models.precision import PRECISIONS, Precision
@@ -240,6 +240,7 @@ class Predictor:
 
     def choose(self, exit: Exit, choice: Choice | None, temperatures: Any) -> Chosen:
         """The value of an exit, chosen on the validation split where it must be."""
+        check_kind(choice)
         choice = exit.default if choice is None else choice
         exit.check(choice, self.timesteps)
         if choice is None or isinstance(choice, Given):  # nothing is looked at
@@ -348,8 +349,7 @@ def load(
         check_ann("ann", trained.place, config)
     converted = is_ann(config) and not ann
     timesteps = 1 if ann else config.timesteps if timesteps is None else timesteps
-    if timesteps < 1:
-        raise UserError(f"`timesteps` is {timesteps}: it must be at least 1; give a larger number")
+    check_at_least_one("timesteps", timesteps)
     relu = converted and config.activation == "relu"
     _check_percentile(percentile, relu, trained.place, config.activation, ann)
     if precision is not None:

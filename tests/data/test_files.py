@@ -43,6 +43,8 @@ class TestFindImages:
         (tree / "a" / "x" / "higher").symlink_to(tree.parent)
         (tree / "a" / "x" / "gone.png").symlink_to(tree / "nowhere.png")
         found = self.names(tree, tree)
+        # And one that leads nowhere is an image that can't be read.
+        found.remove("a/x/gone.png")
         assert found == ["a/10.jpeg", "a/2.JPG", "a/x/1.webp", "a/x/more/3.bmp", "b.png"]
 
     def test_nothing_there(self, tree):

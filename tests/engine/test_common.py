@@ -1,5 +1,7 @@
 """Mistakes in what an engine is given are said in one sentence, before anything runs."""
 
+import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from seenn_jax import exits
 from seenn_jax.engine import early_exit, run_masked
 from seenn_jax.engine.common import check_run
 from seenn_jax.errors import UserError
-from seenn_jax.exits import Criterion, above, never, patience
+from seenn_jax.exits import Criterion, above, never, patience, prescribed
 from tests.engine.ways import CLASSES, FEATURES, random_inputs, step
 
 SLOTS = 2
@@ -36,6 +38,64 @@ def test_a_criterion_that_is_none(criterion, kind):
     with pytest.raises(UserError, match=f"the criterion is a {kind}: give a Criterion, such as"):
         check_run(criterion, 4, SLOTS)
     check_run(never(), 4, SLOTS)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("kind", ["slots", "timesteps"])
+@pytest.mark.parametrize("value", [2.5, "3", None, True])
+def test_no_whole_number(kind, value):
+    with pytest.raises(UserError, match=rf"`{kind}` is {value!r}: it must be a whole number"):
+        check_run(never(), **{"slots": 2, "timesteps": 2, kind: value})
+
+
+@pytest.mark.usefixtures("unchecked")
+@RUNS
+@pytest.mark.parametrize("count", [-1, 4, 2.5])
+def test_no_count_of_real_samples(run, count):
+    with pytest.raises(UserError, match=rf"`count` is {count}, and the inputs are of 3 samples"):
+        run(step, jnp.zeros(CLASSES), random_inputs(3), never(), 4, SLOTS, count=count)
+
+
+@RUNS
+def test_a_traced_count_above_all_is_all(run):
+    def call(count):
+        return run(step, jnp.zeros(CLASSES), random_inputs(3), never(), 4, SLOTS, count=count)
+
+    chex.assert_trees_all_equal(jax.jit(call)(9), call(3))
+
+
+@pytest.mark.usefixtures("unchecked")
+@RUNS
+@pytest.mark.parametrize("inputs", [{}, {"a": jnp.ones((3, 2)), "b": jnp.ones((2, 2))}, [1.0, 2.0]])
+def test_inputs_that_are_not_of_one_length(run, inputs):
+    with pytest.raises(UserError, match=r"give arrays \[N, ...\], all of one N"):
+        run(lambda state, x: (state, state), jnp.zeros(CLASSES), inputs, never(), 4, SLOTS)
+
+
+@pytest.mark.usefixtures("unchecked")
+@RUNS
+def test_times_of_other_samples(run):
+    times = np.array([1, 2])
+    with pytest.raises(UserError, match="times of 2 samples, and the inputs are of 3: give a time"):
+        call(run, criterion=prescribed(times))
+    found = call(run, criterion=prescribed([1, 3, 2]))
+    assert found.timesteps.tolist() == [1, 3, 2]
+
+
+@RUNS
+def test_a_state_of_another_dtype(run):
+    def floats(state, x):
+        return state + 0.5, x[:, :CLASSES]
+
+    with pytest.raises(UserError, match=r"step_fn returns \(float32.*as it is given, int32"):
+        call(run, floats, jnp.zeros(CLASSES, jnp.int32))
+    assert call(run, floats, 0).timesteps.tolist() == [4] * 3  # a number becomes what it must be
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_threshold_in_the_place_of_a_score():
+    with pytest.raises(UserError, match=r"the score is 0\.9: give a function of logits first"):
+        above(0.9, exits.confidence)
 
 
 def scores_for_exits(memory, z, t, index):

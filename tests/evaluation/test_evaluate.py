@@ -243,6 +243,7 @@ def test_a_policy_that_is_not_there_or_cannot_choose(trained, trained_policy):
         ({"choice": Tolerance(1.0)}, r"`tolerance` is 1\.0"),
         ({"choice": Risk(0.1), "exit": "patience"}, r"no grid of thresholds for `risk`"),
         ({"slots": 361}, r"`slots` is 361 and the test split has 360 images"),
+        ({"choice": Risk(0.2), "temperature": True}, r"and would void it: leave one of them out"),
         ({"slots": 0}, r"`slots` is 0 and the test split has 360 images"),
         ({"slots": 151, "split": "validation"}, r"the validation split has 150 images"),
     ],
@@ -253,6 +254,22 @@ def test_an_argument_that_cannot_be_is_named(trained, contents, arguments, match
     with pytest.raises(UserError, match=match):
         evaluate(trained, **arguments)
     assert contents(trained) == before
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"choice": lambda: 0.9}, r"`choice` is 0\.9: give Given\(0\.9\), Target"),
+        ({"choice": lambda: Given("0.9")}, r"`threshold` is '0\.9': it must be a number"),
+        ({"timesteps": lambda: 2.5}, r"`timesteps` is 2\.5: it must be a whole number"),
+        ({"slots": lambda: 2.5}, r"`slots` is 2\.5 and"),
+    ],
+    ids=["no choice", "no number", "timesteps", "slots"],
+)
+def test_an_argument_of_another_type_is_named(trained, arguments, match):
+    with pytest.raises(UserError, match=match):
+        evaluate(trained, **{name: make() for name, make in arguments.items()})
 
 
 # --- Event data ------------------------------------------------------------------------------

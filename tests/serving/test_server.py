@@ -7,7 +7,6 @@ import threading
 import time
 
 import jax
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -108,12 +107,6 @@ def test_a_mistake_is_told_to_who_makes_it(shared, image, options, said):
     with pytest.raises(seenn_jax.UserError, match=said):
         shared.submit(image, **options)
     assert shared.counters() == before
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Arguments of any type reach the package, as they do outside of tests."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.mark.usefixtures("unchecked")

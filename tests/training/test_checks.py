@@ -145,6 +145,26 @@ def test_settings_of_events_that_do_not_go_together(changes, said):
 
 
 @pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"init_from": "runs/a"}, r"`config\.init_from` is 'runs/a', .*a policy.*init_weights"),
+        ({"joint_epochs": 1}, r"joint_epochs` is 1, which does nothing here.*leave it at 0"),
+        ({"policy": {"beta": 3.0}}, r"policy\.beta` is 3\.0, which does nothing here"),
+        ({"training_levels": (1, 2)}, r"training_levels` is \(1, 2\), .*an ordinary network"),
+        ({"model": {"largest_spike": 8}}, r"largest_spike` is 8, .*integer spikes"),
+        ({"loss": "mean_ce", "tet_weight": 0.5}, r"tet_weight` is 0\.5, .*`config\.loss`=tet"),
+        ({"optimizer": {"name": "adamw", "momentum": 0.5}}, r"momentum` is 0\.5, .*name`=sgd"),
+        ({"random_timesteps": True, "timesteps": 1}, r"random_timesteps` is True, .*above 1"),
+    ],
+)
+def test_settings_that_do_nothing(changes, said):
+    config = default_config()
+    config.update(changes)
+    with pytest.raises(UserError, match=said):
+        check_config(config)
+
+
+@pytest.mark.parametrize(
     ("key", "value"),
     [
         ("crop_area", (0.5, 1)),

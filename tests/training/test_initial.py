@@ -119,6 +119,12 @@ def test_another_architecture_is_named(start, changes, config, match):
         start(changes, **config)
 
 
+def test_what_has_learnt_what_is_held_out_is_no_start(start):
+    with pytest.raises(UserError, match=r"held out 150 images of digits .* here 400 are, some of"):
+        start(data={"validation": 400})
+    start(data={"validation": 400, "train_on_validation": True})
+
+
 def test_a_policy_starts_from_a_run(make_policy_config):
     with pytest.raises(UserError, match=r"`config\.init_weights` is 'x', and a policy is for"):
         check_config(make_policy_config(init_weights="x"))
