@@ -72,7 +72,8 @@ def _evaluate() -> None:
     name = "ann" if values["ann"] else result["exit"]
     report = write_report(result, _folder(source) / name, *details)
     console.print(f"Report: {report}", soft_wrap=True)
-    if isinstance(source, Path) and not values["ann"] and values["checkpoint"] is None:
+    looked_at = values["ann"] or values["checkpoint"] is not None or result["split"] != "test"
+    if isinstance(source, Path) and not looked_at:
         folder.keep_exit(source, result)
     _copy(result, copy)
     if values["export_weights"]:
