@@ -342,8 +342,7 @@ def gradients() -> str:
         "timesteps for each step and has the gradient through them all, so that its steps are "
         "shorter. BatchNorm's statistics are means over images that are augmented as in training; "
         "those that moved with the steps of all T are about as good, those of images as they are "
-        "worse. Neither gradient is as "
-        "accurate: each is for who lacks memory, or time.",
+        "worse. Neither gradient is as accurate: each is for who lacks memory, or time.",
         table(
             ["", "timesteps", "accuracy", "t = 1", "all T", "trained in", "GiB, 256 images"], lines
         ),

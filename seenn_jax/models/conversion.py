@@ -128,14 +128,15 @@ def _mixtures(jaxpr: Any, given: Sequence[bool]) -> Iterator[str]:
         ]
         of_image |= dict.fromkeys(equation.outvars, any(inside))
         name = equation.primitive.name
-        shape = "x".join(map(str, equation.outvars[0].aval.shape[1:]))
+        shapes = ["x".join(map(str, out.aval.shape[1:])) for out in equation.outvars]
         if name in ("reduce_window_max", "reduce_max") and any(inside):
-            yield f"max pooling (to a map of {shape})"
+            yield f"max pooling (to a map of {shapes[0]})"
         if name in ("mul", "dot_general") and all(inside):
-            yield f"a product of spikes with spikes, as in attention (to {shape})"
+            yield f"a product of spikes with spikes, as in attention (to {shapes[0]})"
         for inner in jax.extend.core.jaxprs_in_params(equation.params):
-            count = len(inner.invars)
-            yield from _mixtures(inner, ([True] * count + inside)[-count:])
+            # Those of a branch are the last arguments of what chooses it.
+            unknown = [True] * len(inner.invars)
+            yield from _mixtures(inner, (unknown + inside)[len(inside) :])
 
 
 def layer_outputs(

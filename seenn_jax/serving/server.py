@@ -14,7 +14,7 @@ from jaxtyping import Shaped
 
 from seenn_jax.engine.common import check_at_least_one
 from seenn_jax.errors import UserError, check_choice
-from seenn_jax.exits import Choice
+from seenn_jax.exits import Choice, check_kind
 from seenn_jax.run.inference import Predictor
 from seenn_jax.serving.answers import Answer, Counters, Stopped
 from seenn_jax.serving.core import Served
@@ -64,15 +64,9 @@ class Server:
     ):
         counts = {"slots": slots, "ticks_per_call": ticks_per_call, "queue": queue}
         for what, value in counts.items():
-            if not isinstance(value, numbers.Integral):
-                raise UserError(f"`{what}` is {value!r:.40}: give a whole number, at least 1")
             check_at_least_one(what, value)
         check_choice("when_full", when_full, WHEN_FULL)
-        if not isinstance(choice, Choice | None):
-            raise UserError(
-                f"`choice` is {choice!r:.40}: give a Given, Target, Risk or Tolerance, such as "
-                "seenn_jax.Given(0.9)"
-            )
+        check_kind(choice)
         if isinstance(predictor, Predictor):
             predictor = served_of(predictor, exit, choice)
         elif not isinstance(predictor, Served):

@@ -113,26 +113,32 @@ NOT_OF_A_POLICY = {
 # ordinary one, nor of a teacher where there is none: a config is tried without it.
 IDLE = (
     (
-        ("init_from", "joint_epochs", *OF_A_POLICY, "policy.objective"),
-        *("a policy, with `config.policy.candidates`", is_policy),
+        ("init_from",),
+        "a policy, with `config.policy.candidates` (a network starts from `config.init_weights`)",
+        is_policy,
+    ),
+    (
+        ("joint_epochs", *OF_A_POLICY, "policy.objective"),
+        "a policy, with `config.policy.candidates`",
+        is_policy,
     ),
     (
         ("training_levels", "quantization_levels", "initial_threshold"),
-        *("an ordinary network, with `config.activation`=qcfs", is_ann),
+        "an ordinary network, with `config.activation`=qcfs",
+        is_ann,
     ),
     (
         ("model.largest_spike",),
-        *("integer spikes, with `config.activation`=ilif", lambda c: c.activation == "ilif"),
+        "integer spikes, with `config.activation`=ilif",
+        lambda config: config.activation == "ilif",
     ),
     (("tet_weight",), "`config.loss`=tet", lambda config: config.loss == "tet"),
     (
         ("optimizer.momentum", "optimizer.nesterov"),
-        *("`config.optimizer.name`=sgd", lambda config: config.optimizer.name == "sgd"),
+        "`config.optimizer.name`=sgd",
+        lambda config: config.optimizer.name == "sgd",
     ),
-    (
-        ("random_timesteps",),
-        *("`config.timesteps` above 1", lambda config: config.timesteps > 1),
-    ),
+    (("random_timesteps",), "`config.timesteps` above 1", lambda config: config.timesteps > 1),
 )
 
 
@@ -183,10 +189,9 @@ def _check_idle(config: ConfigDict) -> None:
         for key in keys if not used(config) else ():
             value, usual = value_of(config, key), value_of(default_config(), key)
             if value != usual:
-                other = ", or set `config.init_weights`" if key == "init_from" else ""
                 raise UserError(
                     f"`config.{key}` is {value!r}, which does nothing here: it is for {what}; "
-                    f"leave it at {usual!r}{other}"
+                    f"leave it at {usual!r}"
                 )
 
 

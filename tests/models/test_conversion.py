@@ -212,6 +212,22 @@ def attending():
     return nnx.view(model, use_running_average=True)
 
 
+class Looked(SpikingResNet):
+    """With a function that takes nothing and one that gives nothing, of which no spikes come."""
+
+    stages = (1,)
+
+    def integrate(self, currents, membranes=None):
+        jax.debug.callback(lambda x: None, currents)
+        return super().integrate(currents + jax.jit(lambda: jnp.zeros(()))(), membranes)
+
+
+def test_functions_without_arguments_or_results_are_no_obstacle():
+    options = {"neuron": QCFS(4), "dtype": jnp.float32, "rngs": nnx.Rngs(0)}
+    model = Looked(6, image_shape=SHAPE, num_classes=5, **options)
+    assert conversion.unconvertible(model, SHAPE) is None
+
+
 def with_raw(value):
     ann = small()
     ann.blocks[0].neuron1.raw[...] = jnp.float32(value)

@@ -113,13 +113,13 @@ def test_a_mistake_is_told_to_who_makes_it(shared, image, options, said):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"slots": 1.5}, "`slots` is 1.5: give a whole number, at least 1"),
-        ({"slots": "3"}, "`slots` is '3': give a whole number"),
-        ({"slots": None}, "`slots` is None: give a whole number"),
+        ({"slots": 1.5}, "`slots` is 1.5: it must be a whole number, at least 1"),
+        ({"slots": "3"}, "`slots` is '3': it must be a whole number"),
+        ({"slots": None}, "`slots` is None: it must be a whole number"),
         ({"slots": 0}, "`slots` is 0: it must be at least 1"),
-        ({"ticks_per_call": 2.0}, "`ticks_per_call` is 2.0: give a whole number"),
-        ({"queue": None}, "`queue` is None: give a whole number"),
-        ({"choice": 3}, "`choice` is 3: give a Given, Target, Risk or Tolerance"),
+        ({"ticks_per_call": 2.0}, "`ticks_per_call` is 2.0: it must be a whole number"),
+        ({"queue": None}, "`queue` is None: it must be a whole number"),
+        ({"choice": 3}, r"`choice` is 3: give Given\(0\.9\), Target\(1\.2\), Risk\(0\.05\) or"),
         ({"predictor": "digits-resnet8"}, "the network is 'digits-resnet8': give what"),
     ],
 )
